@@ -1,4 +1,4 @@
-"""Cost of attention rectification and preservation in adversarial training: seconds a step, beside PGD-AT.
+"""Cost of attention rectification and preservation in adversarial training: seconds per step, beside PGD-AT.
 
     python benchmarks/arp_cost.py --out benchmarks/results/arp-cost.json
 

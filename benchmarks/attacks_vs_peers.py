@@ -148,7 +148,7 @@ def in_batches(attack: Run, batch: int) -> Run:
 
 
 def raw(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
-    """Nothing but the passes of an attack: one forward and backward a step, one forward at the end.
+    """Nothing but the passes of an attack: one forward and backward per step, one forward at the end.
 
     To be run at attacked points: on clean digits, black around the stroke, the same passes are a tenth faster.
     """
@@ -255,7 +255,7 @@ def keep(kept: list[Tensor], x_adv: Tensor) -> Tensor:
 
 
 def judge(case: Case, run: Run, model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Any], Tensor]:
-    """Passes a sample and robust accuracy of one run, by the same counter and the same judge for everybody."""
+    """Passes per sample and robust accuracy of one run, by the same counter and the same judge for everybody."""
     kept: list[Tensor] = []
     with passes(model) as seen:
         seconds, cpu = clock(lambda *given: keep(kept, run(*given)), model, x, y)

@@ -35,13 +35,13 @@ from unfooled.counterfactuals import (
     realize_edit,
     targeted_pgd,
 )
+from unfooled.counterfactuals.attributes import switches
 from unfooled.data.made.shapes import ATTRIBUTES, Shapes, load_shapes
 from unfooled.features.inversion import invert_features
 from unfooled.models import ConceptCnn, load_model
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
 from unfooled.training import Batches, ConceptLoss, leakage, train
-from unfooled.training.concepts import switches
 from unfooled.workflows.concepts import LEARNT, attribute_auc
 
 EPOCHS, BATCH, LR, SEED = 12, 64, 4e-3, 0
@@ -141,10 +141,10 @@ def main() -> None:
     e = encoded(net, test.x)
     area = attribute_auc(e, test.attributes)
     head = AffineHead(net.head.weight.detach(), net.head.bias.detach())
-    low, high = switches(encoded(net, scenes.x), scenes.attributes)
+    gap = switches(encoded(net, scenes.x), scenes.attributes).to(e.dtype)
     accuracy = float((head.logits(e).argmax(1) == test.y).float().mean())
     leaked = leakage(net.head.weight.detach(), net.head.bias.detach(), e, test.attributes, test.y)
-    about, table = edited(net, head, test, e, high - low, area >= LEARNT, args)
+    about, table = edited(net, head, test, e, gap, area >= LEARNT, args)
     ratio = table[0]["selectivity"] / max(t["selectivity"] for t in table if t["how"] == "targeted PGD")
     result = {
         "command": " ".join(["python", *sys.argv]),

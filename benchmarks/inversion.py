@@ -13,7 +13,7 @@ ours   `invert_features`, `tol` being the residual to be reached
 
 All invert the same features, before the ReLU, of the same test images, from the same training images. Two residuals are
 asked for: the median at which the loop ends, and .05, which the loop is left out of. Entrants take turns; seconds are
-those of the processor (of the wall on a GPU), and the median over the rounds is reported, beside gradients a sample.
+those of the processor (of the wall on a GPU), and the median over the rounds is reported, beside gradients per sample.
 Each seed takes other images and other starts, and asks for the residual that the loop reaches on these. An entrant
 whose median ends more than 2 % above it did not get there: no ratio is given, and a sentence says so.
 """
@@ -46,7 +46,7 @@ NEAR = 1.02
 """A median residual up to so many times the one that was asked for has reached it."""
 LENGTHS = (0.1, 0.2, 0.3, 0.45, 0.7, 1.0)
 Entrant = Callable[[Tensor, Tensor], tuple[Tensor, float]]
-"""(start, target) -> points, gradients a sample."""
+"""(start, target) -> points, gradients per sample."""
 
 
 def direction(encode: Encoder, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

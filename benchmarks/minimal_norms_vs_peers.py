@@ -1,7 +1,7 @@
 """Minimal-norm attacks against their peers on MNIST: how near the nearest adversarial point is, pass for pass.
 
     python benchmarks/minimal_norms_vs_peers.py peer lenet5         every peer, 1,000 steps; what is done is kept
-    python benchmarks/minimal_norms_vs_peers.py ours lenet5         `envelope` at 1,000 passes a sample, three seeds
+    python benchmarks/minimal_norms_vs_peers.py ours lenet5         `envelope` at 1,000 passes per sample, three seeds
     python benchmarks/minimal_norms_vs_peers.py table               the results, as a table and as JSON
 
 The score is AttackBench's optimality, exact instead of on a grid: with A the area under robust accuracy on [0, E],
@@ -159,7 +159,7 @@ def own() -> dict[float, dict[str, Callable[[nn.Module, Tensor, Tensor, torch.Ge
 
 
 def measured(file: Path, attack: Run, model: nn.Module, x: Tensor, y: Tensor, norm: float) -> dict[str, Any]:
-    """Return one run's distances, passes a sample and seconds, from the file if they are there."""
+    """Return one run's distances, passes per sample and seconds, from the file if they are there."""
     if file.exists():
         return torch.load(file, weights_only=True)
     counted = Counted(model)

@@ -48,7 +48,7 @@ def main() -> None:
         print(f"eps {point.eps:.4f}  accuracy at most {point.accuracy.value:.3f}")
     for moved in summary.movements:
         print(f"{moved.explanation}, {moved.name}: fooled {show(moved.fooled)}, not fooled {show(moved.unfooled)}")
-    print(f"passes a sample: {summary.passes.forward:.1f} forward, {summary.passes.backward:.1f} backward")
+    print(f"passes per sample: {summary.passes.forward:.1f} forward, {summary.passes.backward:.1f} backward")
     print(f"page: {render([options.out], options.out / 'report.html')}")
 
 

@@ -1,7 +1,7 @@
 """Turn a digit into another one by its strokes: what would have to change, and can pixels change just that?
 
 A network is trained on images alone; a table says of some of them what they show, and a probe of each column is fitted
-to what the last layer takes. The same on the command line:
+to what the last layer takes. As a command:
 
     unfooled counterfactual --model digits.pt --attributes drawings/table.csv --data drawings --n 3 --target 8
 
@@ -41,8 +41,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     lines = [",".join(["path", *STROKES])]
     for k in range(options.n):
-        pixels, label = x[k], int(y[k])
-        Image.fromarray((pixels[0] * 255).round().byte().numpy()).save(options.out / f"{k:04d}.png")
+        label = int(y[k])
+        Image.fromarray((x[k, 0] * 255).round().byte().numpy()).save(options.out / f"{k:04d}.png")
         lines.append(",".join([f"{k:04d}.png", *(str(int(label in digits)) for digits in STROKES.values())]))
     (options.out / "table.csv").write_text("\n".join(lines) + "\n")
 
@@ -52,9 +52,7 @@ def main() -> None:
     for one in record.results:
         print(f"{one.item} is a {one.predicted}. {one.sentence}")
         for name, figures in one.figures.items():
-            print(
-                f"    {name}: {'valid' if figures.valid else 'not valid'}, selectivity {figures.selectivity or 0:.2f}"
-            )
+            print(f"    {name}: valid {figures.valid}, selectivity {figures.selectivity or 0:.2f}")
     print("page: edits/counterfactual.html")
 
 

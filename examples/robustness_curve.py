@@ -44,7 +44,7 @@ def main() -> None:
 
     for eps, share in zip(RADII.tolist(), accuracy.tolist(), strict=True):
         print(f"eps {eps:.2f}  accuracy at most {share:.3f}  {'#' * round(40 * share)}")
-    print(f"{f.forwards / n:.1f} forward and {f.backwards / n:.1f} backward passes a sample, for {r} radii")
+    print(f"{f.forwards / n:.1f} forward and {f.backwards / n:.1f} backward passes per sample, for {r} radii")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def test_what_would_mix_samples_is_refused() -> None:
         bound.pack(x[:5])
     with pytest.raises(uf.BadInput, match="different numbers of samples: meta 12, age 3"):
         uf.bind(Clinic(), attacked="image", meta=torch.zeros(12, 3), age=torch.zeros(3))
-    with pytest.raises(uf.BadInput, match="one row a sample"):
+    with pytest.raises(uf.BadInput, match="one row per sample"):
         uf.bind(Clinic(), attacked="image", meta=0.5)  # type: ignore[arg-type]
     with pytest.raises(uf.BadInput, match="is attacked"):
         uf.bind(Clinic(), attacked="image", image=torch.zeros(12, 1, 6, 5))

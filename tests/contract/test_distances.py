@@ -1,4 +1,4 @@
-"""Contract of the distances: closed forms, symmetry, one number a sample whatever the batch."""
+"""Contract of the distances: closed forms, symmetry, one number per sample whatever the batch."""
 
 from __future__ import annotations
 

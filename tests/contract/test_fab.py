@@ -129,7 +129,7 @@ def test_passes_are_what_is_claimed(norm: float) -> None:
     assert seen.forwards <= 3 * (1 + 2 * (2 * 40 + 4) + 10)
     with counted(lambda z: model(z) * 0 + torch.tensor([9.0, 0, 0, 0]) + z.sum() * 0) as sure:
         fab(sure, x, torch.zeros(3, dtype=torch.int64), norm, targets=2, steps=40)
-    # Nothing adversarial: one forward a step, and the last is judged.
+    # Nothing adversarial: one forward per step, and the last is judged.
     assert (sure.forwards, sure.backwards) == (3 * (1 + 2 * 41 + 10), 3 * 2 * 40)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -369,6 +369,80 @@ def test_the_derivative_is_the_same_in_several_batches(monkeypatch: pytest.Monke
         slopes.append(torch.autograd.grad(value, [leaf, *net.parameters()]))
     assert all((a - b).abs().max() < 1e-9 for a, b in zip(*slopes, strict=True))
     assert slopes[0][0].abs().max() > 0
+
+
+class Narrow(torch.autograd.Function):
+    """The identity, whose backward pass has memory for a few rows only."""
+
+    rows: ClassVar[list[int]] = []
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Tensor:
+        if len(slopes[0]) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        Narrow.rows.append(len(slopes[0]))
+        return slopes[0]
+
+
+@pytest.mark.parametrize(("count", "samples"), [(2, 64), (6, 30)])
+def test_memory_that_runs_out_in_the_backward_pass(count: int, samples: int) -> None:
+    x, net = images(count), tiny_net(4, SHAPE, dtype=torch.float64)
+    y = torch.arange(count) % 4
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+
+    def slopes(model: Any, batch: int | None) -> tuple[Tensor, ...]:
+        leaf = x.clone().requires_grad_()
+        value = lime_map(model, leaf, y, segments=IDS, samples=samples, batch=batch, create_graph=True)
+        return torch.autograd.grad((value * v).sum(), [leaf, *net.parameters()])
+
+    whole = slopes(net, None)
+    Narrow.rows.clear()
+    parts = slopes(lambda z: net(Narrow.apply(z)), 64)
+    assert all((a - b).abs().max() < 1e-9 for a, b in zip(whole, parts, strict=True))
+    assert max(Narrow.rows) <= 20
+    assert sum(Narrow.rows) <= count * samples + 20, "one part is tried"
+
+
+def test_graphs_of_many_samples_are_not_kept() -> None:
+    x, net = images(8), tiny_net(4, SHAPE, dtype=torch.float64)
+    stored = 0
+
+    def saved(t: Tensor) -> Tensor:
+        nonlocal stored
+        stored += t.numel()
+        return t
+
+    sizes = []
+    for batch in (None, 30):
+        stored, leaf = 0, x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(saved, lambda t: t):
+            lime_map(
+                net, leaf, torch.zeros(8, dtype=torch.int64), samples=30, segments=IDS, batch=batch, create_graph=True
+            )
+        sizes.append(stored)
+    assert sizes[1] < sizes[0] / 4
+
+
+def test_the_map_with_a_prior_and_until_it_is_stable() -> None:
+    x, net = images(3), tiny_net(4, SHAPE, dtype=torch.float64)
+    y, mean = torch.tensor([0, 1, 2]), torch.randn(3, 12, dtype=torch.float64)
+    options: Any = {"segments": IDS, "prior": Prior(mean, 0.3), "batch": 7}
+    options["until"] = until_stable(1, first=64, at_most=512)
+    want = lime_image(net, x, y, **options)
+    assert len(set(want.calls.tolist())) > 1
+    for create_graph in (False, True):
+        found = lime_map(net, x, y, create_graph=create_graph, **options)
+        assert (found - want.heatmap()).abs().max() < 1e-9
+    alone = lime_map(net, x, y, segments=IDS, prior=mean[0], ridge=1e9)
+    assert (alone - mean[0][IDS][None, None].expand_as(x)).abs().max() < 1e-6
+    with pytest.raises(BadInput, match="9 features, the sample 12"):
+        lime_map(net, x, y, segments=IDS, prior=torch.zeros(9), ridge=1.0)
+    with pytest.raises(BadInput, match="batch is 0"):
+        lime_map(net, x, y, batch=0)
 
 
 def test_clean_and_attacked_inputs_share_the_masks() -> None:

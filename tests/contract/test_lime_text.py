@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from unfooled.core.errors import BadInput
-from unfooled.explanations import lime_text
+from unfooled.explanations import lime_parts, lime_text
 from unfooled.explanations.lime import (
     Flag,
     Surrogates,
+    attention_mask,
+    balanced,
     bernoulli,
+    by_size,
     characters,
     delete,
     every_mask,
+    fit,
+    kernels,
     log_odds,
     mask_token,
     offsets,
     positions,
     sentences,
+    text_part,
     types,
     until_stable,
+    with_text_stability,
     words,
 )
 from unfooled.explanations.lime.kernels import uniform
@@ -139,8 +149,173 @@ def test_a_penalty_where_words_are_many() -> None:
         found = lime_text(additive, many, 1, samples=120)
     assert 0 < dict(found.as_list())["good"] < 3
     assert dict(lime_text(additive, many, 1, samples=600).as_list())["good"] == pytest.approx(3)
-    with pytest.raises(BadInput, match="draw at least 124"):
-        lime_text(additive, many, 1, samples=120, ridge=0.0)
+    with pytest.raises(BadInput, match="draw at least 63"):
+        lime_text(additive, many, 1, samples=60, ridge=0.0)
+
+
+def test_the_default_masks_are_balanced() -> None:
+    features, samples = 40, 512
+    design = balanced(features, samples, 3)
+    hidden = (~design.masks).view(4, 128, features).sum(1)
+    assert (hidden.amax(1) - hidden.amin(1) <= 1).all(), "each feature is hidden equally often"
+    assert design.weights is not None
+    many = balanced(features, 4096, 3)
+    assert many.weights is not None
+    share = torch.stack([(many.masks.sum(1) == k).double() @ many.weights / 4096 for k in range(features + 1)])
+    assert (share[:features] - 1 / features).abs().max() < 0.01, "sizes are uniform on 1..M hidden"
+    assert share[features] == 0
+    parts = [balanced(features, 200, 3), balanced(features, 312, 3, start=200)]
+    assert torch.equal(torch.cat([part.masks for part in parts]), design.masks)
+    assert not torch.equal(balanced(features, samples, 4).masks, design.masks)
+    narrow = kernels.cosine_kernel(0.25)
+    pi = design.weighed(narrow)
+    assert pi.sum() ** 2 / (pi * pi).sum() > 0.75 * samples, "effective samples"
+    free = balanced(features, samples, 3, kernel=uniform)
+    assert free.weights is not None
+    assert (free.weights - 1).abs().max() < 1e-12
+
+
+def test_subsets_of_the_balanced_masks_are_uniform() -> None:
+    masks = balanced(14, 8192, 0).masks
+    for shown, subsets, most in ((13, 14, 34.5), (12, 91, 138.0)):  # chi-squared at p = .001
+        places = masks[masks.sum(1) == shown].to(torch.int64) @ 2 ** torch.arange(14)
+        counts = places.unique(return_counts=True)[1].double()
+        assert len(counts) == subsets
+        expected = counts.sum() / subsets
+        assert float(((counts - expected) ** 2 / expected).sum()) < most
+
+
+def test_a_short_text_has_all_its_masks() -> None:
+    found = lime_text(additive, TEXT, 1)
+    assert found.flags == ((Flag.EVERY_MASK,),)
+    assert found.se.abs().max() == 0
+    assert int(found.calls) <= 2**9 + 1
+
+    def product(texts: Sequence[str]) -> list[list[float]]:
+        return [[0.0, float("bad" in t and "good" in t) + 0.3 * ("long" in t)] for t in texts]
+
+    text = "bad good long end"
+    many = lime_text(product, text, 1, samples=200_000, sampler=partial(by_size, pairs=False), ridge=0.0)
+    exact = lime_text(product, text, 1, samples=200_000)
+    assert (many.weights - exact.weights).abs().max() < 0.01, "the same surrogate as of very many draws"
+
+
+def test_the_balanced_masks_estimate_the_same_surrogate_with_smaller_errors() -> None:
+    features, draw = 40, torch.Generator().manual_seed(1)
+    rules = [torch.randperm(features, generator=draw)[: 1 + k % 3] for k in range(100)]
+    narrow = kernels.cosine_kernel(0.25)
+
+    def weights(sampler: Any, samples: int, seed: int) -> torch.Tensor:
+        "Of a forest of rules, each of which asks for one to three words."
+        design = sampler(features, samples, seed)
+        votes = torch.stack([design.masks[:, rule].all(1) for rule in rules]).double().mean(0)
+        return fit(design.masks, votes[None, :, None], design.weighed(narrow)).weights[0, 0]
+
+    plain = partial(by_size, pairs=False)
+    truth = weights(plain, 40_000, 10**6)
+    assert (weights(balanced, 40_000, 7) - truth).norm() < 0.03 * truth.norm()
+    errors = {
+        name: float(torch.stack([weights(sampler, 400, seed) - truth for seed in range(10)]).square().mean().sqrt())
+        for name, sampler in {"balanced": balanced, "plain": plain, "pairs": by_size}.items()
+    }
+    assert errors["balanced"] < 0.97 * errors["plain"]
+    assert errors["balanced"] < 0.85 * errors["pairs"]
+
+
+class Encoder(torch.nn.Module):
+    """A small transformer's interface: ids and attention in, logits out; the mean of the attended embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(64, 2)
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: Any) -> Any:
+        assert input_ids.shape == attention_mask.shape
+        self.seen.append(tuple(input_ids.shape))
+        return SimpleNamespace(logits=(self.embedding(input_ids) * attention_mask[..., None]).sum(1).double())
+
+
+class Tokens:
+    """A tokeniser of pieces of at most three letters, with two special tokens."""
+
+    def __call__(self, text: str, **options: Any) -> dict[str, Any]:
+        assert options == {"return_offsets_mapping": True, "truncation": True}
+        places = [m.span() for m in re.finditer(r"\w{1,3}|[^\w\s]", text)]
+        ids = [1, *(sum(map(ord, text[a:b])) % 60 + 4 for a, b in places), 2]
+        return {
+            "input_ids": ids,
+            "attention_mask": [1] * len(ids),
+            "token_type_ids": [0] * len(ids),
+            "offset_mapping": [(0, 0), *places, (0, 0)],
+        }
+
+
+def test_words_are_hidden_by_the_attention_mask() -> None:
+    torch.manual_seed(0)
+    net, tokens = Encoder().eval(), Tokens()
+    text = "The wonderful film, and a wonderful end"
+    found = lime_text(net, [text, "bad"], [[1, 0], [0, 1]], hide=attention_mask(tokens))
+    table = net.embedding.weight.detach().double()
+    encoded = tokens(text, return_offsets_mapping=True, truncation=True)
+    for k, name in enumerate(found.names[0]):
+        inside = [
+            i
+            for i, (a, b) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            if any(text[s:e] == name and s <= a < b <= e for s, e in words(text))
+        ]
+        assert len(inside) >= (6 if name == "wonderful" else 1)
+        want = table[inside].sum(0)
+        assert found.weights[0, 0, k] == pytest.approx(float(want[1]), abs=1e-6)
+        assert found.weights[0, 1, k] == pytest.approx(float(want[0]), abs=1e-6)
+    assert all(width in (13, 14, 15, 3, 4, 5) for _, width in net.seen), "the tokens stay in their places"
+    assert found.baseline.startswith("AttentionMask")
+    assert int(found.calls[0]) <= 2**6 + 1
+
+    def function(inputs: Any) -> Any:
+        return net(**inputs).logits.detach().numpy()
+
+    other = lime_text(function, text, 1, hide=attention_mask(tokens), batch=5)
+    assert (other.weights[0, 0] - found.weights[0, 0]).abs().max() < 1e-9
+    stable = with_text_stability(other, net, hide=attention_mask(tokens))
+    assert stable.stability is not None
+    parts = lime_parts(
+        lambda rows: [function({n: t[None] for n, t in row.items()})[0] for row in rows],
+        [text_part(text, hide=attention_mask(tokens))],
+        1,
+        samples=256,
+    )
+    assert (parts.weights[0, 0] - found.weights[0, 0]).abs().max() < 1e-6
+    empty = lime_text(net, "", hide=attention_mask(tokens))
+    assert empty.weights.shape == (1, 1, 0)
+    with pytest.raises(BadInput, match="give a fast"):
+        lime_text(net, text, hide=attention_mask("bert"))
+    with pytest.raises(BadInput, match="no tokens with offsets"):
+        lime_text(net, text, hide=attention_mask(lambda text, **_: {"input_ids": [1]}))
+
+
+def test_a_transformer_of_hugging_face() -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words_of = {"[PAD]": 0, "[UNK]": 1, "a": 2, "bad": 3, "good": 4, "film": 5}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words_of, unk_token="[UNK]"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(**sizes, intermediate_size=8, max_position_embeddings=16)
+    net = transformers.BertForSequenceClassification(config).eval()
+    found = lime_text(net, "a bad film, a good film", 1, hide=attention_mask(fast), unit=positions)
+    assert found.names[0] == ("a", "bad", "film", "a", "good", "film")
+    hidden = fast("a bad film, a good film", return_tensors="pt")
+    hidden["attention_mask"][0, 1] = 0
+    with torch.no_grad():
+        gap = found.prediction - net(**hidden).logits[0, 1]
+    kept = lime_text(net, "a bad film, a good film", 1, hide=attention_mask(fast), unit=positions, keep_samples=True)
+    assert kept.masks is not None
+    assert kept.answers is not None
+    row = next(k for k, mask in enumerate(kept.masks[0].tolist()) if mask == [True, False, True, True, True, True])
+    assert float(kept.prediction - kept.answers[0][row, 0]) == pytest.approx(float(gap), abs=1e-6)
 
 
 def test_links_and_labels() -> None:

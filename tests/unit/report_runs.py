@@ -127,7 +127,7 @@ FIRED = {
 BECAUSE = {
     "SOUND": "No check speaks against the figure.",
     "EXTENDED": "D12: five more restarts fooled 4 of 12 survivors; D17: the nearest-point attacks fooled 3 of 200; the "
-    "engine went on until nothing more was found.",
+    "attack went on until nothing more was found.",
     "OVERSTATED": "The model's gradients cannot be used (D6: the margin's gradient is zero on 97% of 64 points at the "
     "start); the figure is what stand-in gradients, random search and label-only attacks left, so the true one is "
     "probably lower.",
@@ -298,6 +298,10 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attrs for name, attrs in self.elements if name == tag]
 
+    def images(self) -> list[dict[str, str]]:
+        """All images but the pair beside the answer, which stand in the gallery as well."""
+        return [image for image in self.all("img") if "data-answer" not in image]
+
     def records(self) -> list[Summary]:
         text = re.search(r'<script type="application/json" id="records">(.*?)</script>', self.source, re.DOTALL)
         assert text is not None
@@ -308,5 +312,5 @@ class Page(HTMLParser):
         return re.sub(r"[ \n]+", " ", " ".join(self.texts))
 
     def pictures(self) -> list[Image.Image]:
-        sources = [image["src"].split(",", 1)[1] for image in self.all("img")]
+        sources = [image["src"].split(",", 1)[1] for image in self.images()]
         return [Image.open(io.BytesIO(base64.b64decode(source))) for source in sources]

@@ -121,7 +121,7 @@ def test_a_concept_network_in_switches() -> None:
     near = direct < 0.9  # no bound is met
     assert bool(near.any())
     assert torch.allclose(edit.cost[near], direct[near], rtol=1e-9)
-    whole = space.whole(u[0], int(edit.target[0]))
+    whole = space.flip(u[0], int(edit.target[0]))
     turned = torch.where(whole.delta[0] != 0, whole.delta[0], 0.0)
     assert int(space.head.logits((u[0] + turned)[None]).argmax()) == int(edit.target[0]) or not bool(whole.feasible[0])
 
@@ -139,7 +139,7 @@ def test_attributes_that_cannot_be_read_stay() -> None:
     concept = concept_space(identity, AffineHead(weight, torch.zeros(2)), e, a, NAMES)
     assert concept.usable.tolist() == [True, False, True, False]
     assert float(concept.edit(concept.encode(e)).delta[:, [1, 3]].abs().max()) == 0
-    with pytest.raises(BadInput, match=r"of 4, 1 cannot be read .* 1 have fewer .* 2 are kept"):
+    with pytest.raises(BadInput, match=r"of 4, 1 cannot be read .* 1 have fewer .* 2 must stay"):
         probe_space(identity, head_of(), z, a, NAMES, ["crest", "wing"])
 
 

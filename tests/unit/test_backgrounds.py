@@ -14,7 +14,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.explanations import expected_gradients, saliency
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import AuditOptions, Inputs, explain
-from unfooled.workflows.backgrounds import MOST, AgainstData, with_background
+from unfooled.workflows.backgrounds import MAX_BACKGROUND, AgainstData, with_background
 
 X = points(6, (1, 8, 8))
 NET = tiny_net(3, (1, 8, 8))
@@ -26,7 +26,7 @@ def test_only_explanations_that_take_a_background_get_one() -> None:
         assert with_background(other, X) is other
     many = with_background(expected_gradients, X.repeat(40, 1, 1, 1))
     assert isinstance(many, AgainstData)
-    assert len(many.background) == MOST
+    assert len(many.background) == MAX_BACKGROUND
     assert spelled(many) == "AgainstData(explain=expected_gradients)"
     y = NET(X).argmax(1)
     z = X[:2].clone().requires_grad_()

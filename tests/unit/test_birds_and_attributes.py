@@ -91,7 +91,7 @@ def test_unasked_attributes_are_unknown(cub: Path) -> None:
 def test_denoised_attributes_are_votes_of_the_training_images(cub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Albatross: curved 1 : 1, a tie, present; needle 1 : 1; grey 1 present, the absence was not visible: present.
     # Wren has no training image: all ties, present.
-    monkeypatch.setattr(birds, "SPREAD", 2)
+    monkeypatch.setattr(birds, "MIN_CLASSES", 2)
     data = load_birds(cub, denoised=True)
     assert data.attributes.tolist() == [[1, 1, 1]] * 3 and len(data.names) == 3
     path = cub / "attributes" / "image_attribute_labels.txt"
@@ -100,7 +100,7 @@ def test_denoised_attributes_are_votes_of_the_training_images(cub: Path, monkeyp
     assert data.names == ("has_bill::needle", "has_wing::grey")
     path.write_text(VOTES.replace("2 3 0 1 2.2", "2 3 0 2 2.2").replace("1 3 1 2 0.5", "1 3 0 2 0.5"))
     assert load_birds(cub, denoised=True).names == ("has_bill::curved", "has_bill::needle")
-    monkeypatch.setattr(birds, "SPREAD", 10)
+    monkeypatch.setattr(birds, "MIN_CLASSES", 10)
     with pytest.raises(BadInput, match="no attribute is present in 10 classes"):
         load_birds(cub, denoised=True)
 

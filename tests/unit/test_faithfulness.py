@@ -144,7 +144,7 @@ def test_alignment_is_the_cosine() -> None:
 
 def test_bad_input_is_named() -> None:
     x, y = images(), torch.zeros(5, dtype=torch.long)
-    with pytest.raises(BadInput, match="one a sample"):
+    with pytest.raises(BadInput, match="one per sample"):
         perturbation_curves(net(), x, y, torch.rand(4, 6, 6))
     with pytest.raises(BadInput, match="images"):
         perturbation_curves(net(), x.flatten(1), y, torch.rand(5, 6, 6))

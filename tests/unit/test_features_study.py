@@ -26,7 +26,7 @@ from unfooled.statistics.intervals import Interval, share
 from unfooled.studies.common import feature_units
 from unfooled.studies.common.claims import claim, lowest
 from unfooled.studies.common.feature_records import Aligned, Attacked, Measured, columns, packed, unpacked
-from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.feature_results import Accuracies, Alignments, AttackedAccuracies
 from unfooled.studies.common.fitting import Updates
 from unfooled.studies.common.records import Claim, StudySummary
 from unfooled.studies.mnist_features import MnistScale, run_mnist_features, units
@@ -217,9 +217,9 @@ def test_what_is_left_counts_clean_mistakes_at_every_radius() -> None:
         Attacked(name=name, seed=0, norm="linf", radii=[0.1, 0.2, 0.3], survived=kept, seconds=1.0)
         for name, kept in {"group set": [-1, 0, 1, 3] * 50, "originals": [-1, 0, 0, 0] * 50}.items()
     ]
-    left = Survival(rows)
-    assert [left.accuracy("linf", "group set", k)[0] for k in (-1, 0, 1, 2)] == [0.75, 0.5, 0.25, 0.25]
-    claims = claims_of_attacks(left)
+    attacked = AttackedAccuracies(rows)
+    assert [attacked.accuracy("linf", "group set", k)[0] for k in (-1, 0, 1, 2)] == [0.75, 0.5, 0.25, 0.25]
+    claims = claims_of_attacks(attacked)
     assert [round(c.value or 0, 2) for c in claims] == [0.25, 0.75]
     assert [c.verdict for c in claims] == ["holds", "fails"]
 

@@ -15,6 +15,7 @@ from unfooled.core.goals import read_logits
 from unfooled.core.model import Classifier, logits_from
 from unfooled.core.model.calls import copied, noticing
 from unfooled.evaluation.checks.subject import inspect_model
+from unfooled.training import Batches, Fast, Madry, Standard, Trades, train
 
 
 def net() -> nn.Module:
@@ -98,35 +99,122 @@ def test_writing_is_said_once_and_is_a_warning_of_the_audit() -> None:
     assert not inspect_model(Clean().eval(), X, Y).warnings
 
 
-def test_a_model_that_does_not_write_gets_no_copy_after_its_first_call() -> None:
-    seen: list[int] = []
+class Late(Clean):
+    """Write from the third call on, as autograd counts it."""
 
-    class Watch(Clean):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def write(self, x: Tensor) -> Tensor:
+        return x.detach().sub_(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.net((self.write(x) if self.calls > 2 and not x.requires_grad else x - 0.3) / 0.5)
+
+
+class LateThroughNumpy(Late):
+    """Write through an array, which autograd does not count."""
+
+    def write(self, x: Tensor) -> Tensor:
+        view = x.detach().numpy()
+        view -= 0.3
+        return torch.from_numpy(view)
+
+
+@pytest.mark.filterwarnings("ignore:The model writes")
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("kind", [Late, LateThroughNumpy])
+def test_a_model_that_writes_later_gives_what_the_same_model_out_of_place_gives(kind: type[Clean], use: str) -> None:
+    x = X.clone()
+    value = USES[use](kind().eval(), x)
+    assert torch.equal(x, X)
+    assert torch.allclose(value, USES[use](Clean().eval(), X.clone()), atol=1e-6)
+
+
+def test_points_stay_in_the_threat_where_a_model_writes_only_to_some_values() -> None:
+    class Some(Clean):
         def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.data_ptr())
+            if len(x) < len(X):  # the first call sees all samples
+                x.data[:, :, 0, 0] = 0.9
             return super().forward(x)
 
-    model = Watch().eval()
-    for _ in range(3):
-        logits_from(model, X)
-    assert seen[1:] == [X.data_ptr()] * 2
+    z = attacks.pgd(Some().eval(), X, Y, THREAT, steps=4)
+    assert float((z - X).abs().max()) <= 0.1 + 1e-6
 
 
-def test_a_model_that_writes_later_is_refused() -> None:
-    class Late(Clean):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.mul_(0.5) if len(x) == 1 else x)
-
+def test_a_later_write_is_said_once() -> None:
     model, x = Late().eval(), X.clone()
-    logits_from(model, x)
-    with pytest.raises(BadInput, match="not at its first call"):
-        logits_from(model, x[:1])
-    leaf = X[:1].clone().requires_grad_()
-    model = Late().eval()
-    logits_from(model, x)
-    with noticing() as notes:  # autograd stops it in time
-        logits_from(model, leaf)
-    assert len(notes) == 1
+    with noticing() as notes:
+        for _ in range(4):
+            logits_from(model, x)
+    assert ["writes into its input" in note for note in notes] == [True]
+    assert torch.equal(x, X)
+
+
+class Small(nn.Module):
+    """A network to train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head((x.flatten(1) - 0.3) / 0.5)
+
+
+class SmallInPlace(Small):
+    def forward(self, x: Tensor) -> Any:
+        return self.head(x.sub_(0.3).div_(0.5).flatten(1))
+
+
+class SmallThroughNumpy(Small):
+    def forward(self, x: Tensor) -> Any:
+        view = x.detach().numpy()
+        view -= 0.3
+        return self.head(x.flatten(1) / 0.5)
+
+
+class SmallFeaturesFirst(Small):
+    def forward(self, x: Tensor) -> Any:
+        return x.flatten(1), super().forward(x)
+
+
+class SmallDict(Small):
+    def forward(self, x: Tensor) -> Any:
+        return {"hidden": x.flatten(1), "logits": super().forward(x)}
+
+
+@pytest.mark.filterwarnings("ignore:The model")
+@pytest.mark.parametrize("loss", [Standard(), Trades(THREAT, steps=2), Madry(THREAT, steps=2), Fast(THREAT)], ids=str)
+@pytest.mark.parametrize("kind", [SmallInPlace, SmallThroughNumpy, SmallFeaturesFirst, SmallDict])
+def test_training_reads_a_network_as_the_attacks_do(kind: type[Small], loss: Any) -> None:
+    def weights(build: type[Small]) -> tuple[Tensor, float | None]:
+        torch.manual_seed(0)
+        model, x, held_out = build(), X.clone(), X.clone()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        *_, last = train(model, Batches(x, Y, size=6), loss, optimizer, epochs=2, held_out=(held_out, Y))
+        assert torch.equal(x, X)
+        assert torch.equal(held_out, X)
+        return model.head.weight.detach(), last.accuracy
+
+    (weight, accuracy), (expected, right) = weights(kind), weights(Small)
+    assert torch.allclose(weight, expected, atol=1e-6)
+    assert accuracy == right
+
+
+def test_outputs_of_a_network_to_train_that_cannot_be_told_apart_are_refused_before_the_first_step() -> None:
+    class Two(Small):
+        def forward(self, x: Tensor) -> Any:
+            z = super().forward(x)
+            return z, z.flip(1)
+
+    model = Two()
+    before = model.head.weight.detach().clone()
+    with pytest.raises(BadInput, match=r"output\[0\] \(2, 10\), output\[1\] \(2, 10\) they are is not clear"):
+        next(train(model, Batches(X, Y), Standard(), torch.optim.SGD(model.parameters(), 0.1), epochs=1))
+    assert torch.equal(model.head.weight, before)
 
 
 class Several(nn.Module):

@@ -37,7 +37,7 @@ def slow(x: Tensor) -> Tensor:
 
 
 def test_parts_of_a_slow_stage_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LONGEST", 0.2)
+    monkeypatch.setattr(pace, "MAX_SECONDS", 0.2)
     model, results = Counted(slow), []
 
     def work(rows: Tensor) -> Rows:
@@ -64,20 +64,20 @@ def test_parts_of_a_slow_stage_are_short(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_fast_stage_keeps_its_chunks_and_calls_count_once() -> None:
     known = Pace()
     assert known.rows("any", 100) == 100
-    known.note("clean", 100, {"forwards": 100, "backwards": 0, "seconds": 0.002})
+    known.record("clean", 100, {"forwards": 100, "backwards": 0, "seconds": 0.002})
     assert known.rows("attack", 100) == 100
-    known.note("attack", 2, {"forwards": 1000, "backwards": 0, "seconds": 2.0})  # calls of few rows
+    known.record("attack", 2, {"forwards": 1000, "backwards": 0, "seconds": 2.0})  # calls of few rows
     assert known.rows("attack", 100) == 100
-    known.note("judge", 100, {"forwards": 0, "backwards": 0, "seconds": 10.0})
+    known.record("judge", 100, {"forwards": 0, "backwards": 0, "seconds": 10.0})
     assert math.isnan(known.passes["judge"])
     assert known.rows("judge", 100) == 50
 
 
 def test_a_slow_model_begins_with_few_rows() -> None:
     known = Pace()
-    known.note("clean", 100, {"forwards": 100, "backwards": 0, "seconds": 1.0})
+    known.record("clean", 100, {"forwards": 100, "backwards": 0, "seconds": 1.0})
     assert known.rows("attack", 100) == int(5 / (0.01 * PASSES)) == 1
-    known.note("attack", 1, {"forwards": 20, "backwards": 20, "seconds": 0.5})
+    known.record("attack", 1, {"forwards": 20, "backwards": 20, "seconds": 0.5})
     assert known.rows("attack", 100) == 12
 
 
@@ -87,7 +87,7 @@ def test_an_audit_is_the_same_whatever_the_time_of_its_parts(tmp_path: Path, mon
     plan = Plan(effort=effort, nearest_budget=100, nearest_n=4, explain_n=1, gallery=0, floor=1, reasons=None)
     y, results = net(x).argmax(1), []
     for longest in (5.0, 1e-9):
-        monkeypatch.setattr(pace, "LONGEST", longest)
+        monkeypatch.setattr(pace, "MAX_SECONDS", longest)
         folder = tmp_path / str(longest)
         s = audit(net, x, y, Linf(0.05), plan=plan, out=folder)
         stored = load_file(folder / "samples.safetensors")

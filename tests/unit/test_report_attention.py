@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.unit.report_runs import attention, fabricate
 from torch import nn
 
@@ -108,6 +111,16 @@ def test_the_scatter_stands_where_its_numbers_are(tmp_path: Path) -> None:
     (section,) = attention_sections([read_run(tmp_path / "few")], SINGLE)
     assert (section.figures, section.outside) == ([], 0)
     assert 'class="chart single"' not in render([tmp_path / "few"], tmp_path / "few.html").read_text()
+
+
+def test_a_constant_map_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+    fabricate(tmp_path / "run", attention=attention(n=20))
+    run = read_run(tmp_path / "run")
+    run.attention["before"][0] = 1 / run.attention["before"][0].size
+    (section,) = attention_sections([run], SINGLE)
+    shown = Image.open(io.BytesIO(base64.b64decode(section.cases[0].pictures[0].src.split(",")[1]))).convert("RGB")
+    pixels = np.asarray(shown).astype(int)
+    assert (pixels.max(-1) == pixels.min(-1)).all()  # grey: no place has the attention
 
 
 def test_a_model_without_a_map_has_no_such_section(tmp_path: Path) -> None:

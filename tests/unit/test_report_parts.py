@@ -21,6 +21,7 @@ from unfooled.drawing.pictures import (
     photograph,
     scale_limit,
 )
+from unfooled.drawing.plates import draw_plates
 from unfooled.drawing.plots import Size, radius_ticks
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render, words
@@ -183,9 +184,7 @@ def test_pictures_are_the_tensors(one: tuple[Page, Summary, Path]) -> None:
         assert np.abs(shown[5 * row + 2] / 255 - (0.5 + 10 * (x_adv - x))).max() < 0.01
     order = [int(k) for k in re.findall(r"<dt>Sample</dt><dd>(\d+)</dd>", one[0].source)]
     assert order == [e.index for e in one[1].gallery]  # worst first, as recorded
-    assert [image["alt"] for image in one[0].all("img")][5].startswith(
-        "Input of sample 17: class 1, classified class 1"
-    )
+    assert [image["alt"] for image in one[0].images()][5].startswith("Input of sample 17: class 1, classified class 1")
 
 
 def test_a_row_shares_one_colour_scale(one: tuple[Page, Summary, Path]) -> None:
@@ -237,7 +236,7 @@ def test_amplification(size: float, factor: int) -> None:
 )
 def test_any_shape(tmp_path: Path, shape: tuple[int, ...], images: int, says: str) -> None:
     found = page(tmp_path, shape=shape, examples=3)
-    assert len(found.all("img")) == images
+    assert len(found.images()) == images
     assert says in found.text
     assert ("1,000 images" in found.text) == (len(shape) in (2, 3))
     assert found.source.count('<li class="example">') == 3
@@ -261,6 +260,16 @@ def test_bars_stand_where_the_values_are() -> None:
 def test_odd_channels_are_averaged() -> None:
     assert photograph(np.stack([np.zeros((2, 3)), np.ones((2, 3))])).pixels.tolist() == [[128] * 3] * 2
     assert photograph(np.stack([np.zeros((2, 3))] * 2 + [np.ones((2, 3))])).pixels.tolist() == [[[0, 0, 255]] * 3] * 2
+
+
+def test_a_constant_map_is_drawn_as_nothing() -> None:
+    x = np.random.default_rng(0).random((1, 1, 4, 4)).astype(np.float32)
+    level, spike = np.full((1, 1, 4, 4), 0.3, np.float32), np.zeros((1, 1, 4, 4), np.float32)
+    spike[0, 0, 1, 2] = 1
+    drawn = draw_plates({"x": x, "x_adv": x, "before": level, "after": spike}).rows[0]
+    assert (drawn[3].pixels == 0).all()
+    assert drawn[4].pixels[1, 2] == 255
+    assert (draw_plates({"x": x, "x_adv": x, "before": level, "after": -level}).rows[0][4].pixels == 0).all()
 
 
 def test_relevance_of_channels_is_summed() -> None:

@@ -82,9 +82,9 @@ def test_the_section_of_two_runs_and_of_one_that_was_left_out(tmp_path: Path) ->
     assert "no proof that the reason is robust" in page.text
     charts = [e for e in page.all("svg") if e.get("aria-labelledby", "").startswith("reasons-")]
     assert len(charts) == 4  # two scores, wide and narrow
-    alts = [image["alt"] for image in page.all("img") if "still classified" in image["alt"]]
+    alts = [image["alt"] for image in page.images() if "still classified" in image["alt"]]
     assert len(alts) == 6
-    assert {image["src"][:22] for image in page.all("img")} == {"data:image/png;base64,"}
+    assert {image["src"][:22] for image in page.images()} == {"data:image/png;base64,"}
     old = Page(render([tmp_path / "d"], tmp_path / "old.html"))
     assert "Do the reasons survive?" not in old.text
 

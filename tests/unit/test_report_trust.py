@@ -49,21 +49,53 @@ def read(markup: str) -> str:
 def test_verdict_is_in_words_beside_the_figure(tmp_path: Path, verdict: str) -> None:
     found = page(tmp_path, **judged(verdict, held=632))
     shown = section(found, "verdict")
-    stamp = shown.split('<div class="stamp ')[1].split('<div class="hero">')[0]
-    assert f"<span>{verdict}</span>" in stamp
-    assert BECAUSE[verdict] in " ".join(found.text.split())
-    assert f"{len(FIRED[verdict])} of 24 checks found something" in stamp
-    assert shown.index('class="stamp') < shown.index('class="number"')
+    trusted = verdict in ("SOUND", "EXTENDED")
+    mark = shown.split('<p class="measured">' if trusted else '<div class="stamp ')[1].split(
+        "</p>" if trusted else '<div class="hero">'
+    )[0]
+    assert verdict in mark
+    if FIRED[verdict]:
+        assert BECAUSE[verdict] in " ".join(found.text.split())
+        assert f"{len(FIRED[verdict])} of 24 checks found something" in mark
+    else:
+        assert "none of 24 checks objects to it" in mark
+    # A word on the measurement follows the figure that it is about; a warning that there is no figure precedes it.
+    assert (shown.index(mark) > shown.index('class="number"')) == trusted
+
+
+@pytest.mark.parametrize("verdict", ["SOUND", "EXTENDED"])
+def test_a_trusted_verdict_does_not_look_like_a_mark_for_the_model(tmp_path: Path, verdict: str) -> None:
+    for held, share in ((12, "1.2"), (601, "60.1")):
+        shown = section(page(tmp_path, **judged(verdict, held=held)), "verdict")
+        assert 'class="stamp' not in shown
+        assert "<svg" not in shown
+        assert f'<div class="number" style="--share:{share}%">' in shown
+        assert shown.index('class="headline"') < shown.index('class="number"') < shown.index('class="tiles"')
+
+
+def test_the_answer_comes_before_the_setup(tmp_path: Path) -> None:
+    source = page(tmp_path, examples=3, **judged("SOUND", held=632)).source
+    order = [
+        "<h1>",
+        'class="headline"',
+        "63.2\u202f%",
+        "data-answer",
+        'class="measured"',
+        "<nav",
+        'id="setup"',
+    ]
+    places = [source.index(one) for one in order]
+    assert places == sorted(places)
 
 
 def test_an_overstated_figure_does_not_look_like_a_result(tmp_path: Path) -> None:
     shown = section(page(tmp_path, **judged("OVERSTATED", held=632)), "verdict")
-    figure = shown.split('<div class="number">')[1].split('<div class="words">')[0]
+    figure = shown.split('<div class="number"')[1].split('<div class="words">')[0]
     text = read(figure)
     assert "at most 63.2\u202f% , probably less" in text
     assert "not a result" in text
     assert "As 8-bit images: at most 63.5\u202f%" in text
-    assert '<p class="big">' not in figure
+    assert 'class="big share"' not in figure
     assert "upper bound" not in text
     assert "fools at least 362 of those" in shown
     assert "is not this model\u2019s robust accuracy" in shown
@@ -75,7 +107,7 @@ def test_a_figure_that_nobody_can_believe_is_struck(tmp_path: Path) -> None:
     assert re.findall(r"<s>(.*?)</s>", shown) == ["63.2\u202f%", "63.5\u202f%", "36.4\u202f%"]
     for struck in ("63.2\u202f%", "63.5\u202f%", "36.4\u202f%"):
         assert shown.count(struck) == 1
-    assert "No figure can be believed" in read(shown.split('<div class="number">')[1])
+    assert "No figure can be believed" in read(shown.split('<div class="number"')[1])
     assert "There is no robust accuracy to report." in shown
     assert 'class="split"' not in shown
     low, high = words.estimate_interval(estimate(632, 1000)).split(" to ")
@@ -95,7 +127,7 @@ def test_a_trusted_figure_is_shown_with_its_interval(tmp_path: Path, verdict: st
 def test_runs_without_checks_are_shown_as_before(tmp_path: Path) -> None:
     found = page(tmp_path)
     assert [a["id"] for a in found.all("section")] == [
-        "verdict", "curve", "confusion", "movement", "gallery", "limits", "environment",
+        "verdict", "curve", "confusion", "movement", "gallery", "limits", "words", "setup", "environment",
     ]  # fmt: skip
     assert 'class="stamp' not in found.source
     assert "8-bit" not in found.text
@@ -122,8 +154,8 @@ def test_checks_that_fired_come_first_and_the_others_are_folded(tmp_path: Path) 
         assert f"what is done about {d}" in open_
         assert TITLES[d] in open_
     assert "0.31, limit 0.05" in open_
-    assert "21 checks that found nothing" in folded
-    assert "17.3 forward and 4.60 backward passes a sample (n = 1,000)" in folded
+    assert "21 checks without an objection" in folded
+    assert "17.3 forward and 4.60 backward passes per sample (n = 1,000)" in folded
 
 
 def test_checks_that_all_kept_quiet(tmp_path: Path) -> None:
@@ -132,15 +164,14 @@ def test_checks_that_all_kept_quiet(tmp_path: Path) -> None:
         Finding(id="D99", fired=False, detail="new", action=""),
     ]
     shown = section(page(tmp_path, **judged("SOUND", diagnostics=quiet)), "checks")
-    assert "None of 2 checks found anything." in shown
+    assert "None of 2 checks objects to this figure." in shown
     assert "D99" in shown
 
 
 def test_passes_of_attack_and_checks_are_apart(tmp_path: Path) -> None:
     text = page(tmp_path, **judged("SOUND")).text
-    assert "attack: 193 forward, 79.4 backward; checks apart: 17.3 forward, 4.60 backward" in text
-    assert "Passes for the attack 193 forward, 79.4 backward a sample" in text
-    assert "Passes for the checks 17.3 forward, 4.60 backward a sample" in text
+    assert "Passes for the attack 193 forward, 79.4 backward per sample" in text
+    assert "Passes for the checks 17.3 forward, 4.60 backward per sample" in text
 
 
 @pytest.mark.parametrize(
@@ -215,7 +246,7 @@ def test_flatness() -> None:
     fields = judged("SOUND")
     assert (
         flatness_sentence(summary(**fields), "image")
-        == "The last 139 of 272 passes a sample fooled 8 more of 1,000 images."
+        == "The last 139 of 272 passes per sample fooled 8 more of 1,000 images."
     )
     flat = fields | {"progress": stages([0.601] * 9, 1000)}
     assert flatness_sentence(summary(**flat), "image").endswith("fooled none more of 1,000 images.")
@@ -355,9 +386,21 @@ def test_nearest_examples_on_the_page(tmp_path: Path) -> None:
     medians = {f"class {k}": v for k, v in enumerate(summary(**judged("SOUND")).nearest[0].classes) if v is not None}
     assert order == sorted(medians, key=lambda name: medians[name])  # the nearest first, class 4 has none
     assert "1 class has no sample among them, or no median." in text
-    widths = [float(v) for v in re.findall(r'class="bar-far" style="width:([\d.]+)%', shown)]
+    widths = [float(v) for v in re.findall(r'class="bar-far s0" style="width:([\d.]+)%', shown)]
     assert widths == sorted(widths)
     assert widths[-1] == 100
+
+
+def test_bars_of_classes_share_a_scale_and_have_their_run_s_colour(tmp_path: Path) -> None:
+    fabricate(tmp_path / "a", **judged("SOUND", nearest=[nearness("linf", 0.1)]))
+    fabricate(tmp_path / "b", **judged("SOUND", nearest=[nearness("linf", 0.2)]))
+    source = render([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html").read_text()
+    near, far = (
+        max(float(v) for v in re.findall(rf'class="bar-far s{place}" style="width:([\d.]+)%', source))
+        for place in (0, 1)
+    )
+    assert far == 100
+    assert near == pytest.approx(50, abs=0.1)
 
 
 def test_many_classes_are_cut_and_radii_in_255ths_stay_so() -> None:
@@ -410,7 +453,7 @@ def test_no_difference_is_claimed_where_a_run_is_not_believed(tmp_path: Path) ->
         assert said == ["no claim, B is OVERSTATED", "no claim, C is NOT EVALUABLE"]
         assert not any(change.clear for change in lines[name].changes if change is not None)
     assert lines["Robust accuracy (upper bound)"].values == [
-        "60.1\u202f%", "at most 80.0\u202f%, doubtful", "none (60.1\u202f% struck)",
+        "60.1\u202f%", "at most 80.0\u202f%, doubtful", "none (60.1\u202f% struck out)",
     ]  # fmt: skip
     assert lines["Attack success rate"].values[1].startswith("at least ")
     turned = {line.name: line for line in compare(read_runs([tmp_path / name for name in "ba"]))}

@@ -138,10 +138,10 @@ def test_an_audit_of_streamed_samples_is_that_of_tensors(audited: Any, tight: No
     assert sum(taken) > len(x)
     record = json.loads((tmp_path / "summary.json").read_text())
     assert max(map(len, (value for value in record.values() if isinstance(value, list)))) < 100
-    shelves = list((tmp_path / "chunks/cascade-0-apgd").iterdir())
-    shelves[0].write_bytes(b"")
+    files = list((tmp_path / "chunks/cascade-0-apgd").iterdir())
+    files[0].write_bytes(b"")
     again = outcome(tmp_path, model, s, y, Linf(0.03), chunk=5)
-    assert str(shelves[0].name) in again.pop("warnings")[-1]
+    assert str(files[0].name) in again.pop("warnings")[-1]
     assert again == {name: value for name, value in whole.items() if name != "warnings"}
 
 

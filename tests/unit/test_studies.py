@@ -84,13 +84,16 @@ def test_a_refusal_is_a_flag_only_where_one_is_due_and_a_crash_is_none() -> None
 def test_claims_follow_the_figures() -> None:
     good = [row(n) for n in range(1, 28)] + [row(n, verdict="REFUSED") for n in range(28, 33)]
     good += [row(n, findings=[], verdict="SOUND", diagnostic_passes=19_000.0) for n in range(33, 42)]
-    assert [c.verdict for c in claims(good, CASES)] == ["holds"] * 6
+    assert [c.verdict for c in claims(good, CASES)] == ["undecided"] * 6  # too few cases to be sure of 95 %
+    assert [c.verdict for c in claims(20 * good, CASES)] == ["holds"] * 6
     assert {c.source for c in claims(good, CASES)} == {"unfooled"}
     two_missed = [row(n, findings=[]) if n in (1, 2) else r for n, r in enumerate(good, 1)]
-    assert [c.verdict for c in claims(two_missed, CASES)] == ["fails", *["holds"] * 5]
+    assert [c.verdict for c in claims(20 * two_missed, CASES)] == ["fails", *["holds"] * 5]
     assert claims(two_missed, CASES)[0].value == pytest.approx(25 / 27)
+    assert claims(two_missed, CASES)[0].verdict == "undecided"
     accused = [*good[:-1], row(41, verdict="OVERSTATED", trusted=False, diagnostic_passes=21_000.0)]
-    assert [c.verdict for c in claims(accused, CASES)] == ["holds", "holds", "holds", "fails", "fails", "fails"]
+    one_exception = ["undecided", "undecided", "undecided", "fails", "fails", "fails"]  # refutes a claim about all
+    assert [c.verdict for c in claims(accused, CASES)] == one_exception
     high = [r.model_copy(update={"robust": 0.5}) for r in good]
     assert claims(high, CASES)[1].verdict == "fails"
     far = [r.model_copy(update={"robust": 0.5, "truth": 0.5}) for r in good]

@@ -77,20 +77,20 @@ def bisect(
             rows = ((left > round_steps) & (best.distance > 0)).nonzero()[:, 0]
             if not len(rows):
                 break
-            near = torch.isfinite(best.distance)
-            ball, inner = threat.with_eps(radii.now(near)[rows]), x[rows]
-            first = ball.project(where_rows(near, best.z, z)[rows], inner)
+            succeeded = torch.isfinite(best.distance)
+            ball, inner = threat.with_eps(radii.now(succeeded)[rows]), x[rows]
+            first = ball.project(where_rows(succeeded, best.z, z)[rows], inner)
             fresh = radii.again[rows] | (round_number == 0 and start is None)
             if bool(fresh.any()):
                 stage = rng.Stream.BISECTION if round_number else rng.Stream.START
                 first = where_rows(fresh, ball.sample(inner, generator, draw=round_number, stage=stage), first)
             objective = fooling(reader, y[rows], margin, targeted=targeted)
             result = ascend(objective, inner, ball, steps=round_steps, rule=Auto(share=None), start=first)
-            hit = torch.zeros_like(near).index_copy(0, rows, result.done & (result.value > slack[rows]))
+            hit = torch.zeros_like(succeeded).index_copy(0, rows, result.done & (result.value > slack[rows]))
             z = z.index_copy(0, rows, result.z)
             best.record(z, hit)
             left[rows] -= result.used + 1
-            radii.update(rows, hit, near)
+            radii.update(rows, hit, succeeded)
         return best.pull_back(reader, y, targeted=targeted)
 
 
@@ -107,15 +107,15 @@ class _Radii:
         self.eps = torch.minimum(estimate, self.worst / 4).clamp_min(1e-6)
         self.share, self.again = torch.full_like(self.eps, 0.95), torch.zeros_like(self.eps, dtype=torch.bool)
 
-    def now(self, near: Tensor) -> Tensor:
-        """Return the radii of a round, (B,): a share of the best distance, if any."""
-        self.eps = torch.where(near, self.share * self.best.distance, self.eps)
+    def now(self, succeeded: Tensor) -> Tensor:
+        """Return the radii of a round, (B,): a share of the best distance for samples that have `succeeded` before."""
+        self.eps = torch.where(succeeded, self.share * self.best.distance, self.eps)
         return self.eps
 
-    def update(self, rows: Tensor, hit: Tensor, near: Tensor) -> None:
+    def update(self, rows: Tensor, hit: Tensor, succeeded: Tensor) -> None:
         """Update the radii of the samples `rows`; after a miss retry once, then halve the reduction."""
         missed = torch.zeros_like(self.again)
-        missed[rows] = ~hit[rows] & near[rows]
+        missed[rows] = ~hit[rows] & succeeded[rows]
         self.share = torch.where(missed & self.again, (1 + self.share) / 2, self.share)
         self.again = torch.where(missed, ~self.again, self.again & ~hit)
         self.eps = torch.where(hit, self.eps, torch.minimum(2 * self.eps, self.worst))

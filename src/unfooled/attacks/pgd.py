@@ -132,6 +132,6 @@ def _climb(
     model: Model, x: Tensor, y: Tensor, threat: Threat, start: Tensor, *, targeted: bool, steps: int, rule: Rule,
     loss: Loss, stop: bool, batch: int | None, generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
-    """Ascend from `start`, with checked arguments."""
+    """Ascend from `start`; the arguments are checked already."""
     objective = fooling(model, y, loss, targeted=targeted, stop=stop)
     return ascend(objective, x, threat, steps=steps, rule=rule, start=start, batch=batch, generator=generator).z

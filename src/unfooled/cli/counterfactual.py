@@ -1,4 +1,4 @@
-"""`unfooled counterfactual`: which attributes would have to change for another class, and whether pixels can do it."""
+"""`unfooled counterfactual`: the attributes that would have to change for another class, and pixels that do it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def counterfactual(
     data: options.DataOpt,
     arch: options.ArchOpt = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Class that shall win, a name or a number; the nearest if not given.")
+        str | None,
+        typer.Option("--target", help="Class to reach, a name or a number; the nearest other class if not given."),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="Attribute that must stay as it is; repeatable.")
@@ -61,7 +62,7 @@ def counterfactual(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Say which attributes would have to change for an image to be of another class, and try to change its pixels so.
+    """Find the attributes that would have to change for an image to be of another class, and pixels that do it.
 
     The attributes are those of a concept network, or are read off any frozen network by probes that are fitted to the
     images of the table. --data may be one image, a folder of images, or a data set:

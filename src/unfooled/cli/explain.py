@@ -152,8 +152,8 @@ def print_attack(record: MapAttackRecord) -> None:
     counted = ", ".join(f"{n} {status}" for status, n in record.counts["attack"].items() if n)
     show.out.print(
         f"[dim]{counted}; k = {record.k}, w = {record.w}, N = {record.random_points} random points. Means are "
-        "over the attacked; 1 is unmoved, corrected 0 what an unrelated map scores. A failed attack does not show "
-        "robustness.",
+        "over the attacked samples; 1: the map did not move, corrected 0: the score of an unrelated map. A failed "
+        "attack does not show robustness.",
         soft_wrap=True,
     )
     if warning := score_caution(record):

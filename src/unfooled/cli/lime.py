@@ -36,23 +36,56 @@ TopLabelsOpt = Annotated[
 ]
 TopOpt = Annotated[int, typer.Option("--top", help="Features of each class that are shown.")]
 StabilityOpt = Annotated[
-    int, typer.Option("--stability", help="Draws of the soft stability; 0 leaves it out.")
+    int, typer.Option("--stability", help="Draws for the soft stability of the leading features; 0 leaves it out.")
 ]  # fmt: skip
-LinkOpt = Annotated[str, typer.Option("--link", help=f"What is explained: {', '.join(catalog.LINKS)}.")]
+LinkOpt = Annotated[
+    str,
+    typer.Option("--link", help=f"Transformation of the output before it is explained: {', '.join(catalog.LINKS)}."),
+]
 MasksOpt = Annotated[
-    str | None, typer.Option("--sampler", help=f"How masks are drawn: {', '.join(catalog.MASK_SAMPLERS)}.")
+    str | None, typer.Option("--sampler", help=f"Sampler of the masks: {', '.join(catalog.MASK_SAMPLERS)}.")
 ]
 RowsOpt = Annotated[
     str | None,
     typer.Option(
-        "--sampler", help=f"How rows are perturbed: {', '.join(catalog.TABLE_SAMPLERS)}; with a value as in around:0.5."
+        "--sampler",
+        help=f"Sampler of the perturbed rows: {', '.join(catalog.TABLE_SAMPLERS)}; with a value as in around:0.5.",
     ),
 ]
 SplitOpt = Annotated[str, typer.Option("--split", help=f"Pieces of a text: {', '.join(catalog.SPLITS)}.")]
 UnitOpt = Annotated[
     str, typer.Option("--unit", help="Hide equal pieces together (types), or each one separately (positions).")
 ]
-HideOpt = Annotated[str, typer.Option("--hide", help="What is written for a hidden piece: delete, or a token: [MASK].")]
+HideOpt = Annotated[
+    str,
+    typer.Option(
+        "--hide",
+        help="Replacement of a hidden piece: delete, a token such as [MASK], or attention-mask, for a transformer whose "
+        "object has a tokenizer.",
+    ),
+]
+UntilOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        help="Double the samples until the leading features are separated beyond their errors, in place of --samples: "
+        "stable, stable:3, stable:tolerance=0.05,at_most=4096.",
+    ),
+]
+RidgeOpt = Annotated[
+    float | None, typer.Option("--ridge", help="Penalty on the squared weights; with --prior its precision.")
+]
+PriorOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--prior", help='Expected weights: a lime.json, or a JSON file such as {"good": 0.3} by feature or column.'
+    ),
+]
+ImagePriorOpt = Annotated[
+    str | None,
+    typer.Option("--prior", help="Expected weights: another explanation, such as grad-cam, or a lime.json."),
+]
+BatchOpt = Annotated[int | None, typer.Option("--batch", help="Inputs computed at once; by memory if not given.")]
 LabelOpt = Annotated[str | None, typer.Option("--label", help="Column of the labels, which the model does not get.")]
 CsvOpt = Annotated[
     Path | None, typer.Option("--csv", help="File of the rows that are explained; the training table if not given.")
@@ -67,10 +100,12 @@ GroupOpt = Annotated[
     list[str] | None,
     typer.Option("--group", help="Columns that act as one feature, such as a one-hot code: a,b,c; repeatable."),
 ]
-BinsOpt = Annotated[str, typer.Option("--bins", help=f"Bins of numbers: {', '.join(catalog.BINS)}.")]
+BinsOpt = Annotated[str, typer.Option("--bins", help=f"Rule for the bins of numbers: {', '.join(catalog.BINS)}.")]
 FrameOpt = Annotated[
     bool | None,
-    typer.Option("--frame/--array", help="Give the model pandas frames, or arrays; found out if not given."),
+    typer.Option(
+        "--frame/--array", help="Give the model pandas frames, or arrays; inferred from the model if not given."
+    ),
 ]
 
 
@@ -89,13 +124,19 @@ def image(
     baseline: Annotated[
         str, typer.Option("--baseline", help="Values of hidden segments: mean, blur, noise, or a number.")
     ] = "mean",
-    score: Annotated[str, typer.Option("--score", help=f"What is explained: {', '.join(catalog.SCORES)}.")] = "logit",
+    score: Annotated[
+        str, typer.Option("--score", help=f"Score that is explained: {', '.join(catalog.SCORES)}.")
+    ] = "logit",
     samples: SamplesOpt = None,
     of: OfOpt = "prediction",
     top_labels: TopLabelsOpt = None,
     top: TopOpt = 12,
     sampler: MasksOpt = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: ImagePriorOpt = None,
+    batch: BatchOpt = None,
     out: OutOpt = Path("lime"),
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
@@ -126,7 +167,9 @@ def image(
     )
     record = workflows.lime_image(
         inputs, index=index, segments=segments, baseline=baseline, score=score, out=out, seed=seed,
-        options=workflows.LimeOptions(samples, of, top_labels, top, "identity", sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, "identity", sampler, stability, until, ridge, prior, batch
+        ),
         machine=workflows.Machine(device, threads),
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -146,6 +189,10 @@ def text(
     link: LinkOpt = "identity",
     sampler: MasksOpt = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: PriorOpt = None,
+    batch: BatchOpt = None,
     labels: options.LabelsOpt = None,
     out: OutOpt = Path("lime"),
     max_bytes: options.BytesOpt = options.BYTES,
@@ -163,7 +210,9 @@ def text(
 
     record = workflows.lime_text(
         model, text, text_options=workflows.TextOptions(split, unit, hide), labels=labels, out=out, seed=seed,
-        options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, link, sampler, stability, until, ridge, prior, batch
+        ),
         limits=workflows.Limits(max_bytes=max_bytes),
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -188,6 +237,10 @@ def table(
     link: LinkOpt = "identity",
     sampler: RowsOpt = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: PriorOpt = None,
+    batch: BatchOpt = None,
     labels: options.LabelsOpt = None,
     out: OutOpt = Path("lime"),
     max_bytes: options.BytesOpt = options.BYTES,
@@ -205,7 +258,9 @@ def table(
 
     record = workflows.lime_table(
         model, train, row=row, table_options=table_options_of(label, csv, columns, categorical, group, bins, frame),
-        options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, link, sampler, stability, until, ridge, prior, batch
+        ),
         labels=labels, out=out, limits=workflows.Limits(max_bytes=max_bytes), seed=seed,
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -216,7 +271,7 @@ def pick(
     model: OwnOpt,
     text: Annotated[
         str | None,
-        typer.Option("--text", help='Texts, one a line, or JSON lines (.jsonl) with the field "text"; - is stdin.'),
+        typer.Option("--text", help='Texts, one per line, or JSON lines (.jsonl) with the field "text"; - is stdin.'),
     ] = None,
     train: Annotated[Path | None, typer.Option("--train", help="Training table: a CSV file, also .csv.gz.")] = None,
     label: LabelOpt = None,
@@ -238,9 +293,13 @@ def pick(
     top: TopOpt = 8,
     link: LinkOpt = "identity",
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="How inputs are perturbed; as for text and table.")
+        str | None, typer.Option("--sampler", help="Sampler of the perturbed inputs, as for text and table.")
     ] = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: PriorOpt = None,
+    batch: BatchOpt = None,
     labels: options.LabelsOpt = None,
     out: OutOpt = Path("lime"),
     max_bytes: options.BytesOpt = options.BYTES,
@@ -259,7 +318,9 @@ def pick(
     )  # fmt: skip
     record = workflows.lime_pick(
         model, text=text, train=train, n=n, budget=budget, cover=cover, inputs=inputs, labels=labels, out=out,
-        options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, link, sampler, stability, until, ridge, prior, batch
+        ),
         limits=workflows.Limits(max_bytes=max_bytes), seed=seed,
     )  # fmt: skip
     report(record, json=json, quiet=quiet)

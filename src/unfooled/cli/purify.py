@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Fit a purifier of images to a network, and purify data with it. What it is worth is seen under attack only.",
+    help="Fit a purifier of images to a network, and purify data with it. Only an attack shows what it is worth.",
 )
 
 
@@ -24,7 +24,7 @@ def fit(
     out: Annotated[Path, typer.Option("--out", help="Folder of the purifier; an earlier one in it is replaced.")],
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
-    clusters: Annotated[int, typer.Option("--clusters", help="Clusters of a class at most.")] = 5,
+    clusters: Annotated[int, typer.Option("--clusters", help="Largest number of clusters of a class.")] = 5,
     atoms: Annotated[int, typer.Option("--atoms", help="Atoms of the dictionary of a cluster.")] = 64,
     patch: Annotated[
         int | None, typer.Option("--patch", help="Side of a patch; 8, or half the image's side if that is less.")
@@ -33,14 +33,18 @@ def fit(
         int | None, typer.Option("--stride", help="Distance of patches in use; a quarter of a patch if not given.")
     ] = None,
     smooth: Annotated[
-        float, typer.Option("--smooth", help="Weight of the split; the larger, the more of an image is rebuilt.")
+        float,
+        typer.Option("--smooth", help="Weight of the split into bands; the larger, the more is rebuilt."),
     ] = 5.0,
-    sparsity: Annotated[float, typer.Option("--sparsity", help="Weight of the codes' absolute values.")] = 0.3,
+    sparsity: Annotated[
+        float,
+        typer.Option("--sparsity", help="Weight of the codes' absolute values; the larger, the fewer atoms are used."),
+    ] = 0.3,
     layer: Annotated[
         str | None,
         typer.Option("--layer", help="Layer whose output is clustered; the linear one before the last if not given."),
     ] = None,
-    min_size: Annotated[int, typer.Option("--min-size", help="Images of a cluster at least.")] = 50,
+    min_size: Annotated[int, typer.Option("--min-size", help="Least number of images of a cluster.")] = 50,
     n: options.NOpt = None,
     split: options.SplitOpt = "train",
     shuffle: options.ShuffleOpt = False,
@@ -144,7 +148,7 @@ def apply(
 
 
 def print_fit(record: PurifierRecord) -> None:
-    """Print clusters, figures of the held-out images, and the next step."""
+    """Print the clusters, and the figures of the held-out images."""
     from unfooled.cli import show
 
     counts = ", ".join(f"{show.plain(one.name)}: {one.clusters}" for one in record.classes)
@@ -165,7 +169,7 @@ def print_fit(record: PurifierRecord) -> None:
 
 
 def print_applied(record: AppliedRecord) -> None:
-    """Print where the images are, and how far they moved."""
+    """Print the PSNR, the place of the images, and warnings."""
     from unfooled.cli import show
 
     show.out.print(f"PSNR  {show.mean(record.psnr, 'dB', 1)}, {record.seconds:.1f} s", soft_wrap=True)

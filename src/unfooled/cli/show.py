@@ -113,7 +113,7 @@ def summaries(runs: Sequence[Summary]) -> None:
             *(mean(p.lens) if p is not None else "not available" for p in points),
         )
         table.add_row("reason moved before the label", *(explanation_first(r) for r in runs), style="dim")
-    table.add_row("passes a sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
+    table.add_row("passes per sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
     table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)
     out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")

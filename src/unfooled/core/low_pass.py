@@ -84,7 +84,7 @@ def _projector(side: int, share: float, like: Tensor) -> Tensor:
 
 
 def cosines(side: int) -> Tensor:
-    """Return the orthonormal basis of the cosine transform, one frequency a row, (side, side) float64."""
+    """Return the orthonormal basis of the cosine transform, one frequency per row, (side, side) float64."""
     k, i = torch.arange(side, dtype=torch.float64)[:, None], torch.arange(side, dtype=torch.float64)[None, :]
     basis = torch.cos(math.pi * k * (2 * i + 1) / (2 * side)) * math.sqrt(2 / side)
     basis[0] /= math.sqrt(2)

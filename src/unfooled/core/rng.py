@@ -111,6 +111,7 @@ class Stream(IntEnum):
     CHECK_START = 400
     """Points evaluated by the checks before an attack."""
     CHECK_JUMPS = 401
+    """Random numbers of single checks, this and the following."""
     CHECK_DIRECTIONS = 402
     CHECK_ROUGHNESS = 403
     CHECK_MEMORY = 404
@@ -126,7 +127,9 @@ class Numbers:
     GUARD = range(100, 125)
     """Attacks on a model behind a purifier, each by itself."""
     CHECKS = range(200, 240)
+    """Attacks that the checks make."""
     WHOLE_BOX = range(250, 251)
+    """The check's attack without a bound but the box."""
     AGAIN = (range(300, 341), range(350, 391))
     """Continued attack after a failed check, one range per round; the last number is the check that follows."""
     HIDDEN = (range(400, 461), range(500, 561), range(700, 761))
@@ -238,7 +241,7 @@ def derived(seed: int, number: int) -> torch.Generator:
 
     Args:
         seed: Seed of the evaluation.
-        number: Number of the stage, below `Numbers.MOST`.
+        number: Number of the stage, below `Numbers.LIMIT`.
     """
     return torch.Generator().manual_seed((seed * Numbers.LIMIT + number) & 0x7FFFFFFF)
 

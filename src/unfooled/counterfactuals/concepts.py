@@ -9,7 +9,7 @@
 References:
     Kim et al., Interpretability beyond feature attribution: TCAV, ICML 2018, arXiv:1711.11279.
     Abid, Yuksekgonul, Zou, Meaningfully debugging model mistakes using conceptual counterfactual explanations, ICML
-    2022, arXiv:2106.12723. Differs from its code: success is that of the result, not of the start.
+    2022, arXiv:2106.12723. Differs from its code: success is judged on the result, not on the unchanged features.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from unfooled.counterfactuals.score import finite
 FromFeatures = Callable[[Tensor], Tensor]
 """The rest of a network: features of a layer, (B, n), to logits, (B, c)."""
 LEVEL = 0.05
+"""Level of significance of the t-test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class Tcav:
         smooth: Mean of tanh(alpha s) in [-1, 1], over samples and random sets.
         scores: Share for each random set, (sets,).
         random: Share for directions between two random sets, (sets,).
-        p: Two-sided p-value of Welch's t-test between both, times the number of tests, at most 1.
+        p: Two-sided p-value of Welch's t-test of `scores` against `random`, times the number of tests, at most 1.
         significant: True where p is below .05.
         direction: Mean direction of the concept, of length 1, (n,).
     """
@@ -143,7 +144,7 @@ class ConceptEdit:
         weights: w, (B, p): how far each concept is added or removed.
         delta: Change of the features, w V, (B, n).
         success: True where the *result* is predicted as the wanted class, (B,).
-        before: True where the start was already, (B,).
+        before: True where the unchanged features were already predicted as it, (B,).
     """
 
     weights: Tensor

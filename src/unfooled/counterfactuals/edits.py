@@ -31,7 +31,7 @@ class Edit:
             exchanges; in `flip_attributes`, the number of attributes or the sum of their weights. (B,); inf: none.
         active: Rivals whose boundary the edit meets, (B, c) bool.
         feasible: True where there is such a change, (B,) bool.
-        shortfall: Logits that the best permitted change falls short of, (B,); 0 where feasible.
+        shortfall: Logits that are missing after the best permitted change, (B,); 0 where feasible.
         exact: True where the cost is the least possible, False where it is an upper bound of it, (B,) bool.
     """
 
@@ -125,7 +125,7 @@ def steepest(d: np.ndarray, norm: float, sparse: int | None = None) -> np.ndarra
     return np.divide(d, size, out=np.zeros_like(d), where=size > 0)
 
 
-def fill(
+def smallest_in_box(
     d: np.ndarray, low: np.ndarray, high: np.ndarray, need: np.ndarray, norm: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest changes with a gain d . x >= need inside a box.

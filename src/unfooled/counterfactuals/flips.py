@@ -4,7 +4,7 @@
     delta     = (1 + overshoot) dist_p s,        s = d_k / ||d_k||_2,  sign(d_k),  sign(d_kf) at f = argmax |d_kf|
                                                  for l_2, l_inf, l_1
     k-sparse: the k largest |d_kf| alone         covariance: m_k / sqrt(d_k^T S d_k), along S d_k
-    bounds:   see `edits.fill`                   groups: see `exchanges`
+    bounds:   see `edits.smallest_in_box`        groups: see `exchanges`
 
 One boundary at a time suffices: if another class were above i at the nearest point of a boundary, a shorter step in
 the same direction would have crossed the boundary of that class. This holds for every norm and every set of changes
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost
-from unfooled.counterfactuals.edits import Edit, EditRows, check_norm, dual_lengths, fill, lengths, steepest
+from unfooled.counterfactuals.edits import Edit, EditRows, check_norm, dual_lengths, lengths, smallest_in_box, steepest
 from unfooled.counterfactuals.exchanges import exchange_distances
 from unfooled.counterfactuals.head import AffineHead, embeddings
 from unfooled.counterfactuals.least_distance import LeastDistance
 
 PART = 1 << 22
-"""Numbers in a temporary array, at most."""
+"""Largest number of entries of a temporary array."""
 
 
 def flip_distance(head: AffineHead, e: Tensor, *, norm: float = 2, cost: Cost | None = None) -> Tensor:
@@ -190,7 +190,7 @@ def _bounded(task: _Task) -> tuple[np.ndarray, np.ndarray]:
         d = weight[None] - weight[task.first[take]][:, None]  # (b, c, r)
         size = d.shape[:2]
         ends = [np.repeat(bound[take], head.c, 0) for bound in (low, high)]
-        x, best = fill(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), task.norm)
+        x, best = smallest_in_box(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), task.norm)
         reached = lengths(x, task.norm).reshape(size)
         distance[take] = np.where(np.isnan(reached), np.inf, reached)
         short[take] = np.where(np.isnan(reached), margin[take] - best.reshape(size), 0.0)
@@ -264,7 +264,7 @@ def _changes_in_bounds(task: _Task, d: np.ndarray, need: np.ndarray, overshoot: 
     most = np.where(np.isinf(best).any(1), np.inf, np.nan_to_num(best, posinf=0.0).sum(1))
     further = np.minimum(need * (1 + overshoot), np.maximum(most, need))
     if cost.covariance is None:
-        x, _ = fill(d[:, free], low[:, free], high[:, free], further, task.norm)
+        x, _ = smallest_in_box(d[:, free], low[:, free], high[:, free], further, task.norm)
         return np.asarray(x @ np.eye(head.n)[free])
     basis = cost.basis(head)
     out = np.zeros_like(task.e)

@@ -35,15 +35,15 @@ class Measures:
 
     Attributes:
         achieved: Share of the edit that was reached, by projection on it; 1: all of it.
-        side_effect: Change off the edited attributes, relative to that on them.
-        off_target: Length of the change off the edited attributes, in units of their switches.
+        side_effect: Length of the change of the other attributes, divided by that of the edited ones.
+        off_target: Length of the change of the other attributes, in units of their switches.
         selectivity: Share of the squared change on the edited attributes.
         valid: The head predicts the target, bool.
         valid_8bit: It still does after rounding to 8 bits, bool.
         distance: l_2 distance of the inputs.
         psnr: Peak signal-to-noise ratio in dB.
         ssim: Structural similarity; NaN for inputs that are not images.
-        noise: Noise ratio as published: input values over attribute logits.
+        noise: Noise ratio as published, ||x' - x|| / ||delta||: pixels over attribute logits.
         noise_standard: Noise ratio with both lengths in standard deviations of the data; NaN without these.
     """
 
@@ -123,7 +123,7 @@ class AttackSuccess:
         value: Share of valid samples.
         n: Number of samples.
         threat: Threat that the points stay in, as text.
-        steps: Steps that were allowed.
+        steps: Budget of steps.
 
     Example:
         >>> from unfooled.core.threats import L2
@@ -146,7 +146,7 @@ def attack_success(valid: Tensor, threat: Threat, steps: int) -> AttackSuccess:
     Args:
         valid: Validity of each sample, (B,) bool.
         threat: Threat of the points.
-        steps: Steps that were allowed.
+        steps: Budget of steps.
     """
     if not len(valid):
         raise BadInput("there are no samples; an attack success rate needs at least one")

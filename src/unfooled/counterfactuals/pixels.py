@@ -4,8 +4,8 @@
 
 g(z) are the attribute logits, e = g(x), j the target, m its margin, gap the switch of each attribute: its mean logit
 where it is present minus where it is absent. The target is part of the objective, since the input that matches the
-edited attributes best usually does not change the label. kappa sets how much the label counts
-against the attributes; of several, the result is that of the least with which the target is predicted; `curve` has all.
+edited attributes best usually does not change the label. kappa weighs the label against the attributes. Of several
+kappas, the result is that of the smallest with which the target is predicted; `curve` lists the results of all.
 
 `match_edit` is the other problem, all attributes and no label, by Levenberg-Marquardt steps:
 
@@ -43,8 +43,8 @@ Invert = Callable[..., Any]
 
 KAPPA = (1.0, 5.0, 30.0)
 RULE = Decaying(first=0.2, last=0.002, absolute=True)
-MOST = 64
-"""Attributes for which `match_edit` takes a Jacobian."""
+MAX_ATTRIBUTES = 64
+"""Largest number of attributes for which `match_edit` computes a Jacobian."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,21 +247,23 @@ def match_edit(
         edit: Edits of their attribute logits.
         threat: Constraint set of the result.
         gap: Switch of each attribute, above 0, (n,).
-        asked: Multiple of the edit that is asked for; above 1 more results are valid.
+        asked: Multiple of the edit that the search aims at; above 1 more results are valid.
         steps: Steps.
         trust: Longest step, in the l_2 norm of the input; halved for a sample whose residual does not fall.
         damping: mu, relative to the mean squared length of the Jacobian's rows.
         batch: Samples computed at once.
 
     Returns:
-        A `Carried`, with kappa 0; its residual is to the edit itself, not to the multiple.
+        A `Carried`, with kappa 0; its residual is that to the edit itself, not to the multiple.
 
     Raises:
         BadInput: As `realize_edit`, or more than 64 attributes.
     """
     gap = _checked(encode, x, edit, threat, gap)
-    if len(gap) > MOST:
-        raise BadInput(f"there are {len(gap)} attributes, more than the {MOST} whose Jacobian is taken; realize_edit")
+    if len(gap) > MAX_ATTRIBUTES:
+        raise BadInput(
+            f"there are {len(gap)} attributes, more than the {MAX_ATTRIBUTES} that match_edit takes; use realize_edit"
+        )
     problem = _Problem(encode, head, x, edit, gap, batch)
     e = problem.features(x)
     delta = torch.where(edit.feasible.to(x.device)[:, None], edit.delta.to(e), 0.0)

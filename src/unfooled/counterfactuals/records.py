@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     DONE = "done"
     """An input in the threat realises the edit."""
     UNREALISED = "unrealised"
-    """The attributes could change so, but no such input was found in the threat."""
+    """A permitted edit of the attributes exists, but no input in the threat that realises it was found."""
     INFEASIBLE = "infeasible"
     """No permitted change of the attributes is enough."""
 
@@ -28,7 +28,8 @@ class AttributeRow(Record):
     Attributes:
         name: Its name.
         before, wanted, achieved: Its value for the image, after the edit, and for the changed image. None: no edit.
-        asked, reached: Changes in switches.
+        asked, reached: Changes that the edit asks for and that the changed image shows, in switches. A switch is the
+            mean value where the attribute is present minus that where it is absent.
     """
 
     name: str
@@ -43,12 +44,12 @@ class Figures(Record):
     """Measures of one way to change an image; None where one is not defined.
 
     Attributes:
-        valid: The network names the target, for an input inside the threat.
+        valid: The network predicts the target, for an input inside the threat.
         valid_8bit: It still does after rounding to 8 bits.
         achieved: Completeness along the edit; 1: all of it.
         selectivity: Share of the squared change on the edited attributes.
-        side_effect: Change off the edited attributes, relative to that on them.
-        off_target: Change off the edited attributes, in switches.
+        side_effect: Length of the change of the other attributes, divided by that of the edited ones.
+        off_target: Length of the change of the other attributes, in switches.
         distance: l_2 distance of the images.
         psnr, ssim: Quality of the changed image.
     """
@@ -65,7 +66,7 @@ class Figures(Record):
 
 
 class KappaPoint(Record):
-    """Result at one weight of the label against the attributes."""
+    """Result at one kappa, the weight of the label against the attributes."""
 
     kappa: float
     valid: bool
@@ -78,13 +79,13 @@ class Counterfactual(Record):
     Attributes:
         item: The image.
         predicted, target: Names of the classes.
-        outcome: What became of it.
+        outcome: Kind of the answer.
         sentence: The answer in words.
         cost: Size of the smallest edit in switches. None: there is none.
         exact: True: no edit is smaller; False: attributes depend on each other, and the cost is an upper bound.
-        shortfall: Logits that the best permitted edit falls short of.
-        whole: Fewest attributes to turn over: names. None: turning over does not do.
-        whole_exact: True: there are no fewer.
+        shortfall: Logits that are missing after the best permitted edit.
+        whole: Names of the fewest attributes to flip, each by one switch. None: no flips are enough.
+        whole_exact: True: there are no fewer; False: the number is an upper bound.
         rows: The attributes, in the order of the table.
         figures: Measures by method: "edit", "targeted PGD", "random attribute".
         kappa: Weight of the label in the edit. None: no edit.
@@ -130,13 +131,13 @@ class AttributeFact(Record):
 
 
 class CounterfactualRecord(Record):
-    """Counterfactuals of images.
+    """Counterfactuals of images, and the network and attributes that they are about.
 
     Attributes:
         model, data, table: Names of the model, the images and the table of attributes.
         kind: "concept" for the attribute logits of a concept network, "probes" for directions fitted to features.
         layer: Layer whose input are the features or attribute logits.
-        images: Images of the table.
+        images: Number of images in the table.
         attributes: The attributes.
         left_out: Attributes with fewer than five images of one value.
         threat: The threat.
@@ -145,7 +146,7 @@ class CounterfactualRecord(Record):
         target: Class asked for. Empty: the nearest other one.
         results: One for each image.
         success: Shares of valid changes with their budget, by method.
-        warnings: Cautions.
+        warnings: Sentences that limit the result.
         seconds: Wall time.
         command: Command line that reproduces the record.
         created: Time of creation.

@@ -1,14 +1,16 @@
 """Attributes as coordinates of a network's decision, in units of their switches.
 
-A concept network has them: u = e / gap, l = (W gap) u + b, with e its attribute logits. Of any other network, probes
-read scores s = V z + b_s off the features z that its last linear layer W takes. With F the attributes that may change
-and K those that are kept,
+The switch of an attribute, gap, is its mean value where it is present minus that where it is absent. In a concept
+network the coordinates are its attribute logits e in switches: u = e / gap, l = (W gap) u + b. In any other network,
+probes read scores s = V z + b_s off the features z that its last linear layer W takes. With F the attributes that may
+change and K those that must not,
 
-    D = (V_F N)^+,  N = I - V_K^+ V_K          what moves in z per unit of s_F, while s_K stays exactly as it is
+    D = (V_F N)^+,  N = I - V_K^+ V_K          the change of z per unit of s_F, while s_K stays exactly as it is
     l = W D s_F + r                            r: the part of the logits that no attribute in F explains
 
 so the head is affine on (s / gap, r / std), and the geometry of `flips` and `targeted` applies, with r immutable.
-Exclusive attributes do not move one at a time: an edit t of s_F becomes V_F D t, which is what the features do.
+Exclusive attributes do not move one at a time: an edit t of s_F becomes V_F D t, the change of the scores that the
+features permit.
 
 Edits are the smallest in l_1, so that few attributes change, and go at most one switch beyond the values seen.
 """
@@ -23,13 +25,13 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.attributes import switches
+from unfooled.counterfactuals.binary import flip_attributes
 from unfooled.counterfactuals.cost import Cost
 from unfooled.counterfactuals.edits import Edit
 from unfooled.counterfactuals.flips import flip_edit
 from unfooled.counterfactuals.head import AffineHead
 from unfooled.counterfactuals.probes import FOLDS, USABLE, fit_probe
 from unfooled.counterfactuals.targeted import targeted_edit
-from unfooled.counterfactuals.whole import flip_attributes
 
 BEYOND = 1.0
 """Switches by which an edit may leave the range of the values seen."""
@@ -66,12 +68,13 @@ class AttributeSpace:
         encode: Coordinates of inputs, x -> (B, m): the p attributes in switches first.
         head: The head on these coordinates.
         auc: Area under the ROC curve of each attribute, (p,); NaN where it is constant.
-        usable: Attributes with an AUC of at least .8, (p,) bool; of the others nothing is claimed.
-        kept: Attributes that must stay, (p,) bool.
+        usable: Attributes with an AUC of at least .8, (p,) bool; nothing is claimed about the others.
+        immutable: Attributes that must stay, (p,) bool.
         gap: Switch of each attribute in its own units, (p,).
         middle: Value from which on an attribute counts as present, in switches, (p,).
         low, high: Range of the values seen, in switches, (m,).
-        moves: What an edit does to the attributes, (p, p). None: what it says.
+        moves: V_F D in switches, (p, p): the change of every attribute that comes with an edit of some. None: an edit
+            changes only the attributes that it names.
     """
 
     names: tuple[str, ...]
@@ -79,7 +82,7 @@ class AttributeSpace:
     head: AffineHead
     auc: Tensor
     usable: Tensor
-    kept: Tensor
+    immutable: Tensor
     gap: Tensor
     middle: Tensor
     low: Tensor
@@ -89,9 +92,9 @@ class AttributeSpace:
     @property
     def free(self) -> Tensor:
         """Attributes that an edit may change, (p,) bool."""
-        return self.usable & ~self.kept
+        return self.usable & ~self.immutable
 
-    def _immutable(self) -> Tensor:
+    def _fixed(self) -> Tensor:
         """Return which coordinates stay, (m,) bool."""
         mask = torch.ones(self.head.n, dtype=torch.bool)
         mask[: len(self.names)] = ~self.free
@@ -110,34 +113,34 @@ class AttributeSpace:
         u = u.detach().cpu().double()
         low = torch.minimum(self.low - BEYOND, u)
         high = torch.maximum(self.high + BEYOND, u)
-        cost = Cost(low=low, high=high, immutable=self._immutable())
+        cost = Cost(low=low, high=high, immutable=self._fixed())
         if target is None:
-            found = flip_edit(self.head, u, norm=1, cost=cost)
+            edit = flip_edit(self.head, u, norm=1, cost=cost)
         else:
-            found = targeted_edit(self.head, u, target, norm=1, cost=cost)
+            edit = targeted_edit(self.head, u, target, norm=1, cost=cost)
         if self.moves is None:
-            return found
+            return edit
         p = len(self.names)
-        delta = found.delta.clone()
+        delta = edit.delta.clone()
         delta[:, :p] = delta[:, :p] @ self.moves.T
         delta[delta.abs() < 1e-9] = 0.0
-        changed = (delta - found.delta).abs().amax(1) > 1e-9
-        size = torch.where(changed & found.feasible, delta.abs().sum(1), found.cost)
-        return replace(found, delta=delta, cost=size, exact=found.exact & ~changed)
+        changed = (delta - edit.delta).abs().amax(1) > 1e-9
+        size = torch.where(changed & edit.feasible, delta.abs().sum(1), edit.cost)
+        return replace(edit, delta=delta, cost=size, exact=edit.exact & ~changed)
 
-    def whole(self, u: Tensor, target: int | None = None) -> Edit:
-        """Return the fewest attributes of one sample to turn over, each by one switch.
+    def flip(self, u: Tensor, target: int | None = None) -> Edit:
+        """Return the fewest attributes of one sample to flip, each by one switch.
 
         Args:
             u: Coordinates of the sample, (m,).
-            target: The class that shall win. None: the predicted class shall lose.
+            target: Class that shall be predicted. None: any but the one predicted now.
         """
         u = u.detach().cpu().double()
         bits = torch.zeros_like(u)
         p = len(self.names)
         bits[:p] = ((u[:p] >= self.middle) & self.free).double()
         shifted = AffineHead(self.head.weight, self.head.bias + self.head.weight @ (u - bits))
-        return flip_attributes(shifted, bits[None], target=target, cost=Cost(immutable=self._immutable()))
+        return flip_attributes(shifted, bits[None], target=target, cost=Cost(immutable=self._fixed()))
 
 
 def concept_space(
@@ -158,7 +161,7 @@ def concept_space(
         BadInput: No attribute is left that may change.
     """
     e = e.detach().cpu().double()
-    auc, gap = _areas(e, attributes), switches(e, attributes)
+    auc, gap = _auc_of(e, attributes), switches(e, attributes)
     usable, gap = _usable(auc, gap)
     space = AttributeSpace(
         tuple(names), Coordinates(features, torch.diag(1 / gap), torch.zeros(len(gap))),
@@ -176,7 +179,7 @@ def probe_space(
     """Return attributes that probes read off the features of a network that was trained without them.
 
     Args:
-        features: What its last linear layer takes, (b, *D) -> (b, n).
+        features: Inputs of its last linear layer, (b, *D) -> (b, n).
         head: That layer.
         z: Features of images, (N, n).
         attributes: Their attributes, 0 or 1, (N, p); NaN: unknown.
@@ -190,11 +193,11 @@ def probe_space(
     probe = fit_probe(z, attributes)
     scores = probe.logits(z)
     usable, gap = _usable(probe.auc, switches(scores, attributes))
-    kept = _mask(keep, names)
-    free = usable & ~kept
-    _check_names(names, probe.auc, usable, kept)
+    immutable = _mask(keep, names)
+    free = usable & ~immutable
+    _check_names(names, probe.auc, usable, immutable)
     directions, offsets = probe.weight / gap[:, None], probe.bias / gap
-    moves, wide = _moves(directions, free, usable & kept, z.std(0))
+    moves, wide = _moves(directions, free, usable & immutable, z.std(0))
     into = head.weight @ wide  # (c, p): logits per switch
     rest_weight, rest_bias = head.weight - into @ directions, head.bias - into @ offsets
     rest = z @ rest_weight.T + rest_bias
@@ -202,14 +205,14 @@ def probe_space(
     encode = Coordinates(
         features, torch.cat([directions, rest_weight / unit[:, None]]), torch.cat([offsets, rest_bias / unit])
     )
-    whole = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
+    joined = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
     seen = torch.cat([scores / gap, rest / unit], 1)
     return AttributeSpace(
-        tuple(names), encode, whole, probe.auc, usable, kept, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
+        tuple(names), encode, joined, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
     )
 
 
-def _moves(directions: Tensor, free: Tensor, kept: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+def _moves(directions: Tensor, free: Tensor, immutable: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
     """Return V D, (p, p), and D, (n, p), zero for attributes that do not change.
 
     Lengths of features are measured in standard deviations.
@@ -217,8 +220,8 @@ def _moves(directions: Tensor, free: Tensor, kept: Tensor, spread: Tensor) -> tu
     p, n = directions.shape
     scaled = directions * spread
     stay = torch.eye(n, dtype=torch.float64)
-    if kept.any():
-        stay = stay - torch.linalg.pinv(scaled[kept], rtol=DEPENDENT) @ scaled[kept]
+    if immutable.any():
+        stay = stay - torch.linalg.pinv(scaled[immutable], rtol=DEPENDENT) @ scaled[immutable]
     wide = torch.zeros(n, p, dtype=torch.float64)
     wide[:, free] = spread[:, None] * torch.linalg.pinv(scaled[free] @ stay, rtol=DEPENDENT)
     moves = torch.zeros(p, p, dtype=torch.float64)
@@ -233,7 +236,7 @@ def _usable(auc: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
     return usable, torch.where(usable, gap, mean)
 
 
-def _areas(e: Tensor, attributes: Tensor) -> Tensor:
+def _auc_of(e: Tensor, attributes: Tensor) -> Tensor:
     """Return the area under the ROC curve of each logit, (n,); NaN with fewer than five samples of one value."""
     from sklearn.metrics import roc_auc_score
 
@@ -250,18 +253,18 @@ def _mask(keep: Sequence[str], names: Sequence[str]) -> Tensor:
 
 
 def _check_free(space: AttributeSpace) -> None:
-    _check_names(space.names, space.auc, space.usable, space.kept)
+    _check_names(space.names, space.auc, space.usable, space.immutable)
 
 
-def _check_names(names: Sequence[str], auc: Tensor, usable: Tensor, kept: Tensor) -> None:
+def _check_names(names: Sequence[str], auc: Tensor, usable: Tensor, immutable: Tensor) -> None:
     """Refuse attributes of which none may change, and say why."""
-    if (usable & ~kept).any():
+    if (usable & ~immutable).any():
         return
     poor = [f"{n} {a:.2f}" for n, a, ok in zip(names, auc.tolist(), usable.tolist(), strict=True) if not ok and a == a]
     bad, few = len(poor), int(auc.isnan().sum())
     parts = [f"{bad} cannot be read off the network (AUC below {USABLE:g}: {', '.join(poor[:3])})"] if bad else []
     parts += [f"{few} have fewer than {FOLDS} images of one value"] if few else []
-    parts += [f"{int((usable & kept).sum())} are kept"] if (usable & kept).any() else []
+    parts += [f"{int((usable & immutable).sum())} must stay"] if (usable & immutable).any() else []
     raise BadInput(
         f"no attribute may change: of {len(names)}, {', '.join(parts)}; give other attributes or more images"
     )

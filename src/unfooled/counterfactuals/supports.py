@@ -17,9 +17,9 @@ import numpy as np
 from unfooled.counterfactuals.cost import Cost
 from unfooled.counterfactuals.least_distance import LeastDistance, shortfall, smallest_by_lp
 
-MOST = 20_000
+MAX_ENUMERATED = 20_000
 """Number of supports up to which all are enumerated."""
-FEW = 300
+MAX_SHORTFALL = 300
 """Number of supports up to which the shortfall of a sparse edit is computed."""
 
 
@@ -52,7 +52,7 @@ class Supports:
     def __init__(self, g: np.ndarray, free: np.ndarray, k: int, cost: Cost) -> None:
         self.g, self.free, self.k = g, free, k
         self.precision = None if cost.covariance is None else np.linalg.inv(cost.covariance.numpy())
-        self.all = comb(int(free.sum()), k) <= MOST
+        self.all = comb(int(free.sum()), k) <= MAX_ENUMERATED
         self.table: tuple[np.ndarray, np.ndarray] | None = None
 
     def solve(self, h: np.ndarray, low: np.ndarray, high: np.ndarray, dense: np.ndarray) -> SparseEdit | None:
@@ -90,7 +90,9 @@ class Supports:
             first = np.abs(dense[places]) / (np.abs(dense).max() or 1.0)
             first = first + (0.0 if sparse is None else 2.0 * (np.abs(sparse[0]) > 1e-9))
             most = max(
-                m for m in range(self.k, len(places) + 1) if comb(m, self.k) <= max(MOST // 10, 1) or m == self.k
+                m
+                for m in range(self.k, len(places) + 1)
+                if comb(m, self.k) <= max(MAX_ENUMERATED // 10, 1) or m == self.k
             )
             places = np.sort(places[np.argsort(-first, kind="stable")[:most]])
         supports = np.array(list(combinations(places.tolist(), self.k)))
@@ -120,8 +122,8 @@ class Supports:
         return SparseEdit(delta, float(np.sqrt(u @ u)), active[: len(h)], self.all)
 
     def shortfall(self, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
-        """Return the logits that the best sparse change falls short of; NaN for more than `FEW` supports."""
-        if not self.all or comb(int(self.free.sum()), self.k) > FEW:
+        """Return the logits missing after the best sparse change; NaN for more than `MAX_SHORTFALL` supports."""
+        if not self.all or comb(int(self.free.sum()), self.k) > MAX_SHORTFALL:
             return float("nan")
         places = np.flatnonzero(self.free).tolist()
         each = (list(s) for s in combinations(places, self.k))

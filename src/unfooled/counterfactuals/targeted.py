@@ -137,7 +137,7 @@ def constraints(head: AffineHead, e: np.ndarray, j: int, margin: float) -> tuple
 
 
 class _Problem:
-    """Edits towards one target: what does not depend on the sample is computed once."""
+    """Problem of one target, whose parts that do not depend on the sample are computed once."""
 
     def __init__(self, head: AffineHead, g: np.ndarray, norm: float, sparse: int | None, cost: Cost) -> None:
         self.head, self.g, self.norm, self.cost = head, g, norm, cost
@@ -195,7 +195,7 @@ class _Problem:
         return [(v, float(farthest(self.head, low[None], high[None], v, self.cost)[0])) for _, v in exchanges]
 
     def shortfall(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
-        """Return the logits that the best permitted change falls short of."""
+        """Return the logits that are missing after the best permitted change."""
         if self.cost.groups:
             ends = self._directions(e, low, high)
             each = [shortfall((self.g @ v)[:, None], h, np.zeros(1), np.array([end])) for v, end in ends]

@@ -50,7 +50,7 @@ def read_names(path: Path) -> Names:
         content = [content[key] for key in keys]
     check_classes(len(content), str(path))
     if any(isinstance(part, (list, dict)) for item in content for part in (item if isinstance(item, list) else [item])):
-        raise BadInput(f"the labels in {path} are nested; it holds one class name a line, or a JSON list of names")
+        raise BadInput(f"the labels in {path} are nested; it holds one class name per line, or a JSON list of names")
     names = [tuple(map(str, item)) if isinstance(item, list) else (str(item),) for item in content]
     if not names or not all(names):
         raise BadInput(f"there are no labels in {path}; it must hold one class name per line, or a JSON list")

@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 
 AMPLIFICATIONS = (1000, 500, 200, 100, 50, 20, 10, 5, 2)  # factors by which differences may be amplified
 SCALE_PERCENTILE = 99.5  # percentile of |attribution| at the end of the colour scale
+CONSTANT = 1e-6  # range of a map, as a share of its largest entry, up to which it is constant but for rounding
 MAX_BARS = 128  # bars of a 1-D input; longer ones are pooled
 BAR_HEIGHT = 64
 INK, PALE = (70, 78, 89), (255, 255, 255)
@@ -99,6 +100,12 @@ def displayed(attribution: Array) -> Array:
     """Prepare an attribution for drawing: (C, H, W) summed over channels, NaN and infinite entries as 0."""
     value = np.nan_to_num(attribution.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     return value.sum(0) if value.ndim == 3 else value
+
+
+def without_level(value: Array) -> Array:
+    """Return zeros for a constant map, which names no place; any other map as it is."""
+    constant = value.size > 1 and float(np.ptp(value)) <= CONSTANT * float(np.abs(value).max())
+    return np.zeros_like(value) if constant else value
 
 
 def scale_limit(*maps: Array) -> float:

@@ -18,6 +18,7 @@ from unfooled.drawing.pictures import (
     heat_map,
     photograph,
     scale_limit,
+    without_level,
 )
 
 
@@ -54,7 +55,7 @@ def draw_plates(pictures: Mapping[str, Array]) -> Plates:
     form = form_of(x.shape[1:])
     if form is None or form_of(before.shape[1:]) != form:
         return Plates(None, [], 1, False)
-    maps = [(displayed(b), displayed(a)) for b, a in zip(before, after, strict=True)]
+    maps = [tuple(without_level(displayed(m)) for m in pair) for pair in zip(before, after, strict=True)]
     signed = any(float(m.min()) < 0 for pair in maps for m in pair)
     factor = amplification(x, x_adv)
     paint = _strips if form == "bars" else _images

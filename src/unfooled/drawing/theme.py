@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # name -> (light, dark). The runs' colours s0 to s3 follow Okabe and Ito, safe for colour-blind readers; each run also
 # has a letter and a marker, and "held" (not fooled, blue) and "fooled" (orange) also differ by hatching and words.
+# "void" is for figures that cannot be believed, "idle" for samples that are wrong when clean, "rule" for lines.
 TOKENS: dict[str, tuple[str, str]] = {
     "paper": ("#fbfaf7", "#121518"),
     "card": ("#ffffff", "#1a1e22"),

@@ -20,16 +20,16 @@ from unfooled.core.types import Model
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on proposed points, one entry a sample.
+    """Verdict on proposed points, one entry per sample.
 
     Attributes:
         inside: Points within the ball and the box, up to the tolerance, (B,) bool.
         success: Samples that lose the label (or hit the target) at an allowed point, or were wrong before, (B,) bool.
         distance: Size of the change in the threat's norm; 0 where already wrong, inf where there is no success, (B,).
-        queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
+        queries: Forwards per sample that the judge itself took, (B,) int64; the attack's come from `counted`.
         undefined: Points whose logits are NaN or infinite: no decision, hence no success, (B,) bool.
         rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
-        stays: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).
+        right_share: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).
         prediction: Class predicted at x_adv (in the last draw), (B,) int64.
     """
 
@@ -39,7 +39,7 @@ class Verdict:
     queries: Tensor
     undefined: Tensor
     rate: Tensor
-    stays: Tensor
+    right_share: Tensor
     prediction: Tensor
 
 
@@ -80,7 +80,7 @@ def verify(
         batch: Samples computed at once.
 
     Returns:
-        A `Verdict`. Cost: 2 draws forwards a sample (x and x_adv).
+        A `Verdict`. Cost: 2 draws forwards per sample (x and x_adv).
 
     Raises:
         BadInput: Shapes that do not agree, or inputs that are no images of the unit box.
@@ -108,7 +108,7 @@ def verify(
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined | ~finite,
         rate=torch.where(inside, fooled_draws, fooled_clean) / draws,
-        stays=torch.where(inside, right_draws, right_clean).double() / draws,
+        right_share=torch.where(inside, right_draws, right_clean).double() / draws,
         prediction=prediction,
     )
 

@@ -39,7 +39,7 @@ class Shapley:
         se: Standard errors over the draw of the masks, (T, M); 0 where all masks were used.
         empty: Answers with no feature, (T,).
         full: Answers with all features, (T,).
-        calls: Masks answered.
+        calls: Number of masks that were evaluated.
     """
 
     weights: Tensor
@@ -66,11 +66,11 @@ def kernel_shap(
         predict_masks: Function from masks, (S, M) bool, to answers, (S, T) or (S,). For a mean over background rows,
             let it average their answers.
         n_features: Number of features, M.
-        empty: Answers with no feature. None: asked for.
-        full: Answers with all features. None: asked for.
+        empty: Answers with no feature. None: computed by `predict_masks`.
+        full: Answers with all features. None: computed by `predict_masks`.
         sampler: `leverage` or `every_mask`, the samplers with weights for Shapley values.
-        samples: Masks. None: all for M <= 12, else 2 M + 2048.
-        batch: Masks a call.
+        samples: Number of masks. None: all for M <= 12, else 2 M + 2048.
+        batch: Masks per call.
         generator: Base seed; not advanced.
 
     Returns:
@@ -114,7 +114,7 @@ def exact_shapley(predict_masks: Game, n_features: int, *, batch: int = 1024) ->
     Args:
         predict_masks: Function from masks, (S, M) bool, to answers, (S, T) or (S,).
         n_features: Number of features, M.
-        batch: Masks a call.
+        batch: Masks per call.
 
     Example:
         >>> exact_shapley(lambda z: z.sum(1) * 2.0, 3).weights
@@ -158,7 +158,7 @@ def _constrained(z: Tensor, w: Tensor, y: Tensor, change: Tensor, share: Tensor)
 
 
 def _answers(predict_masks: Game, masks: Tensor, batch: int) -> Tensor:
-    """Return the answers at masks, (S, T) float64; refuse others than one row a mask, and NaN."""
+    """Return the answers at masks, (S, T) float64; refuse anything but one row per mask, and NaN."""
     with torch.no_grad():
         parts = [torch.as_tensor(predict_masks(part)) for part in masks.split(batch)]
     answers = torch.cat(parts).to("cpu", torch.float64)

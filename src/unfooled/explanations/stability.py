@@ -67,7 +67,8 @@ def soft_stability(
         r: Largest number of features added.
         draws: Number of supersets drawn.
         delta: Error probability of the interval.
-        exact: True: enumerate all supersets. None: only if M is at most 12 and there are at most `draws`.
+        exact: True: enumerate all supersets; False: draw them. None: enumerate if M is at most 12 and there are at most
+            `draws`.
         batch: Masks per call.
         generator: Base seed; not advanced.
 
@@ -93,7 +94,9 @@ def soft_stability(
         exact = len(selected) <= 12 and number <= draws
     if exact and number > 1 << 20:
         raise BadInput(f"there are {number} supersets; draw some of them")
-    added = _every(len(free), most) if exact else _drawn(len(free), most, draws, rng.base_seed(generator))
+    added = (
+        _all_subsets(len(free), most) if exact else _random_subsets(len(free), most, draws, rng.base_seed(generator))
+    )
     masks = selected.repeat(len(added), 1)
     masks[:, free] = added
     parts = [_class(f(part), len(part)) for part in torch.cat([selected[None], masks]).split(batch)]
@@ -103,7 +106,7 @@ def soft_stability(
     return SoftStability(value, max(0.0, value - half), min(1.0, value + half), len(added), exact)
 
 
-def _every(free: int, most: int) -> Tensor:
+def _all_subsets(free: int, most: int) -> Tensor:
     """Return all subsets of at most `most` features, (n, free) bool."""
     rows = [subset for k in range(most + 1) for subset in combinations(range(free), k)]
     masks = torch.zeros(len(rows), free, dtype=torch.bool)
@@ -112,7 +115,7 @@ def _every(free: int, most: int) -> Tensor:
     return masks
 
 
-def _drawn(free: int, most: int, draws: int, seed: int) -> Tensor:
+def _random_subsets(free: int, most: int, draws: int, seed: int) -> Tensor:
     """Draw uniformly among the subsets of at most `most` features: first the size, then its members."""
     k = torch.arange(most + 1, dtype=torch.float64)
     log_count = math.lgamma(free + 1) - torch.lgamma(k + 1) - torch.lgamma(free - k + 1)

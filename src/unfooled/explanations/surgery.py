@@ -55,7 +55,7 @@ class Smoothed:
     model: Model
     beta: float
     pools: bool = False
-    watches: ClassVar[bool] = True  # it returns what the model returns
+    transparent: ClassVar[bool] = True  # it takes and returns what the model does: see `calls.bare`
 
     def __post_init__(self) -> None:
         if not self.beta > 0:

@@ -15,6 +15,7 @@ from torch import Tensor
 from unfooled._version import __version__
 from unfooled.core.ascent import Polyak, Rule
 from unfooled.core.errors import BadInput, option
+from unfooled.core.model.calls import run
 from unfooled.core.threats import L2, Threat
 from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
 from unfooled.features.inversion import weights_of
@@ -108,7 +109,7 @@ def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: in
     encoder = network_hash(model)
     if not encoder:  # a plain function has no weights to hash: it is identified by its outputs
         with torch.no_grad():
-            encoder = f"outputs {tensors_hash(model(x[:4].to(device_of(model, x))))}"
+            encoder = f"outputs {tensors_hash(run(model, x[:4].to(device_of(model, x))))}"
     return {
         "kind": kind,
         "seed": seed,

@@ -59,7 +59,12 @@ def bit_depth(x: Tensor, *, bits: int = 3) -> Tensor:
 
 
 def low_band(x: Tensor, *, smooth: float = 1.0) -> Tensor:
-    """Return the low band of images alone, (B, C, H, W); linear."""
+    """Return the low band of images, (B, C, H, W); linear but for the clamp to [0, 1].
+
+    Args:
+        x: Images, (B, C, H, W).
+        smooth: Weight mu of the filter, at least 0, see `split`; the larger, the smoother.
+    """
     return low_pass(x, smooth=smooth).clamp(0, 1)
 
 
@@ -228,9 +233,9 @@ def fit_autoencoder(
         x: Clean images in [0, 1], (N, C, H, W).
         seed: Random seed of weights, order and noise; the global generator is not changed.
         noise: Standard deviation of the noise.
-        epochs: Epochs over the images.
+        epochs: Number of passes over the images.
         width: Channels between the convolutions.
-        batch: Images of a step.
+        batch: Images per step.
         lr: Learning rate of Adam.
 
     Returns:

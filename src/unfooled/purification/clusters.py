@@ -8,8 +8,8 @@ K is stable if the adjusted Rand index between the partitions from five seeds is
 smallest cluster has `min_size` members. Sigma_k is Ledoit and Wolf's estimate from the members of a cluster.
 
 References:
-    Silva, Das, Scarff, Najafirad, 2021, arXiv:2104.02155 ("adaptively cluster the latent representations"; how the
-    number is chosen is ours).
+    Silva, Das, Scarff, Najafirad, 2021, arXiv:2104.02155 ("adaptively cluster the latent representations"; the rule for
+    the number of clusters is ours).
     Ledoit, Wolf, A well-conditioned estimator for large-dimensional covariance matrices, Journal of Multivariate
     Analysis 88, 2004.
     Schwarz, Estimating the dimension of a model, Annals of Statistics 6, 1978 (BIC).
@@ -35,10 +35,10 @@ from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 
 SEEDS = 5
-"""Fits of each mixture, whose partitions are compared and the most likely of which is used."""
+"""Number of fits of each mixture: their partitions are compared, and the most likely fit is used."""
 STABLE = 0.7
 """Least mean adjusted Rand index between the partitions of these fits."""
-SHOWN = 2000
+MAX_SILHOUETTE = 2000
 """Largest number of latents of a class for the silhouette, whose cost grows with the square of their number."""
 RIDGE = 1e-6
 """Fraction of the mean variance that is added to every covariance, so that constant latents have a precision."""
@@ -56,7 +56,7 @@ class ClassFit:
         bic: BIC of each number that was tried, from 1 on.
         stability: Mean adjusted Rand index of each number; NaN where it was not needed, since a number with a lower BIC
             is stable.
-        silhouette: Mean silhouette of the chosen partition, reported only; NaN for one cluster.
+        silhouette: Mean silhouette of the partition, which is reported and decides nothing; NaN for one cluster.
     """
 
     label: int
@@ -79,7 +79,7 @@ class Clusters:
         label: Class of each cluster, (M,) int64.
         basis: Map from latents to the d dimensions, (p, d); it scales them, too.
         offset: Mean of the latents, (p,).
-        fits: How the number of clusters was chosen, one entry for each class.
+        fits: Choice of the number of clusters, one entry for each class.
     """
 
     mean: Tensor
@@ -267,9 +267,9 @@ def _fit_class(
         if large and stability[tried - 1] >= STABLE:
             k, partition = tried, likely
             break
-    shown = slice(None, None, max(1, -(-len(rows) // SHOWN)))
-    several = k > 1 and len(np.unique(partition[shown])) > 1
-    silhouette = float(silhouette_score(rows[shown], partition[shown])) if several else math.nan
+    some = slice(None, None, max(1, -(-len(rows) // MAX_SILHOUETTE)))
+    several = k > 1 and len(np.unique(partition[some])) > 1
+    silhouette = float(silhouette_score(rows[some], partition[some])) if several else math.nan
     sizes = tuple(int(n) for n in np.bincount(partition, minlength=k))
     bic = tuple(min(fit[1] for fit in fits[number]) for number in fits)
     return ClassFit(label, len(rows), k, sizes, bic, tuple(stability), silhouette), partition

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images
-from unfooled.purification.dictionaries import soft
+from unfooled.purification.dictionaries import soft_threshold
 
 MARGIN = 1.02
 """Factor on the power iteration's estimate of L, which approaches L from below."""
@@ -79,7 +79,7 @@ def convolutional_curvature(filters: Tensor, shape: tuple[int, int, int], *, ite
         return size[0] if filters.ndim == 4 else size
 
 
-def code(
+def convolutional_codes(
     high: Tensor, filters: Tensor, *, sparsity: float, steps: int, lipschitz: Tensor | None = None, fast: bool = True
 ) -> Tensor:
     """Return convolutional codes after a fixed number of steps from zero.
@@ -93,8 +93,8 @@ def code(
         fast: True: FISTA. False: ISTA, whose objective never rises.
 
     Returns:
-        Codes, (B, A, H + size - 1, W + size - 1), differentiable with respect to images and filters. Cost: 2 steps
-        convolutions.
+        Codes, (B, A, H + size - 1, W + size - 1), differentiable with respect to images and filters. Cost:
+        2 * steps convolutions.
 
     Raises:
         BadInput: Images smaller than the filters or with other channels, a negative sparsity, or steps below 1.
@@ -111,7 +111,10 @@ def code(
     codes = ahead = torch.zeros_like(analysis(high, filters))
     t = 1.0
     for _ in range(steps):
-        last, codes = codes, soft(ahead - analysis(synthesis(ahead, filters) - high, filters) / size, sparsity / size)
+        last, codes = (
+            codes,
+            soft_threshold(ahead - analysis(synthesis(ahead, filters) - high, filters) / size, sparsity / size),
+        )
         t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
         ahead = codes + (before - 1) / t * (codes - last) if fast else codes
     return codes
@@ -150,7 +153,8 @@ def learn_convolutional(
         generator: Base seed of the first filters and of the order.
 
     Returns:
-        Filters of norm at most 1, (A, C, size, size). Cost: 2 rounds steps convolutions of a batch; made for a GPU.
+        Filters of norm at most 1, (A, C, size, size). Cost: 2 * rounds * steps convolutions of a
+        batch; made for a GPU.
 
     Raises:
         BadInput: Images smaller than the filters, constant images, or numbers that cannot be used.
@@ -165,10 +169,10 @@ def learn_convolutional(
     source = torch.Generator().manual_seed(rng.base_seed(generator))
     filters = torch.randn(atoms, high.shape[1], size, size, generator=source, dtype=torch.float64).to(high)
     _check_fit(high, filters)
-    filters = _normed(filters, least=True)
+    filters = _normed(filters, unit=True)
     for _ in range(rounds):
         part = high[torch.randint(len(high), (batch,), generator=source).to(high.device)]
-        codes = code(part, filters, sparsity=sparsity, steps=steps)
+        codes = convolutional_codes(part, filters, sparsity=sparsity, steps=steps)
         filters = _filter_step(part, filters, codes)
     return filters
 
@@ -185,7 +189,7 @@ def _filter_step(part: Tensor, filters: Tensor, codes: Tensor) -> Tensor:
     return _normed(filters - length * g)
 
 
-def _normed(filters: Tensor, *, least: bool = False) -> Tensor:
-    """Return filters of norm at most 1; of norm 1 with `least`."""
+def _normed(filters: Tensor, *, unit: bool = False) -> Tensor:
+    """Return filters scaled down to norm at most 1; to norm 1 exactly with `unit`."""
     norm = filters.flatten(1).norm(dim=1)[:, None, None, None]
-    return filters / (norm.clamp_min(1e-12) if least else norm.clamp_min(1))
+    return filters / (norm.clamp_min(1e-12) if unit else norm.clamp_min(1))

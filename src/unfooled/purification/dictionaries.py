@@ -30,11 +30,11 @@ from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images
 from unfooled.core.shapes import where_rows
 
-PASSES = 1
+ROUNDS = 1
 """Rounds over the atoms in one update of a dictionary."""
 
 
-def soft(u: Tensor, t: Tensor | float) -> Tensor:
+def soft_threshold(u: Tensor, t: Tensor | float) -> Tensor:
     """Return sign(u) max(|u| - t, 0); t broadcasts."""
     bound = torch.as_tensor(t, dtype=u.dtype, device=u.device)
     return u - torch.minimum(torch.maximum(u, -bound), bound)
@@ -60,7 +60,7 @@ def ista(
 
     Returns:
         Codes, (.., P, A), differentiable with respect to the patches and the dictionary. The objective does not rise
-        from step to step. Cost: steps products of (P, A) and (A, A).
+        from step to step. Cost: `steps` matrix products, (P, A) with (A, A).
 
     Raises:
         BadInput: Sizes of patches and atoms that differ, a negative sparsity, or steps below 1.
@@ -137,7 +137,7 @@ def fista(patches: Tensor, dictionary: Tensor, *, sparsity: float, steps: int, s
         return codes * scale
 
 
-def update_atoms(patches: Tensor, dictionary: Tensor, codes: Tensor, *, rounds: int = PASSES) -> Tensor:
+def update_atoms(patches: Tensor, dictionary: Tensor, codes: Tensor, *, rounds: int = ROUNDS) -> Tensor:
     """Return the dictionaries after exact updates of each atom in turn, with norms of at most 1.
 
     The objective does not rise; an atom that no code uses stays as it is.
@@ -212,10 +212,10 @@ def learn_patches(
         stride: Distance of neighbouring patches while learning.
         sparsity: Weight of ||a||_1; purify with the same.
         least: Standard deviation below which a patch is left out.
-        most: Largest number of patches of a cluster, drawn at random.
+        most: Largest number of patches for each cluster, drawn at random.
         rounds: Number of alternations of codes and dictionary.
         steps: Steps of FISTA for the codes in each of them.
-        clusters: Number of clusters, M. None: that of the largest cluster with an image.
+        clusters: Number of clusters, M. None: the largest value of `cluster` plus one.
         generator: Base seed of the draws.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Guard: a purifier in front of a model, as one module whose purifier attacks and audits can differentiate.
+"""Guarded models: a purifier in front of a model, as one module that attacks and audits can differentiate.
 
     x -> model(purify(x))
 
@@ -29,8 +29,8 @@ from unfooled.core.types import Model, Purify
 
 SLACK = 1e-6
 """Distance outside the box that counts as rounding."""
-FIRST = 8
-"""Images of the first call that are purified twice, to see whether the purifier is random."""
+CHECKED = 8
+"""Number of images of the first call that are purified twice, to see whether the purifier is random."""
 
 
 class Guarded(nn.Module):
@@ -43,12 +43,12 @@ class Guarded(nn.Module):
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
         purify: Purifier, x (B, *D) -> x (B, *D), any callable.
-        stochastic: Whether the purifier draws new random numbers at every call.
+        stochastic: True: the purifier draws new random numbers at every call.
 
     Attributes:
         model: The model.
         purify: The purifier.
-        stochastic: Whether the purifier is random.
+        stochastic: True: the purifier is random.
 
     Cost: 1 forward of each.
     """
@@ -98,7 +98,7 @@ class Guarded(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Purify a few images twice and refuse a purifier that breaks a rule above; keep the global generator."""
-        some, modes = x[:FIRST].detach(), [module.training for module in self.modules()]
+        some, modes = x[:CHECKED].detach(), [module.training for module in self.modules()]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             given = some.clone()
             first = self.purify(given)
@@ -150,7 +150,7 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
 
 
 def guarded_in(model: Model) -> Guarded | None:
-    """Return the guarded model that a callable is, or that it wraps without a change; None where it is no such model.
+    """Return the `Guarded` that a callable is, or wraps without changing inputs or outputs; None: there is none.
 
     Args:
         model: Any callable to logits.
@@ -162,8 +162,8 @@ def guarded_in(model: Model) -> Guarded | None:
     return None
 
 
-def holds_guarded(model: Model) -> bool:
-    """Return whether there is a guarded model anywhere in a callable."""
+def contains_guarded(model: Model) -> bool:
+    """Return whether a callable contains a `Guarded` at any depth."""
     return any(isinstance(module, Guarded) for root in modules_of(model) for module in root.modules())
 
 
@@ -194,7 +194,7 @@ def guard(model: Model, purify: Purify, *, stochastic: bool = False) -> Guarded:
     Args:
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
         purify: Purifier, x (B, *D) -> x (B, *D), any callable; its modules are put into eval mode.
-        stochastic: Whether the purifier draws new random numbers at every call.
+        stochastic: True: the purifier draws new random numbers at every call.
 
     Returns:
         A model.

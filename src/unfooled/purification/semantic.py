@@ -36,16 +36,21 @@ from unfooled.core.model.calls import copied
 from unfooled.core.model.modes import evaluating
 from unfooled.purification.bands import split
 from unfooled.purification.clusters import Clusters, fit_clusters
-from unfooled.purification.convolutional import code, convolutional_curvature, learn_convolutional, synthesis
+from unfooled.purification.convolutional import (
+    convolutional_codes,
+    convolutional_curvature,
+    learn_convolutional,
+    synthesis,
+)
 from unfooled.purification.dictionaries import curvature, from_patches, image_patches, ista, learn_patches
 from unfooled.purification.storage import Encode, Stored, damaged, read_purifier, write_purifier
 
 NEAREST = 3
-"""Clusters that are mixed with a temperature."""
+"""Number of clusters that are mixed where the temperature is above 0."""
 CODINGS = ("patches", "convolutional")
 OPTIONS = ("smooth", "sparsity", "steps", "stride", "temperature", "coding")
-AT_ONCE = 1 << 20
-"""Numbers in the codes that are computed at once, so that they stay in the cache."""
+MAX_CODES = 1 << 20
+"""Largest number of code entries that are computed at once, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ class SemanticPurifier:
         encode: Encoder, x (B, C, H, W) -> latents; `features.Encoder(model, layer)` or any callable.
         clusters: Clusters of its latents, M of them.
         dictionaries: Atoms or filters of each cluster, (M, A, C, size, size).
-        smooth: Weight mu of the split into bands; 0 leaves nothing to rebuild.
+        smooth: Weight mu of the split into bands; at 0 the high band is empty, and nothing is rebuilt.
         sparsity: Weight of the codes' absolute values, on the scale [0, 1].
         steps: Steps of the coder.
         stride: Distance of neighbouring patches.
@@ -168,7 +173,7 @@ class SemanticPurifier:
     def _batch(self, high: Tensor) -> int:
         """Return the number of images whose codes are computed at once."""
         places = math.prod(-(-side // (self.stride if self.coding == "patches" else 1)) for side in high.shape[-2:])
-        return max(1, AT_ONCE // (places * self.dictionaries.shape[1]))
+        return max(1, MAX_CODES // (places * self.dictionaries.shape[1]))
 
     def _from_patches(self, high: Tensor, k: Tensor) -> Tensor:
         """Return the high band rebuilt patch by patch with dictionary k of each image."""
@@ -184,7 +189,7 @@ class SemanticPurifier:
         shape = (high.shape[1], high.shape[2], high.shape[3])
         lipschitz = self._filter_curvature(shape).to(high)[k]
         filters = self.dictionaries.to(high)[k]
-        codes = code(high, filters, sparsity=self.sparsity, steps=self.steps, lipschitz=lipschitz)
+        codes = convolutional_codes(high, filters, sparsity=self.sparsity, steps=self.steps, lipschitz=lipschitz)
         return synthesis(codes, filters)
 
     def _filter_curvature(self, shape: tuple[int, int, int]) -> Tensor:

@@ -1,11 +1,11 @@
-"""A purifier on disk: a folder with `purifier.npz` and `purifier.json`; nothing is pickled.
+"""Purifiers on disk: a folder with `purifier.npz` and `purifier.json`; nothing is pickled.
 
     purifier.npz     clusters, dictionaries, and the encoder's weights as `encoder/I/NAME` for its I-th module
     purifier.json    options, seed, sizes, how clusters were chosen; hash, layer and architecture of the encoder
 
 The folder is enough to use the purifier in front of any model where the encoder is a layer of a network that
-`models.ARCHITECTURES` names. An encoder of the user's own code is given again, and its weights must be those of the
-fit.
+`models.ARCHITECTURES` names. An encoder of the user's own code is not stored: it is passed to `load_purifier`, and
+its weights must be those of the fit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Encode = Callable[[Tensor], Tensor]
 
 ARRAYS, FACTS = "purifier.npz", "purifier.json"
 FORMAT = 1
-LONGEST = 1 << 26
+MAX_JSON = 1 << 26
 """Largest size of the JSON file in bytes."""
 PARTS = ("mean", "precision", "logdet", "label", "basis", "offset")
 
@@ -68,7 +68,7 @@ def encoder_hash(encode: Encode) -> str:
 
 
 def write_purifier(purify: Stored, folder: str | Path) -> None:
-    """Write a purifier, its encoder's weights included, to a folder, which is made.
+    """Write a purifier, its encoder's weights included, to a folder, which is created.
 
     Args:
         purify: Its parts.
@@ -147,7 +147,7 @@ def _facts(folder: Path) -> dict[str, Any]:
             f"{folder} has no {' and no '.join(missing)}; a purifier is a folder that `purify.save(folder)` wrote"
         )
     try:
-        facts = json.loads(read_regular(folder / FACTS, most=LONGEST))
+        facts = json.loads(read_regular(folder / FACTS, most=MAX_JSON))
     except (ValueError, RecursionError) as error:
         raise damaged(folder, error) from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -221,7 +221,7 @@ def _check_shapes(clusters: Clusters) -> None:
 
 
 def _plain(fit: dict[str, Any]) -> dict[str, Any]:
-    """Return a fit for JSON, NaN as None."""
+    """Return a fit as JSON can hold it, with None for NaN."""
     fit["stability"] = [None if math.isnan(value) else value for value in fit["stability"]]
     fit["silhouette"] = None if math.isnan(fit["silhouette"]) else fit["silhouette"]
     return fit

@@ -12,13 +12,14 @@ from pathlib import Path
 from unfooled.drawing.plots import Size
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.frame import fill
+from unfooled.report.glossary import glossary
 from unfooled.report.runs import Run, read_runs
 from unfooled.report.sections.attention import attention_sections
 from unfooled.report.sections.compare import compare, different_settings
 from unfooled.report.sections.confusion import confusion
 from unfooled.report.sections.curves import curve_groups, drawable_points
 from unfooled.report.sections.effort import effort_section
-from unfooled.report.sections.gallery import galleries
+from unfooled.report.sections.gallery import first_fooled, galleries
 from unfooled.report.sections.guards import guard_sections
 from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.reasons import reasons_section
@@ -52,13 +53,15 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
     records = records_json(summaries)
     room = max(MIN_PICTURE_CHARACTERS, MAX_CHARACTERS - TEXT_CHARACTERS - len(records))
     for_reasons = int(REASONS_SHARE * room) if any(run.reasons for run in runs) else 0
+    shown = galleries(runs, room - for_reasons)
     return fill(
         "page.html.j2",
         records,
         title=title or default_title(runs),
         runs=runs,
         many=len(runs) > 1,
-        galleries=galleries(runs, room - for_reasons),
+        galleries=shown,
+        pairs=[first_fooled(gallery) for gallery in shown],
         survived=reasons_section(runs, HALVES, for_reasons),
         attended=attention_sections(runs, SINGLE),
         guarded=guard_sections(runs),
@@ -70,6 +73,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         undrawn=[run.letter for run in runs if not drawable_points(run.summary.curve)],
         lines=compare(runs) if len(runs) > 1 else [],
         differing=different_settings(runs),
+        glossary=glossary(summaries),
         limits=list(dict.fromkeys(limit for s in summaries for limit in s.limits)),
         warned=sum(len(s.warnings) for s in summaries),
         dumps=lambda value: json.dumps(value, ensure_ascii=False, default=str),

@@ -6,10 +6,12 @@ The page is a pure function of `summary.json`, and everything in there is untrus
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from unfooled.core.errors import BadInput
+from unfooled.core.threats import eps_text
 from unfooled.report import words
 from unfooled.report.frame import fill, png_element
 from unfooled.runs.files import write_whole
@@ -20,6 +22,7 @@ REQUIRED_FIELDS = (
     "study", "title", "scale", "seeds", "seconds", "environment", "tables", "claims", "notes", "pictures", "command",
     "created",
 )  # fmt: skip
+THREAT = re.compile(r"(?P<name>L(?:inf|0|1|2))\(eps=(?P<eps>[0-9.e-]+), box=Box\(low=0\.0, high=1\.0\)\)")
 VERDICTS = ("holds", "fails", "undecided")
 
 
@@ -51,7 +54,12 @@ def cell_text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}".replace("-", words.MINUS)
-    return words.number(value) if isinstance(value, float) else str(value)
+    return words.number(value) if isinstance(value, float) else THREAT.sub(_threat_text, str(value))
+
+
+def _threat_text(spelled: re.Match[str]) -> str:
+    """Write a threat as on the command line: L2(eps=0.75, box=Box(low=0.0, high=1.0)) is l2:0.75."""
+    return f"{spelled['name'].lower()}:{eps_text(float(spelled['eps']))}"
 
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

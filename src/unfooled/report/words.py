@@ -131,6 +131,21 @@ def threat_clause(threat: str, noun: str) -> str:
     return clauses.get(parts.norm, f"act within the threat {threat}")
 
 
+def change_phrase(threat: str, noun: str) -> str:
+    """Return how much may be changed, as a phrase: "changes of at most 0.15 a pixel"."""
+    parts = parse_threat(threat)
+    if parts.radius is None:
+        return f"changes within the threat {threat}"
+    of = "pixel" if noun == "image" else "value"
+    phrases: dict[str, str] = {
+        Norm.LINF: f"changes of at most {parts.eps} a {of}",
+        Norm.L2: f"changes of a Euclidean length of at most {parts.eps}",
+        Norm.L1: f"changes of at most {parts.eps} in total",
+        Norm.L0: f"changes of at most {parts.eps} {of}s",
+    }
+    return phrases.get(parts.norm, f"changes within the threat {threat}")
+
+
 class Outcomes(NamedTuple):
     """Numbers of samples: right under attack, fooled, without an answer under attack, wrong when clean."""
 
@@ -148,6 +163,20 @@ def outcomes(s: Summary) -> Outcomes | None:
     right, unfooled = round(clean * s.n), round(robust * s.n)
     unanswered = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
     return Outcomes(unfooled, max(0, right - unfooled - unanswered), unanswered, s.n - right)
+
+
+def headline(s: Summary, noun: str) -> str:
+    """Return the answer of an audit in one sentence on the model, the first that a reader sees."""
+    counted, how = outcomes(s), tone(s)
+    if how == Tone.VOID or counted is None or s.n == counted.wrong or (s.guard is not None and s.guard.missing):
+        return verdict_sentences(s, noun)[0]
+    right, changes = s.n - counted.wrong, change_phrase(s.threat, noun)
+    among = plural(right, noun)
+    if not counted.fooled:
+        return f"Fooled on none of {among} by {changes}."
+    least, more = ("at least ", ", and probably on more") if how == Tone.OVERSTATED else ("", "")
+    share = f"all {among}" if counted.fooled == right > 1 else f"{counted.fooled:,} of {among}"
+    return f"Fooled on {least}{share} by {changes}{more}."
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -169,8 +198,8 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
             f"wrong, and on {unanswered:,} the model gave no answer. "
         )
         return "There is no robust accuracy to report.", (answers if unanswered else "") + (
-            f"The attack did not fool {unfooled:,} of {plural(s.n, noun)}. That count is struck: a check found that "
-            "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
+            f"The attack did not fool {unfooled:,} of {plural(s.n, noun)}. That count is struck out: a check found "
+            "that it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""

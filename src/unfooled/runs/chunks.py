@@ -29,7 +29,7 @@ from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
-from unfooled.runs.shelves import TensorLocation, locate_tensor, stored_rows
+from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -107,7 +107,7 @@ class Run:
         chunks = _Chunks(self.folder, stage, n, large)
         chunks.find()
         for (a, b), known in chunks.facts.items():
-            self.pace.note(stage, b - a, known)
+            self.pace.record(stage, b - a, known)
         self._report(chunks)
         if chunks.missing(self.chunk):
             with self.folder.claims.present():
@@ -210,7 +210,7 @@ class Run:
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
             chunks.store_chunk((a, b), result, facts)
-            self.pace.note(chunks.stage, b - a, facts)
+            self.pace.record(chunks.stage, b - a, facts)
             self.clock.note_progress()
         return True
 

@@ -1,9 +1,10 @@
-"""Pace of a run: how many rows of a stage take some five seconds, so that a kill loses no more of a slow model.
+"""Pace of a run: the number of rows of a stage that take some five seconds, which is the most that a kill loses.
 
     rows = 5 s / (passes per row * seconds per pass)
 
-The seconds per pass are the least of all parts so far, those of the largest batch: where calls rather than rows take
-the time, fewer rows would save none. Before the first part of a stage its passes are assumed to be many.
+The seconds per pass are the least of all parts so far. Small parts overstate them, since each call has a fixed cost
+that is shared by its rows; cutting a part because of that cost would save no time. Before the first part of a stage,
+many passes per row are assumed.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-LONGEST = 5.0
-"""Seconds that a part should take at most."""
+MAX_SECONDS = 5.0
+"""Longest time that a part should take, in seconds."""
 PASSES = 500
-"""Passes per row that are assumed of a stage without a finished part."""
+"""Passes per row that are assumed for a stage without a finished part."""
 
 
 @dataclass
@@ -32,8 +33,14 @@ class Pace:
     passes: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def note(self, stage: str, rows: int, facts: Mapping[str, float]) -> None:
-        """Learn from a finished part of some rows, with its passes and seconds."""
+    def record(self, stage: str, rows: int, facts: Mapping[str, float]) -> None:
+        """Record the pace of a finished part.
+
+        Args:
+            stage: Name of the stage.
+            rows: Number of rows of the part.
+            facts: Its "forwards", "backwards" and "seconds".
+        """
         passes, seconds = facts["forwards"] + facts["backwards"], facts["seconds"]
         if passes:
             self.each = min(self.each, seconds / passes)
@@ -44,4 +51,4 @@ class Pace:
         """Return the rows of the next part of a stage, at most `chunk` and at least 1."""
         passes = self.passes.get(stage, PASSES)
         each = self.seconds[stage] if math.isnan(passes) else passes * self.each
-        return max(1, min(chunk, int(LONGEST / each))) if 0 < each < math.inf else chunk
+        return max(1, min(chunk, int(MAX_SECONDS / each))) if 0 < each < math.inf else chunk

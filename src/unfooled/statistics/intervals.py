@@ -1,9 +1,9 @@
 """Shares and means with their 95 % intervals.
 
-    share           of hits: Clopper-Pearson
-    mean_of_shares  of values in [0, 1], such as frequencies over draws: Gaffke; of hits it is Clopper-Pearson
-    share_lost      of a mean, such as the clean accuracy of a random model
-    mean            of any values: the union of Student's interval and the studentised bootstrap's
+    share           share of hits: Clopper-Pearson
+    mean_of_shares  mean of values in [0, 1], such as frequencies over draws: Gaffke; for hits it equals Clopper-Pearson
+    share_lost      part of a mean that is lost, such as of the clean accuracy of a random model under attack
+    mean            mean of any values: the union of Student's interval and the studentised bootstrap's
 
 For Gaffke's interval, the smallest possible value is added to the sample for its lower end, the largest for its upper
 end, and the values get random weights (Dirichlet, all 1): the ends are quantiles of the weighted mean. Its width is
@@ -145,7 +145,7 @@ def mean_of_shares(shares: Tensor) -> Estimate:
     """Compute the mean of values in [0, 1] with an interval that covers at least 95 % and never has width 0.
 
     Args:
-        shares: One value a sample, such as the share of a random model's draws that are right, (n,).
+        shares: One value per sample, such as the share of a random model's draws that are right, (n,).
 
     Returns:
         An `Estimate`; value None, low 0 and high 1 where n = 0. The interval covers the randomness of samples and
@@ -210,6 +210,20 @@ def mean(values: Tensor, *, within: tuple[float, float] = UNBOUNDED, seed: int =
     value = float(finite.mean())
     low, high = mean_limits(finite, within, np.random.default_rng(seed), draws)
     return Mean(value=value, low=low, high=high, n=len(finite))
+
+
+def median_limits(values: Tensor) -> tuple[float, float, float]:
+    """Return the lower end of the median's interval, the median, and the upper end; infinite values are allowed.
+
+    The ends are order statistics, whose coverage is at least 95 % for any distribution (binomial, p = 1/2); -inf and
+    inf where there are too few values, below 6.
+    """
+    ordered = values.detach().cpu().double().sort().values.tolist()
+    n, tail, skipped = len(ordered), 0.0, 0
+    while n and (tail := tail + math.comb(n, skipped) / 2**n) <= 0.025:
+        skipped += 1
+    middle = ordered[(n - 1) // 2] if n else math.nan
+    return (ordered[skipped - 1], middle, ordered[n - skipped]) if skipped else (-math.inf, middle, math.inf)
 
 
 def mean_limits(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from unfooled.training.batches import BatchSource
 from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
+from unfooled.training.reading import reader_for
 
 SAMPLES_CHECKED = 64
 """Training samples whose answers are looked at after an epoch, where no samples are held out."""
@@ -106,18 +107,19 @@ def train(
     history = checkpoint.load(model, optimizer, device, memory) if checkpoint else []
     if history and history[-1].get("stopped"):
         return
-    steps = _Steps(model, loss, optimizer, device, epochs, seed, schedule, clip, fabric)
+    read = reader_for(model, batches)
+    steps = _Steps(model, loss, optimizer, device, epochs, seed, schedule, clip, fabric, read)
     for index in range(len(history), epochs):
         started = time.perf_counter()
         before = {k: v.clone() for k, v in model.state_dict().items()} if monitor else None
         mean = steps.epoch(batches, index)
         seconds = time.perf_counter() - started
-        accuracies, stopped = _watch(monitor, model, history, device, fabric)
+        accuracies, stopped = _watch(monitor, read(model), history, device, fabric)
         if stopped and index and before is not None:
             model.load_state_dict(before)
-        accuracy = _accuracy(model, *held_out, device, index) if held_out else None
+        accuracy = _accuracy(read(model), *held_out, device, index) if held_out else None
         if held_out is None:
-            _accuracy(model, batches.x[:SAMPLES_CHECKED], batches.y[:SAMPLES_CHECKED], device, index)
+            _accuracy(read(model), batches.x[:SAMPLES_CHECKED], batches.y[:SAMPLES_CHECKED], device, index)
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
@@ -134,15 +136,16 @@ class _Steps:
     def __init__(
         self, model: nn.Module, loss: TrainingLoss, optimizer: torch.optim.Optimizer, device: torch.device,
         epochs: int, seed: int, schedule: bool, clip: float | None, fabric: Any,
+        read: Callable[[nn.Module], nn.Module],
     ) -> None:  # fmt: skip
         for group in optimizer.param_groups:
             group.setdefault("peak", group["lr"])
         self.model, self.loss, self.optimizer, self.device, self.fabric = model, loss, optimizer, device, fabric
         self.epochs, self.seed, self.schedule, self.clip = epochs, seed, schedule, clip
         parts: tuple[Any, Any] = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
-        self.wrapped, self.stepper = parts
+        self.wrapped, self.stepper = read(parts[0]), parts[1]
         if fabric is not None and _is_mixed(fabric):
-            self.wrapped = _Mixed(self.wrapped, fabric)
+            self.wrapped = _Mixed(parts[0], fabric, read)
 
     def epoch(self, batches: BatchSource, index: int) -> float:
         """Take every step of an epoch, and return the mean loss over the samples."""
@@ -183,9 +186,9 @@ class _Mixed(nn.Module):
     gradient but the last of a step.
     """
 
-    def __init__(self, wrapped: Any, fabric: Any) -> None:
+    def __init__(self, wrapped: Any, fabric: Any, read: Callable[[nn.Module], nn.Module]) -> None:
         super().__init__()
-        self.inner: nn.Module = getattr(wrapped, "_forward_module", wrapped.module)  # synchronises processes
+        self.inner = read(getattr(wrapped, "_forward_module", wrapped.module))  # synchronises processes
         self.fabric = fabric
 
     def forward(self, x: Tensor) -> Tensor:

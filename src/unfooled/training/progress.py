@@ -102,7 +102,7 @@ def threat_of(loss: TrainingLoss) -> Threat | None:
 
 
 def scaled_by(loss: Any, share: float) -> Any:
-    """Return the loss with its threat, that of its `base`, and the options listed in `grows`, times `share`."""
+    """Return the loss, with its threat, that of its `base`, and its fields listed in `grows` times `share`."""
     changed: dict[str, Any] = {name: share * getattr(loss, name) for name in getattr(loss, "grows", ())}
     if isinstance(getattr(loss, "threat", None), Threat):
         changed["threat"] = loss.threat.scaled(share)

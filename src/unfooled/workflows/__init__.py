@@ -1,4 +1,4 @@
-"""Workflows: one function a command; names and files, or objects, in, and records out.
+"""Workflows: one function per command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     counterfactual                                                                `unfooled counterfactual`
@@ -24,7 +24,7 @@ _NAMES = {
     "AttackRecord": "attacking",
     "AuditOptions": "auditing",
     "BadOption": "errors",
-    "Below": "errors",
+    "BelowBound": "errors",
     "BoundAttack": "attacks",
     "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
@@ -77,7 +77,7 @@ __all__ = [
     "AttackRecord",
     "AuditOptions",
     "BadOption",
-    "Below",
+    "BelowBound",
     "BoundAttack",
     "CounterfactualRecord",
     "Diagnosis",
@@ -144,7 +144,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose
-    from unfooled.workflows.errors import BadOption, Below
+    from unfooled.workflows.errors import BadOption, BelowBound
     from unfooled.workflows.examining import Doctor, doctor
     from unfooled.workflows.explaining import ExplanationRecord, explain
     from unfooled.workflows.inputs import Inputs

@@ -214,8 +214,8 @@ class _Work:
         return AttackRecord(
             **{k: settings[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
-            clean_accuracy=self._accuracy(clean.stays, ~clean.success),
-            robust_accuracy=self._accuracy(verdict.stays, ~(verdict.success | undefined)),
+            clean_accuracy=self._accuracy(clean.right_share, ~clean.success),
+            robust_accuracy=self._accuracy(verdict.right_share, ~(verdict.success | undefined)),
             undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),
@@ -223,9 +223,9 @@ class _Work:
             out=str(out),
         )
 
-    def _accuracy(self, stays: Tensor, right: Tensor) -> Estimate:
+    def _accuracy(self, right_share: Tensor, right: Tensor) -> Estimate:
         """Return an accuracy: for a random model the mean share of a sample's draws that are right."""
-        return mean_of_shares(stays) if self.subject.random else share(right.cpu())
+        return mean_of_shares(right_share) if self.subject.random else share(right.cpu())
 
 
 @dataclass(frozen=True)

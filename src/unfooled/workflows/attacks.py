@@ -170,7 +170,7 @@ def nearest_of_all(
         y: Labels, or targets when `targeted`, (B,).
         norm: 0, 1, 2 or math.inf.
         targeted: Hit y instead of leaving it.
-        steps: Forward and backward passes a sample.
+        steps: Forward and backward passes per sample.
         batch: Samples computed at once; None: from the free memory.
         generator: Base seed.
     """

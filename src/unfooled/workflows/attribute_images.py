@@ -1,4 +1,4 @@
-"""A table of attributes and a network: the images read, the last layer found, the attributes as coordinates.
+"""Attributes of a table as coordinates of a network: its images are read, and its last linear layer is located.
 
 A concept network has the attributes as inputs of its head. On any other network a probe of each attribute is fitted to
 the features that its last linear layer takes; that layer must give the logits, so that the geometry is exact.
@@ -30,7 +30,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.words import size_of
 
-AT_ONCE = 128  # images decoded at once
+BATCH = 128  # images decoded at once
 AGREE = 1e-3
 """Largest difference of logits, relative to their spread, up to which a layer counts as the one that gives them."""
 
@@ -53,11 +53,11 @@ class TableImages:
 
         Args:
             path: The CSV.
-            data: Where the other images come from: a folder that paths may be relative to.
+            data: Source of the images to be changed; if it is a folder, the paths of the table may be relative to it.
             keep: Names of attributes that must stay.
 
         Raises:
-            BadInput: The table cannot be read, files are missing, an attribute is unknown, or all are kept.
+            BadInput: The table cannot be read, files are missing, an attribute is unknown, or all must stay.
         """
         table = read_attributes(path)
         for name in keep:
@@ -84,9 +84,9 @@ class Layer:
 
     Attributes:
         name: Its name.
-        encode: What it takes, x -> (B, n).
+        encode: Its input, x -> (B, n).
         head: The layer as a head.
-        concepts: True if the network computes attribute logits, which this layer takes.
+        concepts: True: the inputs of the layer are attribute logits, since the network is a concept network.
     """
 
     name: str
@@ -147,7 +147,7 @@ def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
 
 
 def _scale(z: Tensor, part: nn.Linear, logits: Tensor) -> float | None:
-    """Return the factor from what a layer gives to the logits; None where the decision is not that of the layer.
+    """Return the factor from the outputs of a layer to the logits; None where the decision is not that of the layer.
 
     A constant added to all logits of a sample, as by a log-softmax, changes no decision.
     """
@@ -167,12 +167,12 @@ def attribute_space(
     layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, keep: Sequence[str],
     progress: Progress | None = None,
 ) -> tuple[AttributeSpace, str, list[str]]:  # fmt: skip
-    """Return the attributes as coordinates, "concept" or "probes", and cautions.
+    """Return the attributes as coordinates, their kind ("concept" or "probes"), and warnings.
 
     Args:
         layer: The last linear layer.
         images: The images of the table.
-        inputs: Options by which images are read.
+        inputs: Options for reading images.
         x: Samples to be changed, whose size the images must have.
         keep: Names of attributes that must stay.
         progress: Called with the number of images read.
@@ -197,15 +197,15 @@ def attribute_space(
 
 
 def _features(layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, progress: Progress | None) -> Tensor:
-    """Return what the layer takes for the images of the table, (N, n)."""
+    """Return the inputs of the layer for the images of the table, (N, n)."""
     channels = x.shape[1] if x.ndim == 4 and x.shape[1] in (1, 3) else inputs.channels
     rows, parts = np.arange(len(images.files)), []
     with allowing(inputs.limits), torch.no_grad():
         read = Decoder(images.files, size_of(inputs.size), channels).survey(rows)
         if progress is not None:
             progress("attributes", 0, len(rows))
-        for start in range(0, len(rows), AT_ONCE):
-            part = torch.from_numpy(read(rows[start : start + AT_ONCE])).to(x)
+        for start in range(0, len(rows), BATCH):
+            part = torch.from_numpy(read(rows[start : start + BATCH])).to(x)
             if start == 0 and part.shape[1:] != x.shape[1:]:
                 raise BadOption(
                     "the images of the table have the shape {0}, and those of {data} {1}; give one {size} for both",
@@ -213,5 +213,5 @@ def _features(layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, prog
                 )  # fmt: skip
             parts.append(layer.encode(part).detach().cpu())
             if progress is not None:
-                progress("attributes", min(start + AT_ONCE, len(rows)), len(rows))
+                progress("attributes", min(start + BATCH, len(rows)), len(rows))
     return torch.cat(parts)

@@ -30,7 +30,7 @@ from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.words import at_least, choose, threat_of
 
-ENVELOPE_PASSES = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
+ENVELOPE_PASSES = 1000  # passes per sample and norm for the nearest adversarial examples in every norm
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class AuditOptions:
         effort: Name in `catalog.EFFORTS`, or a cascade's `Effort`.
         envelope: Look for the nearest adversarial examples in every norm.
         attack: Name in `catalog.ATTACKS`, or an attack with its options bound, to run instead of the cascade.
-        steps: That attack's gradients a restart, or queries; None: its default.
+        steps: That attack's gradients per restart, or queries; None: its default.
         restarts: That attack's random starts.
         explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
         reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
-        reasons_n: Samples whose explanation is attacked.
+        reasons_n: Samples whose explanation is attacked at most.
         purify: Purifier in front of the model: the folder of a saved one, "file.py:name", or a function x -> x; see
             `uf.purification.guard`. None: none.
     """
@@ -157,7 +157,7 @@ def audit(
         options: Choices by name, or a whole `Plan`.
         out: Run folder; a second start with the same options continues it. Its page is `report.html` in it.
         title: Title of the run in the report. None: the model's name.
-        chunk: Samples a file of the run folder.
+        chunk: Samples per file of the run folder.
         seed: Random seed.
         machine: The device, and samples computed at once.
         command: Command line that reproduces the run, for the record.

@@ -12,8 +12,8 @@ from torch import Tensor
 from unfooled.core.types import Model
 from unfooled.workflows import catalog
 
-MOST = 100
-"""Background samples at most, the first of the data."""
+MAX_BACKGROUND = 100
+"""Largest number of background samples; the first of the data are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,10 @@ def with_background(explain: Any, x: Any) -> Any:
     """Give the first samples of the data to an explanation that takes a background.
 
     Args:
-        explain: The explanation, or None. One that takes no background, or has one, is returned unchanged.
+        explain: The explanation, or None. It is returned unchanged if it takes no background, or has one already.
         x: Clean samples, (N, *D), or samples that are read by rows.
     """
     bound = isinstance(explain, partial) and "background" in explain.keywords
     if explain is None or bound or "background" not in catalog.takes(explain):
         return explain
-    return AgainstData(explain, x[:MOST].detach())
+    return AgainstData(explain, x[:MAX_BACKGROUND].detach())

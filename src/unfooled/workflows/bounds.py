@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unfooled.workflows.errors import BadOption, Below
+from unfooled.workflows.errors import BadOption, BelowBound
 from unfooled.workflows.words import number
 
 if TYPE_CHECKING:
@@ -55,14 +55,15 @@ def check_bounds(summary: Summary, bounds: Iterable[Bound]) -> None:
     """Check an audit's figures, and that they can be believed.
 
     Raises:
-        Below: the verdict is not trusted, whatever the figures; or a figure is below its bound. Names the verdict and
-            why, or the figure, its value and the bound.
+        BelowBound: the verdict is not trusted, whatever the figures; or a figure is below its bound. The message names
+            the verdict and why, or the figure, its value and the bound.
     """
     bounds = list(bounds)
     if bounds and not summary.trusted:
-        raise Below(f"the verdict is {summary.verdict or 'not known'}, so no figure passes. {summary.because}".rstrip())
+        verdict = summary.verdict or "not known"
+        raise BelowBound(f"the verdict is {verdict}, so no figure passes. {summary.because}".rstrip())
     for bound in bounds:
         value = getattr(getattr(summary, bound.figure), bound.end)
         if value is None or value < bound.least:
             text = "not available" if value is None else f"{value:.4f}"
-            raise Below(f"{bound.figure}.{bound.end} is {text}, below {bound.least:g}")
+            raise BelowBound(f"{bound.figure}.{bound.end} is {text}, below {bound.least:g}")

@@ -45,7 +45,7 @@ class Effort:
     Attributes:
         path: "module:name" of a cascade's `Effort`, or of an attack on the whole run such as `autoattack`.
         label: Name for reports of an attack on the whole run.
-        nearest: Passes a sample that an audit of this effort spends on the nearest adversarial example.
+        nearest: Passes per sample that an audit of this effort spends on the nearest adversarial example.
     """
 
     path: str
@@ -89,6 +89,7 @@ class Loss:
         bases: Losses that it can be added to.
         bound: Parameters that are always given, as "module:name".
         spelled: Options whose parameter has another name.
+        purify: True: the network can be trained through a purifier, which is put in front of it.
     """
 
     path: str
@@ -96,6 +97,7 @@ class Loss:
     bases: tuple[str, ...] = ("standard", "madry", "trades")
     bound: Mapping[str, str] = field(default_factory=dict)
     spelled: Mapping[str, str] = field(default_factory=dict)
+    purify: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,13 @@ OBJECTIVES = {
 CONCEPTS = ("concept", "concept-madry", "concept-ball")
 """Joint losses of labels and attributes, which terms can be added to."""
 LOSSES = {
-    "standard": Loss("training:Standard"),
-    "madry": Loss("training:Madry"),
-    "trades": Loss("training:Trades"),
-    "fast": Loss("training:Fast"),
-    "n-fgsm": Loss("training:n_fgsm"),
-    "free": Loss("training:Free"),
+    "standard": Loss("training:Standard", purify=True),
+    "madry": Loss("training:Madry", purify=True),
+    "trades": Loss("training:Trades", purify=True),
+    "fast": Loss("training:Fast", purify=True),
+    "n-fgsm": Loss("training:n_fgsm", purify=True),
+    "free": Loss("training:Free", purify=True),
+    "latent-clusters": Loss("training:LatentClusters"),
     "ig-norm": Loss("training:IgNorm", base="standard"),
     "ig-sum-norm": Loss("training:IgSumNorm"),
     "igr": Loss("training:Igr", base="madry", spelled={"smooth": "beta"}),
@@ -226,7 +229,7 @@ SCORES = {
 }
 MASK_SAMPLERS = {
     name: Piece(_LIME + name.replace("-", "_"))
-    for name in ("paired", "bernoulli", "by-size", "kernel-sizes", "hadamard", "every-mask")
+    for name in ("paired", "bernoulli", "by-size", "balanced", "kernel-sizes", "hadamard", "every-mask")
 }
 TABLE_SAMPLERS = {
     "bins": Piece(_LIME + "by_bins"),
@@ -243,6 +246,8 @@ BINS = {
     "deciles": Piece(_LIME + "deciles"),
     "entropy": Piece(_LIME + "entropy_bins"),
 }
+RULES = {"stable": Piece(_LIME + "until_stable", makes=True)}
+"""Rules that decide the number of samples of a local surrogate."""
 LINKS = {"identity": Piece(_LIME + "identity"), "log-odds": Piece(_LIME + "log_odds")}
 COVERS = {"any": Piece(_LIME + "any_cover"), "soft": Piece(_LIME + "soft_cover")}
 STUDIES = {
@@ -296,7 +301,7 @@ STUDIES = {
         "Which attributes flip a decision, can pixels do it, and what does published attackability measure?",
         {
             "small": "rendered shapes, 10 concept networks, 7 trainings; about 5 minutes on 2 cores",
-            "medium": "shapes at 3 correlations, CUB's class table and ten classes; some 2 hours a seed on 2 cores",
+            "medium": "shapes at 3 correlations, CUB's class table and ten classes; some 2 hours per seed on 2 cores",
             "full": "the same, wider networks, and CUB-200-2011's own folder; a day on a GPU",
         },
     ),
@@ -305,7 +310,7 @@ STUDIES = {
         "What does a purifier add, once it is attacked? Semantic dictionaries and others, static and adaptive",
         {
             "small": "digits, MNIST, 60 images; about 5 minutes on 2 cores",
-            "medium": "MNIST, 500 images, 50 steps; about two hours on 2 cores",
+            "medium": "MNIST, 500 images, 20 steps; about two hours on 2 cores",
             "full": "CIFAR-10, 2,000 images, ResNet-18; a day on a GPU",
         },
     ),

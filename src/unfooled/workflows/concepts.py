@@ -16,7 +16,7 @@ from unfooled.data.formats.attributes import names_of_constant, read_attributes
 from unfooled.data.formats.folders import files_of
 from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
 from unfooled.models.architectures import build, builder_of
-from unfooled.training.losses.concepts import concept_logits, on_rows, rows_of
+from unfooled.training.losses.concepts import attributes_of, concept_logits, on_rows
 from unfooled.workflows.catalog import takes
 from unfooled.workflows.errors import BadOption
 
@@ -46,7 +46,7 @@ def concepts_of(data: Dataset, source: Any, table: str | Path | None) -> tuple[t
 
     Args:
         data: The samples.
-        source: Where they were loaded from.
+        source: Source that they were loaded from.
         table: CSV of attributes. None: those of the shapes.
 
     Raises:
@@ -66,7 +66,7 @@ def concepts_of(data: Dataset, source: Any, table: str | Path | None) -> tuple[t
 
 
 def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
-    """Leave out the attributes that are constant in training.
+    """Return the attributes without those that are constant in training.
 
     Raises:
         BadOption: None is left.
@@ -88,7 +88,7 @@ def with_attributes(
     Raises:
         BadOption: The loss has another number of rows than there are samples, or the data have no attributes.
     """
-    stored = rows_of(objective)
+    stored = attributes_of(objective)
     if len(stored):
         if len(stored) != len(data.y):
             raise BadOption("{loss} has {0} rows, and there are {1} samples to train on", len(stored), len(data.y))
@@ -130,7 +130,7 @@ def attribute_auc(e: Tensor, a: Tensor) -> Tensor:
 
 
 def not_learnt(model: nn.Module, x: Tensor, concepts: Concepts, device: str) -> dict[str, float]:
-    """Return the attributes whose AUC on held-out samples is below .95, with it; NaN where it is not defined."""
+    """Return the attributes whose AUC on held-out samples is below .95, with this AUC; NaN where it is not defined."""
     if concepts.held_out is None:
         return {}
     n = len(concepts.names)

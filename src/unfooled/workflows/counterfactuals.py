@@ -40,7 +40,8 @@ from unfooled.workflows.places import check_folder
 from unfooled.workflows.words import at_least, threat_of
 
 BATCH = 64
-NAMES = ("counterfactual.html", "counterfactual.json", "counterfactual.npz")
+"""Samples computed at once."""
+FILES = ("counterfactual.html", "counterfactual.json", "counterfactual.npz")
 
 
 def counterfactual(
@@ -58,24 +59,24 @@ def counterfactual(
     command: str = "",
     progress: Progress | None = None,
 ) -> CounterfactualRecord:
-    """Say which attributes would have to change for another class, change the images so, and write page, JSON and npz.
+    """Find the attributes that would have to change for another class, change the images so, and write the results.
 
     Args:
         inputs: Model and images, as for `explain`: one image, a folder of images, or a data set.
-        attributes: CSV with a column `path` and one column for each attribute: what the attributes are fitted on.
-        target: Class that shall win, a name or a number. None: the nearest other class.
+        attributes: CSV with a column `path` and one for each attribute; the attributes are fitted to its images.
+        target: Class that the changed image shall have, a name or a number. None: the nearest other class.
         keep: Names of attributes that must stay.
         threat: Threat in which the changed image lies, such as "l2:3".
         steps: Gradients of each search.
         index: Numbers of the samples, from 0: 3, [0, 3] or "0,3". None: the first `inputs.n`.
-        out: Folder.
+        out: Folder for the page, the JSON record and the arrays.
         seed: Random seed.
         machine: The device, and the samples computed at once.
         command: Command line that reproduces the record.
         progress: Called as `(stage, done, total)`.
 
     Returns:
-        A `CounterfactualRecord`. That a change cannot be made is an answer, not an error.
+        A `CounterfactualRecord`. A change that cannot be made is an answer (`outcome`), not an error.
 
     Raises:
         BadInput: options, model, images or attributes that cannot be used.
@@ -100,7 +101,7 @@ def counterfactual(
         results=answers(tried, space, loaded.classes, items, area, steps), success=work.success(tried),
         warnings=[*loaded.warnings, *cautions], seconds=time.perf_counter() - start, command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"), environment=Environment.here(device),
-        files=[str(folder / name) for name in NAMES],
+        files=[str(folder / name) for name in FILES],
     )  # fmt: skip
     _write(folder, record, tried)
     return record
@@ -134,7 +135,7 @@ def _class_of(target: str | int | None, classes: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """Edits of images and their controls, to be computed.
+    """Search for edits of images, for the changed images, and for their controls.
 
     Attributes:
         loaded: The model and the images.
@@ -155,7 +156,7 @@ class _Work:
     progress: Progress | None
 
     def run(self, wanted: int | None) -> Tried:
-        """Return the edits, what realised them, and what the controls did."""
+        """Return the edits, the images changed accordingly, and the controls."""
         x, space = self.loaded.x, self.space
         with torch.no_grad():
             u = space.encode(x).cpu()
@@ -213,7 +214,7 @@ class _Work:
         return replace(edit, delta=delta)
 
     def _valid(self, points: Tensor, edit: Edit) -> Tensor:
-        """Return for which images the network names the target, inside the threat."""
+        """Return which points lie inside the threat and are predicted as the target, (B,) bool."""
         target = edit.target.to(points.device)
         verdict = verify(
             self.loaded.model, self.loaded.x, target, points, self.threat, targeted=True, batch=self.batch
@@ -233,7 +234,12 @@ class _Work:
 
 def _facts(space: AttributeSpace) -> list[AttributeFact]:
     columns = zip(
-        space.names, space.auc.tolist(), space.usable.tolist(), space.kept.tolist(), space.gap.tolist(), strict=True
+        space.names,
+        space.auc.tolist(),
+        space.usable.tolist(),
+        space.immutable.tolist(),
+        space.gap.tolist(),
+        strict=True,
     )
     return [
         AttributeFact(name=name, auc=None if auc != auc else auc, usable=usable, kept=kept, switch=gap)
@@ -242,7 +248,7 @@ def _facts(space: AttributeSpace) -> list[AttributeFact]:
 
 
 def _left_out(space: AttributeSpace, images: TableImages) -> list[str]:
-    """Return the attributes about which the table says too little."""
+    """Return the attributes with too few images of one value in the table."""
     few = [name for name, auc in zip(space.names, space.auc.tolist(), strict=True) if auc != auc]
     return [name for name in images.table.names if name in few or name not in space.names]
 
@@ -256,7 +262,7 @@ def _write(folder: Path, record: CounterfactualRecord, tried: Tried) -> None:
     plain = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **plain)
-    write_whole(folder / NAMES[2], buffer.getvalue())
-    write_whole(folder / NAMES[1], record.model_dump_json(indent=1).encode())
+    write_whole(folder / FILES[2], buffer.getvalue())
+    write_whole(folder / FILES[1], record.model_dump_json(indent=1).encode())
     page = compose_counterfactual(record, plain["x"], plain["x_new"], plain["slope"])
-    write_whole(folder / NAMES[0], page.encode("utf-8", "replace"))
+    write_whole(folder / FILES[0], page.encode("utf-8", "replace"))

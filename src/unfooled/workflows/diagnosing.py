@@ -51,8 +51,8 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
         seed: Random seed.
 
     Returns:
-        A `Diagnosis`. Cost: at most about 3,000 passes in all. `audit` makes these checks too, and further ones on what
-        its attack finds.
+        A `Diagnosis`. Cost: about 3,000 passes in all; at most 6,500 where the gradient vanishes. `audit` makes these
+        checks too, and further ones on what its attack finds.
 
     Raises:
         BadInput: inputs, labels or outputs that cannot be used, a model in training mode.

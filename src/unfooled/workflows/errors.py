@@ -34,7 +34,7 @@ class BadOption(BadInput):
         return type(self), (self.sentence, *self.values)
 
 
-class Below(Exception):
+class BelowBound(Exception):
     """Exception for a figure of an audit that is below its bound."""
 
 

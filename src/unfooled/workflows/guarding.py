@@ -11,7 +11,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.types import Model, Purify
 from unfooled.core.user_code import imported
-from unfooled.purification.guard import FIRST, Guarded, check_purified, guard
+from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard
 from unfooled.purification.semantic import load_purifier
 from unfooled.workflows.errors import BadOption
 
@@ -33,14 +33,14 @@ def read_purifier(source: Purifier, device: str = "cpu") -> Purify:
         return _on_device(source, device)
     if Path(source).is_dir() or ":" not in str(source):
         return _on_device(load_purifier(source), device)
-    with imported(str(source)) as found:
-        if not callable(found):
-            raise BadOption("{purify:{0}} is a {1}; give a function x -> x", source, type(found).__name__)
-        return _on_device(found, device)
+    with imported(str(source)) as function:
+        if not callable(function):
+            raise BadOption("{purify:{0}} is a {1}; give a function x -> x", source, type(function).__name__)
+        return _on_device(function, device)
 
 
 def check_purifier(source: Purifier) -> None:
-    """Refuse a purifier that is neither a folder nor code, before anything is loaded.
+    """Refuse a source that is neither a folder nor code, before anything is loaded.
 
     Raises:
         BadOption: It is empty, or there is no such folder.
@@ -54,7 +54,7 @@ def check_purifier(source: Purifier) -> None:
 
 
 def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -> Guarded:
-    """Put a purifier in front of a model; whether it is random is seen from two calls on a few samples.
+    """Put a purifier in front of a model; two calls on a few samples show whether it is random.
 
     Args:
         model: The model.
@@ -66,22 +66,32 @@ def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -
         BadInput: A purifier that cannot be read, fails, or breaks a rule of `guard`.
     """
     purify = read_purifier(source, device)
-    some = x[:FIRST]
+    some = x[:CHECKED]
+    first, again = tried(purify, some)
+    guarded = guard(model, purify, stochastic=not torch.equal(first, again))
+    with torch.no_grad():
+        guarded(some)  # refuses a purifier that breaks a rule of `Guarded`, before the work begins
+    return guarded
+
+
+def tried(purify: Purify, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Purify samples twice, and return both results.
+
+    Raises:
+        BadInput: The purifier fails, or returns no batch of inputs.
+    """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            first, again = (purify(some.clone()) for _ in range(2))
+            first, again = purify(x.clone()), purify(x.clone())
         except BadInput:
             raise
         except Exception as error:
             raise BadInput(
-                f"the purifier fails on samples of shape {tuple(some.shape[1:])} with {type(error).__name__}: {error}"
+                f"the purifier fails on samples of shape {tuple(x.shape[1:])} with {type(error).__name__}: {error}"
             ) from error
-    check_purified(first, some)
-    check_purified(again, some)
-    guarded = guard(model, purify, stochastic=not torch.equal(first, again))
-    with torch.no_grad():
-        guarded(some)  # refuses what no guard can do, before the work begins
-    return guarded
+    check_purified(first, x)
+    check_purified(again, x)
+    return first, again
 
 
 def _on_device(purify: Purify, device: str) -> Purify:

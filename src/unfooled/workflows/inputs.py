@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,10 +37,10 @@ class Inputs:
         split: Part of the data.
         n: Number of samples; None: all.
         shuffle: Draw the samples at random.
-        mean: Mean that the model expects, in fractions of the range: a number, one a channel, or "0.49,0.48,0.45".
+        mean: Mean that the model expects, in fractions of the range: a number, one per channel, or "0.49,0.48,0.45".
         std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
-        labels: Class names in the model's order: a file with one a line, or JSON.
+        labels: Class names in the model's order: a file with one per line, or JSON.
         channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
         trust_pickle: Let the model's file run its code when it is read.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
@@ -166,6 +167,15 @@ class Inputs:
             source = self.data if isinstance(self.data, (str, Path)) else "these images"
             reason = str(e.__cause__).splitlines()[0] if str(e.__cause__) else type(e.__cause__).__name__
             advice = advice_for(net, x, e.__cause__)
+            if not advice and not _about_shapes(e.__cause__):
+                kind = type(e.__cause__).__name__
+                raise BadOption(
+                    "{0} fails on samples from {1} with {2}: {3}; mend its forward",
+                    self.model_name,
+                    source,
+                    kind,
+                    reason,
+                ) from e
             raise BadOption(
                 f"{{0}} does not accept samples of shape {{1}} from {{2}} ({{3}}); "
                 f"{'{4}' if advice else _remedy(net, x, resized)}",
@@ -190,6 +200,20 @@ class Loaded:
     y: Tensor
     classes: list[str]
     warnings: tuple[str, ...]
+
+
+SHAPE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
+SHAPE_WORDS = re.compile(
+    "shape|size|dimension|channel|mat1|mat2|broadcast|expected|kernel|stride|reshape|view|unpack|match|elements|batch|"
+    "height|width|resolution|pixel|input|range", re.IGNORECASE,
+)  # fmt: skip
+
+
+def _about_shapes(error: BaseException | None) -> bool:
+    """Return whether an error of a model may be due to the shape of the samples."""
+    if isinstance(error, NotImplementedError) or not isinstance(error, SHAPE_ERRORS):
+        return False
+    return isinstance(error, AssertionError) or SHAPE_WORDS.search(str(error)) is not None
 
 
 def _remedy(net: Classifier, x: Tensor, resized: bool) -> str:

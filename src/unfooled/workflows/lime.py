@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfooled.core.checks import check_mode
 from unfooled.core.goals import read_logits
@@ -18,11 +19,13 @@ from unfooled.core.unanswered import check_answered
 from unfooled.data.formats.text import read_text, read_texts
 from unfooled.explanations import lime as native
 from unfooled.explanations.lime.result import Surrogates
+from unfooled.explanations.lime.segments import segment
 from unfooled.workflows import catalog
 from unfooled.workflows.choices import made
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs
-from unfooled.workflows.lime_options import LimeOptions, TableOptions, TextOptions, classes_of, read_rows
+from unfooled.workflows.lime_options import ATTENTION, LimeOptions, TableOptions, TextOptions, classes_of, read_rows
+from unfooled.workflows.lime_priors import of_explanation
 from unfooled.workflows.lime_records import LimeRecord, Picked, explained, write
 from unfooled.workflows.lime_sources import (
     BATCH,
@@ -41,7 +44,7 @@ from unfooled.workflows.places import check_folder
 from unfooled.workflows.predicting import Predictor, opened
 from unfooled.workflows.words import at_least, number
 
-IMPORTANT = 20  # features of a pick whose importance is recorded
+MAX_IMPORTANCES = 20  # features of a pick whose importance is recorded
 CPU = Machine("cpu")
 Model = str | Path | Callable[..., Any] | Any
 """Model of texts or rows; see `predicting.opened`."""
@@ -66,9 +69,9 @@ def lime_image(
         index: Numbers of the samples, from 0: 3, [0, 3] or "0,3".
         segments: Name in `catalog.SEGMENTERS`, with options as in "grid:5" or "slic:80", or a segmenter.
         baseline: Values of hidden segments: a name in `catalog.BASELINES`, a number, or a function.
-        score: Name in `catalog.SCORES` of what is explained, or a function of logits and labels.
+        score: Quantity that is explained: a name in `catalog.SCORES`, or a function of logits and labels.
         options: Options of all local surrogates.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         seed: Random seed.
         machine: The device.
 
@@ -99,13 +102,8 @@ def lime_image(
         logits = read_logits(loaded.model, x, batch=BATCH)
     check_answered(logits)
     labels = classes_of(options, logits, loaded.classes, y.to(logits.device))
-    generator = torch.Generator().manual_seed(seed)
-    with quiet():
-        result = native.lime_image(loaded.model, x, labels, **settings, **options.given, generator=generator)
-    if options.stability:
-        result = native.with_stability(
-            result, loaded.model, baseline=settings["baseline"], draws=options.stability, generator=generator
-        )
+    settings |= {**options.given, "generator": torch.Generator().manual_seed(seed)}
+    result = _of_images(loaded.model, x, labels, settings, options)
     result = replace(result, classes=tuple(loaded.classes))
     items = [f"sample {row}" for row in rows]
     about = {"model": inputs.model_name, "data": inputs.data_name, "warnings": list(loaded.warnings)}
@@ -123,16 +121,16 @@ def lime_text(
     limits: Limits | None = None,
     seed: int = 0,
 ) -> LimeRecord:
-    """Explain what a model answers about a text by a linear surrogate of its words, and write lime.html and lime.json.
+    """Explain a model's answer about a text by a linear surrogate of its words, and write lime.html and lime.json.
 
     Args:
         model: "file.py:name": a function from a list of texts to outputs (n, K), an object with `predict_proba` or
             `predict`, or a function that returns one; or the object itself.
         text: File, also compressed (.gz), "-" for standard input, or a list of texts.
-        text_options: How a text is taken apart.
+        text_options: Options of splitting a text into pieces.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
 
@@ -144,12 +142,13 @@ def lime_text(
     """
     options.check()
     text_options.made()
-    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     folder, _ = check_folder(out), CPU.prepare(seed)
     with allowing(limits):
         texts = [read_text(text)] if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
     with opened(model) as predict:
+        predict = predict.of_tokens() if text_options.hide == ATTENTION else predict
         source = Texts(predict, texts, data, text_options, options, labels, seed)
         at = range(len(texts))
         result = source.with_stability(source.explain(at), at)
@@ -169,7 +168,7 @@ def lime_table(
     limits: Limits | None = None,
     seed: int = 0,
 ) -> LimeRecord:
-    """Explain what a model answers about rows of a table by linear surrogates, and write lime.html and lime.json.
+    """Explain a model's answers about rows of a table by linear surrogates, and write lime.html and lime.json.
 
     Args:
         model: "file.py:name": a function from a table to outputs (n, K), an object with `predict_proba` or `predict`,
@@ -179,7 +178,7 @@ def lime_table(
         table_options: Columns, and the file of the rows.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
 
@@ -222,15 +221,16 @@ def lime_pick(
 
     Args:
         model: As for `lime_text` and `lime_table`.
-        text: File of texts, one a line or JSON lines with the field "text", "-", or a list of texts.
+        text: File of texts, one per line or JSON lines with the field "text", "-", or a list of texts.
         train: Training table; give this or `text`.
-        n: Inputs that are explained, drawn at random if there are more.
-        budget: Explanations that are picked.
-        cover: Name in `catalog.COVERS`: "any" or "soft".
+        n: Number of inputs that are explained, drawn at random if there are more.
+        budget: Number of explanations that are picked.
+        cover: Coverage of a feature, a name in `catalog.COVERS`: "any": 1 where it occurs in an explanation that is
+            picked; "soft": the largest weight that it has in one of these.
         inputs: Options of texts, or of tables.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
 
@@ -263,10 +263,32 @@ def lime_pick(
         index=index,
         gain=list(selection.gain),
         among=len(at),
-        importance=_leading(result, selection.importance, IMPORTANT),
+        importance=_leading(result, selection.importance, MAX_IMPORTANCES),
     )
     about = {"model": predict.name, "data": source.data, "pick": pick}
     return _written(folder, best, options, [source.name(i) for i in index], about)
+
+
+def _of_images(model: Any, x: Tensor, y: Tensor, settings: dict[str, Any], options: LimeOptions) -> Surrogates:
+    """Return the explanations of images, with a prior and the soft stability where they are asked for."""
+    with quiet():
+        if options.prior is not None:
+            settings["segments"] = segment(x, settings["segments"])
+            plain = {name: value for name, value in settings.items() if name != "ridge"}
+            settings["prior"] = of_explanation(
+                options.prior,
+                model,
+                x,
+                y,
+                settings["segments"],
+                lambda: native.lime_image(model, x, y, **plain).weights,
+            )
+        result = native.lime_image(model, x, y, **settings)
+    if not options.stability:
+        return result
+    return native.with_stability(
+        result, model, baseline=settings["baseline"], draws=options.stability, generator=settings["generator"]
+    )
 
 
 def _source(
@@ -284,12 +306,12 @@ def _source(
         check_choices(options, catalog.TABLE_SAMPLERS, "bins")
         table_options = inputs if isinstance(inputs, TableOptions) else TableOptions()
         return TableRows(predict, read_rows(train, table_options, frames=predict.frames), options, labels, seed)
-    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
-    return Texts(
-        predict, texts, data, inputs if isinstance(inputs, TextOptions) else TextOptions(), options, labels, seed
-    )
+    text_options = inputs if isinstance(inputs, TextOptions) else TextOptions()
+    predict = predict.of_tokens() if text_options.hide == ATTENTION else predict
+    return Texts(predict, texts, data, text_options, options, labels, seed)
 
 
 def _constant(baseline: str | Callable[..., Any]) -> str | Callable[..., Any]:
@@ -327,14 +349,14 @@ def _written(
     if pick is not None:
         word = "rows" if result.kind == native.Kind.TABLE else "texts"
         title = f"{len(items)} of {pick.among} {word} that cover what matters"
-        extra = _important(pick)
+        extra = _importance_table(pick)
     html = result.to_html(options.top, names=list(items), title=title, extra=extra)
     write(folder, result, html, record)
     return record
 
 
-def _important(pick: Picked) -> str:
-    """Return the importance of the leading features, as a part of the page."""
+def _importance_table(pick: Picked) -> str:
+    """Return the importance of the leading features as a table of the page."""
     rows = [("feature", "importance"), *((name, f"{value:.3g}") for name, value in pick.importance.items())][:11]
     lines = "".join(f"<tr><td>{escape(name[:60])}</td><td>{value}</td></tr>" for name, value in rows)
     return f"<section><h2>Features of all {pick.among}</h2><table>{lines}</table></section>"

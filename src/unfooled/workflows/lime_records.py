@@ -1,4 +1,4 @@
-"""Records of local surrogates: leading features with their errors, and how far they can be relied on."""
+"""Records of local surrogates: leading features, their standard errors, and the limits of the fit."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ClassWeights(Record):
         name: Its name.
         features: Leading features, largest |weight| first.
         intercept: Intercept of the surrogate.
-        prediction: Answer of the model.
+        prediction: Answer of the model for the input.
         local_prediction: Answer of the surrogate for the input.
-        r2, r2_held_out: R2 of the samples used, and of samples left out; None: not defined.
+        r2, r2_held_out: R2 on the samples of the fit, and on held-out samples; None: not defined.
     """
 
     label: int
@@ -74,7 +74,7 @@ class Explained(Record):
 
 
 class Picked(Record):
-    """A submodular pick.
+    """Submodular pick of a few explanations among many.
 
     Attributes:
         index: Numbers of the inputs picked, in order.

@@ -1,4 +1,4 @@
-"""Inputs of local surrogates that the user's own code answers: texts, and rows of a table."""
+"""Inputs of local surrogates for models that are the user's own code: texts, and rows of a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -15,14 +15,15 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations import lime as native
 from unfooled.explanations.lime.predicting import outputs_of
 from unfooled.explanations.lime.result import Surrogates
-from unfooled.explanations.lime.text import pieces_of
+from unfooled.explanations.lime.text import pieces_of, whole_outputs
 from unfooled.workflows import catalog
 from unfooled.workflows.choices import made
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.lime_options import LimeOptions, Rows, TextOptions, classes_of, read_classes
+from unfooled.workflows.lime_priors import expected_weights
 from unfooled.workflows.predicting import Predictor
 
-MOST = 4000
+MAX_FEATURES = 4000
 """Largest number of features of one input: memory grows with its square."""
 BATCH = 256
 Labels = str | Path | Sequence[str] | None
@@ -63,13 +64,13 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Texts and the model that answers them.
+    """Texts, and the model whose answers are explained.
 
     Attributes:
         predict: The model.
         texts: The texts.
         data: Name of the data.
-        pieces: How texts are taken apart.
+        pieces: Pieces of a text, and the replacement of hidden ones.
         options: Options of all local surrogates.
         labels: Names of the outputs. None: the model's own.
         seed: Random seed.
@@ -93,12 +94,11 @@ class Texts:
 
     def explain(self, at: Sequence[int]) -> Surrogates:
         """Return the explanations of some texts."""
-        settings, texts = self.pieces.made(), [self.texts[i] for i in at]
-        for i in at:
-            check_size(
-                pieces_of(self.texts[i], **settings).features, self.name(i), "explain {split:sentences}, or a part"
-            )
-        outputs = outputs_of(self.predict, texts, BATCH)
+        settings, texts = self.pieces.made(self.predict.tokenizer), [self.texts[i] for i in at]
+        pieces = [pieces_of(text, **settings) for text in texts]
+        for i, own in zip(at, pieces, strict=True):
+            check_size(own.features, self.name(i), "explain {split:sentences}, or a part")
+        outputs = whole_outputs(self.predict, pieces, BATCH)
         names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
         with quiet():
             result = native.lime_text(
@@ -107,7 +107,8 @@ class Texts:
                 classes_of(self.options, outputs, names),
                 **settings,
                 **self.options.given,
-                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "by-size", "sampler"),
+                prior=expected_weights(self.options.prior, [own.names for own in pieces]),
+                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "balanced", "sampler"),
                 link=made(catalog.LINKS, self.options.link, "link"),
                 generator=torch.Generator().manual_seed(self.seed),
             )
@@ -120,7 +121,7 @@ class Texts:
         return native.with_text_stability(
             result,
             self.predict,
-            hide=self.pieces.made()["hide"],
+            hide=self.pieces.made(self.predict.tokenizer)["hide"],
             settings=native.Stability(draws=self.options.stability),
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -128,7 +129,7 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class TableRows:
-    """Rows of a table and the model that answers them.
+    """Rows of a table, and the model whose answers are explained.
 
     Attributes:
         predict: The model.
@@ -161,7 +162,7 @@ class TableRows:
         """Return the explanations of some rows."""
         space, rows = self.rows.space, self.rows.take(at)
         check_size(len(space.features), "the table", "leave some columns out, or join them by {group}")
-        space.read(rows)
+        values = space.read(rows)
         outputs = outputs_of(self.predict, rows, BATCH)
         names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
         with quiet():
@@ -172,6 +173,11 @@ class TableRows:
                 space=space,
                 classes=names,
                 **self.options.given,
+                prior=expected_weights(
+                    self.options.prior,
+                    [space.names(row) for row in values],
+                    [[column_of(key) for key in space.keys(row)] for row in values],
+                ),
                 sampler=made(catalog.TABLE_SAMPLERS, self.options.sampler or "bins", "sampler"),
                 link=made(catalog.LINKS, self.options.link, "link"),
                 generator=torch.Generator().manual_seed(self.seed),
@@ -191,10 +197,17 @@ class TableRows:
         )
 
 
+def column_of(key: tuple[Any, ...]) -> str:
+    """Return the name of a feature's column, of a group those of its columns: "a,b"."""
+    return str(key[0]) if isinstance(key[0], str) else ",".join(map(str, key[0]))
+
+
 def check_size(features: int, name: str, mend: str) -> None:
-    """Refuse an input with more than `MOST` features."""
-    if features > MOST:
-        raise BadOption(f"{{0}} has {{1:,}} features, and at most {MOST:,} are explained; {mend}", name, features)
+    """Refuse an input with more than `MAX_FEATURES` features."""
+    if features > MAX_FEATURES:
+        raise BadOption(
+            f"{{0}} has {{1:,}} features, and at most {MAX_FEATURES:,} are explained; {mend}", name, features
+        )
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:

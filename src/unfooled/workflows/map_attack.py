@@ -22,14 +22,9 @@ from unfooled.data.formats.maps import read_maps
 from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
 from unfooled.distances.maps.attention import centroid
 from unfooled.distances.maps.locality import as_maps
-from unfooled.evaluation.explanations.judge import (
-    ATTACKED,
-    STATUSES,
-    ExplanationRobustness,
-    attributions_of,
-    explanation_robustness,
-)
+from unfooled.evaluation.explanations.judge import ATTACKED, STATUSES, attributions_of
 from unfooled.evaluation.explanations.movement import TOP_SHARE
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, explanation_robustness
 from unfooled.runs.records import Record
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
@@ -38,6 +33,7 @@ from unfooled.workflows.words import choose, threat_of
 
 SCORES = ("lens", "top_k", "kendall")
 METHODS = ("attack", "best_of_n", "random")
+"""Ways of choosing the point: by the attack, the worst of N random points, one random point."""
 MAPS_AT_ONCE = 32
 
 
@@ -48,7 +44,7 @@ class MapAttack:
     Args:
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
         attack: Objective, a name in `catalog.OBJECTIVES`.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         k: Number of top pixels; None: a tenth of all.
         w: Reach of LENS in pixels.
@@ -102,7 +98,7 @@ class SampleRecord(Record):
         shown: LENS of the map that is shown, raw and corrected for chance.
         aim: Quantity that the objective aims at, where that is not a similarity.
         output_change: Change of the logit of the class that is explained.
-        lens, top_k, kendall: Each score by arm, with its chance level, raw and corrected.
+        lens, top_k, kendall: Each score by method, with its chance level, raw and corrected.
     """
 
     status: str
@@ -131,10 +127,10 @@ class MapAttackRecord(Record):
         steps, restarts, k, w, seed: The options.
         random_points: Random points of each sample, for comparison.
         decides: Name of the score whose worst point is returned; stored as "kept".
-        counts: Samples by status, by arm.
-        scores: Each score by arm, with its chance level, raw and corrected.
-        aim: Quantity that the objective aims at, by arm, and before; empty where that is a similarity.
-        samples: One entry a sample.
+        counts: Samples by status, by method.
+        scores: Each score by method, with its chance level, raw and corrected.
+        aim: Quantity that the objective aims at, by method, and before; empty where that is a similarity.
+        samples: One entry per sample.
     """
 
     threat: str
@@ -213,7 +209,7 @@ def attack_maps(search: MapSearch, *, seed: int) -> AttackedMaps:
     record = MapAttackRecord(
         threat=str(spec.threat), objective=spec.attack, steps=spec.steps, restarts=spec.restarts, k=search.k, w=spec.w,
         random_points=result.n, seed=seed, decides=decides,
-        counts={arm: getattr(result, arm).counts[decides] for arm in METHODS},
+        counts={method: getattr(result, method).counts[decides] for method in METHODS},
         scores={name: {what: _mean(value) for what, value in score.items()} for name, score in scores.items()},
         aim={what: _mean(value) for what, value in aimed.items()},
         samples=[
@@ -297,7 +293,7 @@ class MapSearch:
         )  # fmt: skip
 
     def scores(self, result: ExplanationRobustness) -> dict[str, dict[str, Tensor]]:
-        """Return each score by arm, (B,), with its chance level, raw and corrected."""
+        """Return each score by method, (B,), with its chance level, raw and corrected."""
         level = {
             "lens": chance(result.clean, k=self.k, w=self.spec.w),
             "top_k": chance(result.clean, k=self.k, w=0),
@@ -305,17 +301,19 @@ class MapSearch:
         }
         scores: dict[str, dict[str, Tensor]] = {}
         for name in SCORES:
-            arms = {arm: getattr(result, arm).scores[name] for arm in METHODS}
-            corrected_scores = {f"{arm}_corrected": corrected(value, level[name]) for arm, value in arms.items()}
-            scores[name] = {"chance": level[name], **arms, **corrected_scores}
+            by_method = {method: getattr(result, method).scores[name] for method in METHODS}
+            corrected_scores = {
+                f"{method}_corrected": corrected(value, level[name]) for method, value in by_method.items()
+            }
+            scores[name] = {"chance": level[name], **by_method, **corrected_scores}
         return scores
 
     def aimed(self, result: ExplanationRobustness) -> dict[str, Tensor]:
-        """Return the quantity that the objective aims at, by arm and before, (B,); empty where that is a similarity."""
+        """Return the quantity that the objective aims at, before and by method, (B,); empty for a similarity."""
         if self.aim is None:
             return {}
-        arms = {arm: -getattr(result, arm).scores[self.decides] for arm in METHODS}
-        return {"before": self.aim(result.clean, result.clean), **arms}
+        by_method = {method: -getattr(result, method).scores[self.decides] for method in METHODS}
+        return {"before": self.aim(result.clean, result.clean), **by_method}
 
 
 def _share_inside(mask: Tensor | None, maps: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ from unfooled.workflows.places import check_file, check_folder
 from unfooled.workflows.rebuilding import refuse_other
 from unfooled.workflows.words import at_least, size_of
 
-HELD_OUT = 1000  # samples at most
-FIFTH = 5  # where the data have no splits, every fifth sample is held out
+MAX_HELD_OUT = 1000  # samples that are held out of the fit
+EVERY = 5  # where the data have no splits, every fifth sample is held out
 AT_ONCE = 64  # samples purified between two reports of progress
 
 
@@ -167,8 +167,8 @@ def purify_fit(
         progress: Called as `(stage, steps done, steps in all)`.
 
     Returns:
-        A `PurifierRecord`; `load_purifier(out)` is the purifier. What it is worth is not in there: clean accuracy says
-        nothing about attacks.
+        A `PurifierRecord`; `load_purifier(out)` is the purifier. The record does not say what the purifier is worth:
+        clean accuracy says nothing about attacks.
 
     Raises:
         BadInput: options, model or data that cannot be used, or a folder that cannot be written or holds other files.
@@ -204,7 +204,7 @@ def purify_fit(
         out=str(out), model=inputs.model_name, data=inputs.data_name, layer=layer, n=len(x),
         classes=_classes(purify, loaded.classes), atoms=options.atoms, patch=patch, stride=purify.stride,
         before=before, after=after, psnr=psnr, seconds=seconds,
-        warnings=[*loaded.warnings, *_small(purify, loaded.classes, options)],
+        warnings=[*loaded.warnings, *_small_classes(purify, loaded.classes, options)],
     )  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def _quiet(_stage: str, _done: int, _of: int) -> None:
 
 
 def _check_out(out: str | Path) -> Path:
-    """Check that a purifier can be saved there, and that only a purifier lies there."""
+    """Return the folder; refuse one that cannot be written, or that contains other files than those of a purifier."""
     path = check_folder(out)
     others = [p.name for p in path.iterdir() if p.name not in (ARRAYS, FACTS)] if path.is_dir() else []
     if others:
@@ -299,14 +299,14 @@ def _held_out(
     x, y = loaded.x, loaded.y
     if separate and inputs.split not in ("test", "all"):
         others = replace(
-            inputs, model=loaded.model, arch=None, mean=None, std=None, split="test", n=HELD_OUT, shuffle=False
+            inputs, model=loaded.model, arch=None, mean=None, std=None, split="test", n=MAX_HELD_OUT, shuffle=False
         )
         held_out = others.load(device, seed=seed)
         return (x, y), (held_out.x, held_out.y)
-    out = torch.arange(len(y), device=y.device) % FIFTH == FIFTH - 1
+    out = torch.arange(len(y), device=y.device) % EVERY == EVERY - 1
     if not bool(out.any()):
-        raise BadOption("{data:{0}} has {1} samples; a purifier needs at least {2}", inputs.data_name, len(y), FIFTH)
-    return (x[~out], y[~out]), (x[out][:HELD_OUT], y[out][:HELD_OUT])
+        raise BadOption("{data:{0}} has {1} samples; a purifier needs at least {2}", inputs.data_name, len(y), EVERY)
+    return (x[~out], y[~out]), (x[out][:MAX_HELD_OUT], y[out][:MAX_HELD_OUT])
 
 
 def _check_images(x: Tensor, options: PurifierOptions) -> int:
@@ -324,7 +324,7 @@ def _check_images(x: Tensor, options: PurifierOptions) -> int:
 
 
 def _judged(loaded: Loaded, purify: SemanticPurifier, x: Tensor, y: Tensor) -> tuple[Estimate, Estimate, Mean]:
-    """Return the clean accuracy without and with the purifier, and the ratio of signal to noise."""
+    """Return the clean accuracy without and with the purifier, and the peak signal-to-noise ratio."""
     with torch.no_grad():
         before = read_logits(loaded.model, x, batch=256).argmax(1) == y
         after = read_logits(guard(loaded.model, purify), x, batch=AT_ONCE).argmax(1) == y
@@ -333,7 +333,7 @@ def _judged(loaded: Loaded, purify: SemanticPurifier, x: Tensor, y: Tensor) -> t
 
 
 def _classes(purify: SemanticPurifier, names: list[str]) -> list[ClassClusters]:
-    """Return how many clusters each class has."""
+    """Return the record of each class's clusters."""
     return [
         ClassClusters(
             name=names[fit.label] if fit.label < len(names) else str(fit.label), n=fit.n, clusters=fit.k,
@@ -343,8 +343,8 @@ def _classes(purify: SemanticPurifier, names: list[str]) -> list[ClassClusters]:
     ]  # fmt: skip
 
 
-def _small(purify: SemanticPurifier, names: list[str], options: PurifierOptions) -> list[str]:
-    """Return a sentence about classes with too few images for more than one cluster of the least size."""
+def _small_classes(purify: SemanticPurifier, names: list[str], options: PurifierOptions) -> list[str]:
+    """Return a sentence about classes that are one cluster because they have fewer images than the least size."""
     few = [fit for fit in purify.clusters.fits if fit.n < options.min_size]
     if not few:
         return []

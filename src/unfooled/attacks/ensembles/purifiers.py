@@ -28,7 +28,7 @@ from unfooled.core.types import Model
 
 
 @dataclass(frozen=True)
-class Borrowed(Stage):
+class StandInAscent(Stage):
     """APGD on the margin with the gradients of a stand-in.
 
     Attributes:
@@ -38,6 +38,7 @@ class Borrowed(Stage):
         steps: Gradients per sample.
         fresh: True: start from a random corner (Linf) or point of the threat; False: from the best point so far.
         whole: True: take all steps, since the stand-in's label says nothing about that of the model under attack.
+            False: stop a sample once it is fooled.
     """
 
     name: str

@@ -177,7 +177,7 @@ class _Guided:
 
 
 def attended(attend: Explain, model: Model, z: Tensor, y: Tensor) -> tuple[Tensor, Any]:
-    """Return attention maps and the model's output of one pass, with checked arguments."""
+    """Return attention maps and the model's output of one pass; the arguments are checked already."""
     tap = Tapped(model)
     with trusted():
         map_ = attend(tap, z, y, create_graph=z.requires_grad)

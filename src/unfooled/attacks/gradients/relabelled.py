@@ -59,12 +59,12 @@ def relabelled(
     seed: int = 0,
     keep: ComputeOnce | None = None,
 ) -> nn.Module:
-    """Return a copy of a twin that has learned the labels at the points that the model was asked.
+    """Return a copy of a twin that has learned the labels at the points at which the model was queried.
 
     Args:
         twin: Twin of the scores.
-        model: Model with what it was asked while the twin learned.
-        epochs: Epochs over these points, a third as many where the twin has most labels.
+        model: Model with the queries that it was asked while the twin learned, and their labels.
+        epochs: Epochs over these points, a third as many where the twin already has most of the labels.
         batch: Samples per training step.
         seed: Random seed of the order.
         keep: Store of the training's states, by which a second start continues. None: none.

@@ -103,7 +103,7 @@ def batched(
 
     Args:
         fn: A function of tensors that share their first dimension, returning a tensor, or a tuple or dict of tensors,
-            with the same first dimension. Where samples are more than tensors, a function of their indices.
+            with the same first dimension. For samples that are no tensors, pass a function of their indices.
         batch: Samples computed at once, at least 1. None: all.
         progress: Called with the number of samples computed, at the beginning and after each part. None: none.
 

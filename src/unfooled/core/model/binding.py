@@ -33,7 +33,7 @@ class Bound(nn.Module):
     Attributes:
         model: The model.
         attacked: Name of the attacked input.
-        others: Other inputs by name, one row a sample, (n, ...) each.
+        others: Other inputs by name, one row per sample, (n, ...) each.
         same: Inputs that are the same for all samples, by name.
     """
 
@@ -54,7 +54,7 @@ class Bound(nn.Module):
 
     @property
     def others(self) -> dict[str, Tensor]:
-        """Other inputs by name, one row a sample."""
+        """Other inputs by name, one row per sample."""
         return {name: getattr(self, f"other_{name}") for name in self.names}
 
     @property
@@ -140,7 +140,7 @@ def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | 
         model: Model that is called with keywords, `model(image=x, meta=m)`; in eval mode.
         attacked: Name of the input that is attacked.
         same: Inputs that are the same for all samples, by name, such as a table of positions.
-        **others: Other inputs by name, one row a sample: (n, ...) each.
+        **others: Other inputs by name, one row per sample: (n, ...) each.
 
     Returns:
         A `Bound`. `bound.pack(x)` are the samples for `audit` and attacks; `bound.threat(Linf(8 / 255))` is a threat
@@ -159,7 +159,7 @@ def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | 
     for name, value in others.items():
         if not isinstance(value, Tensor) or not value.ndim:
             kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise BadInput(f"{name} is {kind}; give one row a sample, (n, ...), or same={{{name!r}: ...}}")
+            raise BadInput(f"{name} is {kind}; give one row per sample, (n, ...), or same={{{name!r}: ...}}")
     sizes = {name: len(value) for name, value in others.items()}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {n}" for name, n in sizes.items())

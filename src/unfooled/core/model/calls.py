@@ -49,8 +49,8 @@ _KNOWN: dict[int, tuple[weakref.ref[Any], Habits]] = {}
 
 
 def bare(model: Any) -> Any:
-    """Return the model behind wrappers that only watch its calls."""
-    while getattr(type(model), "watches", False):
+    """Return the model behind transparent wrappers, which take and return what it does."""
+    while getattr(type(model), "transparent", False):
         model = model.__dict__["model"]
     return model
 
@@ -127,39 +127,27 @@ class ModelFails(BadInput):
 
 
 def run(model: Model, x: Tensor) -> Any:
-    """Call the model; its input is left unchanged.
+    """Call the model with a copy of x, so that x stays as it is whenever and however the model writes.
 
-    The first call gets a copy of x, which shows whether the model writes into it; if so, later calls get copies too.
-
-    Raises:
-        BadInput: The model writes into its input, but did not at its first call, so that no copy was made.
+    Writing that the first call shows, or autograd's count of writes at a later one, is reported once.
     """
     habits = habits_of(model)
-    if habits is None or habits.writes is None:
-        clone = x.clone()
+    clone = x.clone()
+    if habits is not None and habits.writes is not None:
+        remind(habits)
         before = _version(clone)
         output = model(clone)
-        writes = _version(clone) != before or not _equal(clone, x)
-        if habits is not None:
-            habits.writes = writes
-        if writes:
+        if not habits.writes and _version(clone) != before:
+            habits.writes = True
             notice(model, WRITES)
         return output
-    remind(habits)
-    if habits.writes:
-        return model(x.clone())
-    before = _version(x)
-    try:
-        output = model(x)
-    except RuntimeError as error:  # autograd refuses it before anything is written
-        if "in-place operation" not in str(error) or not x.requires_grad or not x.is_leaf or _version(x) != before:
-            raise
-        habits.writes = True
+    before = _version(clone)
+    output = model(clone)
+    writes = _version(clone) != before or not _equal(clone, x)
+    if habits is not None:
+        habits.writes = writes
+    if writes:
         notice(model, WRITES)
-        return model(x.clone())
-    if _version(x) != before:
-        habits.writes = True
-        raise BadInput("the model writes into its input, but not at its first call; write x = x.clone() in its forward")
     return output
 
 

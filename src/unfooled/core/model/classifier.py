@@ -104,7 +104,7 @@ class Classifier(nn.Module):
 
         handle = target.register_forward_hook(record)
         try:
-            self(x)
+            self(x.clone())  # some modules write into their input
         finally:
             handle.remove()
         if not outputs:

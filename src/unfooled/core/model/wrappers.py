@@ -1,4 +1,8 @@
-"""Wrappers that count the calls of a model or store its output."""
+"""Wrappers that count the calls of a model or store its output.
+
+`transparent = True` marks a class whose objects take and return what the model does, so that facts learnt about the
+model hold for them too: see `calls.bare`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class Counted:
         backwards: Samples passed backwards so far (each time a gradient reaches the logits).
     """
 
-    watches = True
+    transparent = True
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -73,10 +77,30 @@ class Counted:
         return getattr(self.__dict__["model"], name)
 
 
+def note_second_derivatives(model: Any, attribution: Tensor) -> None:
+    """Count a later gradient of an attribution as two backwards a sample more, in every `Counted` around the model.
+
+    The gradient of a gradient goes back through both, the forward pass and its backward pass.
+    """
+    counters = []
+    while model is not None:
+        counters += [model] if isinstance(model, Counted) else []
+        model = getattr(model, "__dict__", {}).get("model")
+    if not counters or not attribution.requires_grad:
+        return
+    spent = 2 * len(attribution)
+
+    def note(_: Tensor) -> None:
+        for counter in counters:
+            counter.backwards += spent
+
+    attribution.register_hook(note)
+
+
 class StandIn:
     """A model whose passes are counted as those of another one."""
 
-    watches = True
+    transparent = True
 
     def __init__(self, counted: Counted, model: Model, same_values: bool = True) -> None:
         self.counted = counted
@@ -105,7 +129,7 @@ class Tapped:
         output: The output of the last call, with its graph. None: not called yet.
     """
 
-    watches = True
+    transparent = True
 
     def __init__(self, model: Model) -> None:
         self.model = model

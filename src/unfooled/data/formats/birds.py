@@ -3,13 +3,13 @@
     images.txt                                  id path              train_test_split.txt   id 0|1
     image_class_labels.txt, classes.txt         id class             attributes.txt         id group::value
     attributes/image_attribute_labels.txt       image attribute present certainty ...       the first four fields
-    attributes/class_attribute_labels_continuous.txt                 percentages, a row a class
+    attributes/class_attribute_labels_continuous.txt                 percentages, a row per class
     parts/parts.txt, parts/part_locs.txt        image part x y visible
 
 Certainties are 1 not visible, 2 guessing, 3 probably, 4 definitely. Soft labels: present 0, .5, .75, 1; absent 0, .5,
-.25, 0. Denoised labels: votes of the training images of a class, without those that say absent and not visible; the
-majority, a tie or no vote for present, holds for every image of the class, and attributes that are present in at least
-ten classes are kept (112 of the 312 for the official folder).
+.25, 0. Denoised labels: votes of the training images of a class, without those that say absent and not visible. Their
+majority holds for every image of the class (present where there is a tie or no vote), and attributes that are present
+in at least ten classes remain (112 of the 312 for the official folder).
 
 References:
     Wah et al., The Caltech-UCSD Birds-200-2011 dataset, 2011.
@@ -36,10 +36,11 @@ from unfooled.data.sources import FOLDER
 VOTES = "attributes/image_attribute_labels.txt"
 TABLE = "attributes/class_attribute_labels_continuous.txt"
 SOFT = np.array([[0.0, 0.5, 0.25, 0.0], [0.0, 0.5, 0.75, 1.0]], np.float32)
-"""Soft label by presence and certainty less one."""
-SPREAD = 10
-"""Classes that a denoised attribute is present in at least."""
+"""Soft labels, `SOFT[present, certainty - 1]`."""
+MIN_CLASSES = 10
+"""Least number of classes in which a denoised attribute is present."""
 NOT_VISIBLE = 1
+"""Certainty of a vote on a part that is not visible."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class BirdAttributes:
         paths: Files of the images, in the order of images.txt.
         y: Classes, (N,) int64.
         train: True for training images, (N,) bool.
-        attributes: Values in [0, 1], (N, n) float32; NaN where nobody was asked.
+        attributes: Values in [0, 1], (N, n) float32; NaN where there is no vote.
         names: Names of the attributes, "group::value".
         classes: Names of the classes.
         parts: Column, row in pixels of the file, and visibility of each part, (N, P, 3); NaN where there is no entry.
@@ -263,7 +264,7 @@ def _votes(root: Path, images: int, attributes: int) -> tuple[np.ndarray, np.nda
 def _denoised(
     present: np.ndarray, certainty: np.ndarray, y: np.ndarray, train: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes' majorities for every image, and the columns of the attributes that are kept."""
+    """Return the majority of its class for every image, and the columns of the attributes that are retained."""
     counts = np.zeros((2, classes, present.shape[1]), np.int64)
     for value in (0, 1):
         votes = train[:, None] & (certainty > 0) & (present == value)
@@ -271,9 +272,9 @@ def _denoised(
             votes &= certainty != NOT_VISIBLE
         np.add.at(counts[value], y, votes)
     majority = counts[1] >= counts[0]
-    retained = np.flatnonzero(majority.sum(0) >= SPREAD)
+    retained = np.flatnonzero(majority.sum(0) >= MIN_CLASSES)
     if not len(retained):
-        raise BadInput(f"no attribute is present in {SPREAD} classes; read them without denoised")
+        raise BadInput(f"no attribute is present in {MIN_CLASSES} classes; read them without denoised")
     return majority[y][:, retained].astype(np.float32), retained
 
 

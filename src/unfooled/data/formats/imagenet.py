@@ -1,11 +1,11 @@
 """ILSVRC2012 (ImageNet) as published, whose validation images lie in one folder, with their labels in a file elsewhere.
 
-    train/n01440764/*.JPEG, ...                     a folder a synset: read like any image folder
+    train/n01440764/*.JPEG, ...                     a folder per synset: read like any image folder
     val/ILSVRC2012_val_00000001.JPEG, ...           no folders: labels from one of
         ILSVRC2012_validation_ground_truth.txt      with meta.mat beside it (the development kit)
         LOC_val_solution.csv                        (Kaggle)
         val.txt, val_annotations.txt                file name and synset, or number; also Tiny ImageNet
-        imagenet_2012_validation_synset_labels.txt  a synset a line, in the order of the files
+        imagenet_2012_validation_synset_labels.txt  a synset per line, in the order of the files
 
 Classes are in the order of their synsets, as models for ImageNet have them.
 
@@ -77,7 +77,7 @@ def imagenet(root: Path, split: str, *, size: tuple[int, int] | None = None, cha
     else:
         raise BadInput(
             f"the images in {place} have no labels: put {LABELS_FILE} and meta.mat of the development kit, "
-            f"LOC_val_solution.csv or val.txt into {root}, or the images into a folder a class"
+            f"LOC_val_solution.csv or val.txt into {root}, or the images into a folder per class"
         )
     if len(of_file) != len(files):
         raise BadInput(f"{truth or table} has {len(of_file)} labels, and {place} {len(files)} images")

@@ -25,8 +25,8 @@ MISSING = frozenset(
     "#N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN None n/a nan null".split()  # noqa: SIM905
 ) | {"", "#N/A N/A"}
 """Spellings of a missing value."""
-CELLS = 100_000_000
-"""Cells of a table at most."""
+MAX_CELLS = 100_000_000
+"""Largest number of cells of a table."""
 DELIMITERS = (",", ";", "\t", "|")
 WHOLE, NUMBER = re.compile(r"\s*[+-]?\d{1,18}\s*"), re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 INFINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
@@ -111,14 +111,14 @@ class Table:
 
 
 def read_table(source: str | Path, *, columns: Sequence[str] | None = None, like: Table | None = None) -> Table:
-    """Read a CSV file, also compressed (.csv.gz); values are separated by commas, semicolons, tabs or bars.
+    """Read a CSV file, also compressed (.csv.gz); values are separated by commas, semicolons, tabs or vertical bars.
 
     Args:
         source: The file, or "-" for standard input.
         columns: Names of the columns, for a file without a line of names. None: the first line has them. A column
             without a name is called "Unnamed: k".
         like: Table whose kinds of columns are taken over where names agree, such as the training table. None: kinds
-            are found out.
+            are inferred from the values.
 
     Raises:
         BadInput: The file cannot be read, has no rows, rows of different length, equal names, or no line of names.
@@ -170,13 +170,13 @@ def _lines(text: str, delimiter: str, name: str) -> Iterator[list[str]]:
 def _cells(lines: Iterable[list[str]], width: int, name: str, *, given: bool) -> list[list[str]]:
     """Return the cells of each column."""
     cells: list[list[str]] = [[] for _ in range(width)]
-    same: dict[str, str] = {}
+    same: dict[str, str] = {}  # equal cells share one string, which saves memory
     for number, row in enumerate(lines):
         if len(row) != width:
             what = f"{option('columns')} names" if given else "the first line names"
             raise BadInput(f"row {number} of {name} has {len(row)} values, {what} {width} columns")
-        if (number + 1) * width > CELLS:
-            raise BadInput(f"{name} has more than {CELLS:,} cells; give a sample of its rows")
+        if (number + 1) * width > MAX_CELLS:
+            raise BadInput(f"{name} has more than {MAX_CELLS:,} cells; give a sample of its rows")
         for column, cell in zip(cells, row, strict=True):
             column.append(same.setdefault(cell, cell))
     return cells
@@ -184,27 +184,27 @@ def _cells(lines: Iterable[list[str]], width: int, name: str, *, given: bool) ->
 
 def _typed(cells: list[str], like: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
     """Return a column's values: truth values, whole numbers, numbers or words; of the kind of `like`, if given."""
-    gone = [cell.strip() in MISSING for cell in cells]
-    present = [cell for cell, missing in zip(cells, gone, strict=True) if not missing]
+    empty = [cell.strip() in MISSING for cell in cells]
+    present = [cell for cell, missing in zip(cells, empty, strict=True) if not missing]
     numeric = like.dtype.kind in "if" if like is not None else bool(present) and all(map(_is_number, present))
     if numeric:
-        return _numbers(cells, gone, like, what)
-    truths = all(cell.strip().lower() in TRUTH for cell in present) and not any(gone)
+        return _numbers(cells, empty, like, what)
+    truths = all(cell.strip().lower() in TRUTH for cell in present) and not any(empty)
     if truths and (like is None or like.dtype.kind == "b"):
         return np.array([TRUTH[cell.strip().lower()] for cell in cells], dtype=np.bool_)
-    return np.array([None if missing else cell for cell, missing in zip(cells, gone, strict=True)], dtype=object)
+    return np.array([None if missing else cell for cell, missing in zip(cells, empty, strict=True)], dtype=object)
 
 
-def _numbers(cells: list[str], gone: list[bool], like: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
+def _numbers(cells: list[str], empty: list[bool], like: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
     """Return a column's numbers, whole where all are."""
-    present = [cell for cell, missing in zip(cells, gone, strict=True) if not missing]
+    present = [cell for cell, missing in zip(cells, empty, strict=True) if not missing]
     wrong = next((cell for cell in present if not _is_number(cell)), None)
     if wrong is not None:
         raise BadInput(f"{what} has {wrong!r}, which is no number; it holds numbers in the training table")
-    whole = not any(gone) and all(map(WHOLE.fullmatch, cells))
+    whole = not any(empty) and all(map(WHOLE.fullmatch, cells))
     if whole and (like is None or like.dtype.kind == "i"):
         return np.array([int(cell) for cell in cells], dtype=np.int64)
-    numbers = [math.nan if missing else float(cell) for cell, missing in zip(cells, gone, strict=True)]
+    numbers = [math.nan if missing else float(cell) for cell, missing in zip(cells, empty, strict=True)]
     if any(map(math.isinf, numbers)):
         raise BadInput(f"{what} holds infinite values; leave these cells empty, or cut them to a number")
     return np.array(numbers, dtype=np.float64)

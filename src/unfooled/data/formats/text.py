@@ -1,4 +1,4 @@
-"""Texts from files and standard input: one text, or several, one a line or as JSON lines; also compressed (.gz)."""
+"""Texts from files and standard input: one text, or several, one per line or as JSON lines; also compressed (.gz)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".gz")
 FIELD = "text"
 """Field of a JSON line that holds the text."""
 PIECE = 1 << 20
+"""Bytes that are read at once."""
 
 
 def read_text(source: str | Path) -> str:
@@ -45,7 +46,7 @@ def read_text(source: str | Path) -> str:
 
 
 def read_texts(source: str | Path) -> list[str]:
-    """Read several texts: of a `.jsonl` file (or `.jsonl.gz`) the field "text" of each line, else one text a line.
+    """Read several texts: of a `.jsonl` file (or `.jsonl.gz`) the field "text" of each line, else one text per line.
 
     Args:
         source: A file, or "-" for standard input.
@@ -58,7 +59,7 @@ def read_texts(source: str | Path) -> list[str]:
     """
     lines = [(k, line) for k, line in enumerate(read_text(source).split("\n"), 1) if line.strip()]
     if not lines:
-        raise BadInput(f"there is no text in {_name(source)}; it holds one text a line, or JSON lines")
+        raise BadInput(f"there is no text in {_name(source)}; it holds one text per line, or JSON lines")
     as_json = Path(str(source).removesuffix(".gz")).suffix in (".jsonl", ".ndjson")
     return [_field(line, k, source) for k, line in lines] if as_json else [line for _, line in lines]
 

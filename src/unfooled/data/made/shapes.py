@@ -341,7 +341,7 @@ def _place_region(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 
 def _interpolation() -> np.ndarray:
-    """Return the (SIDE, COARSE) matrix of linear interpolation from COARSE evenly spaced values, both ends included."""
+    """Return the (SIDE, SHADING_SIDE) matrix of linear interpolation from evenly spaced values, both ends included."""
     at = np.linspace(0, SHADING_SIDE - 1, SIDE)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(SHADING_SIDE))).astype(np.float32)
 

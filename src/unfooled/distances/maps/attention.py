@@ -18,6 +18,8 @@ of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid of P; u
     spread          tr Cov_P(u) / diagonal^2                    1/12 (1 - (1/h^2 + 1/w^2)/2) for the uniform map
     components      4-connected parts of T                      1 for one piece
 
+The temperature of a map P is `tau` of `explanations.attention`, which computes P by a softmax.
+
 Undefined values are NaN. Average with nanmean, and report the number of NaN.
 
 References:
@@ -160,7 +162,10 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Return the entropy of a map over that of a uniform map, (B,) in [0, 1]. Compare only maps of one grid and tau."""
+    """Return the entropy of a map over that of a uniform map, (B,) in [0, 1].
+
+    Only maps of one grid and one temperature can be compared.
+    """
     rows = flat(p)
     return -(rows * rows.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(1) / math.log(max(rows.shape[1], 2))
 

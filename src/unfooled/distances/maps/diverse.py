@@ -66,17 +66,17 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
 
 def _extend(rank: Tensor, selected: Tensor, left: Tensor, low: int, w: int) -> None:
     """Add the greedy choice among ranks above `low` to `selected`, for the maps `left`."""
-    alive = torch.where((rank[left] > low) & ~spread(selected[left], w), rank[left], 0)
+    alive = torch.where((rank[left] > low) & ~window_max(selected[left], w), rank[left], 0)
     while len(left):
-        head = (alive > 0) & (alive == spread(alive, w))
+        head = (alive > 0) & (alive == window_max(alive, w))
         selected[left] |= head
-        alive = alive.masked_fill(spread(head, w), 0)
+        alive = alive.masked_fill(window_max(head, w), 0)
         unfinished = flat(alive).amax(1) > 0
         if not unfinished.all():
             left, alive = left[unfinished], alive[unfinished]
 
 
-def spread(a: Tensor, w: int) -> Tensor:
+def window_max(a: Tensor, w: int) -> Tensor:
     """Return the largest value within w rows and columns of each pixel, windows cut at the border, (B, H, W).
 
     Any dtype. It takes maxima of shifted copies: pooling does not support bool and is about 50 times slower on a CPU.

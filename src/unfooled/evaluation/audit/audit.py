@@ -18,6 +18,7 @@ from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
+from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
@@ -29,7 +30,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
-from unfooled.evaluation.audit.summary import About, Source, summarise_audit
+from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import inspect_model
@@ -40,8 +41,8 @@ from unfooled.runs.records import Config, read_record
 
 def audit(
     model: Model,
-    x: Tensor | Dataset[Any] | DataLoader[Any],
-    y: Tensor | Threat | None = None,
+    x: Tensor | Array | Sequence[Any] | Dataset[Any] | DataLoader[Any],
+    y: Tensor | Array | Sequence[int] | int | Threat | None = None,
     threat: Threat | None = None,
     *,
     plan: Plan | None = None,
@@ -57,9 +58,11 @@ def audit(
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
-        x: Inputs in the unit box, (B, *D), or a torch `Dataset` or `DataLoader` of (input, label). Large ones are read
-            in parts, and memory does not grow with their number; see `memory_limit`.
-        y: Labels, (B,) int64. None: those of the data set; the threat may stand here then.
+        x: Inputs in the unit box, (B, *D): a tensor or a NumPy array, Pillow images, or a torch `Dataset` or
+            `DataLoader` of (input, label). Large data sets are read in parts, and memory does not grow with their
+            number; see `memory_limit`.
+        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch. None: those of
+            the data set; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
@@ -68,15 +71,15 @@ def audit(
         classes: Class names, in the order of the logits. None: their numbers.
         about: Names for the report and other facts about the run, an `About` or a mapping with its fields: model,
             data, title, command, options, warnings. None: nothing.
-        chunk: Samples a file; verdicts do not depend on it.
+        chunk: Samples per file; verdicts do not depend on it.
         batch: Samples computed at once. None: as many as fit well in memory.
         progress: Called with (stage, samples done, samples in all).
 
     Returns:
-        The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most about 440 passes a sample
+        The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most 440 passes per sample
         for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
         20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
-        about 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge. Of a
+        about 550 passes for each of at most 32 samples, and after the first 8 at most a quarter of all passes. Of a
         model behind a purifier (`purification.guard`), the bare model is attacked by the same cascade, and the purifier
         in up to six more ways, 40 steps each, and 1,000 queries for each of 200 samples.
 
@@ -85,7 +88,7 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    x, y, threat, notes = _samples(x, y, threat)
+    x, y, threat, notes = _samples(model, x, y, threat)
     original = OriginalModel.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
@@ -106,17 +109,15 @@ def audit(
         with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        source = Source(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = recomputed_note(ledger.run.folder.damaged)
-        summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
+        summary = summarise_audit(outcome, context, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
-            store(folder, outcome, source, summary)
+            store(folder, outcome, context, summary)
     return summary
 
 
-def _samples(
-    x: Any, y: Tensor | Threat | None, threat: Threat | None
-) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
+def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
     """Return samples, labels, threat and warnings; large samples are streamed.
 
     Raises:
@@ -131,8 +132,11 @@ def _samples(
         if y is not None:
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
         x, y, notes = from_torch(x)
-    elif y is None:
-        raise BadInput("there are no labels; give y, one a sample, or a data set or loader of (input, label)")
+    else:
+        x, y = as_samples(x, y)
+        x, notes = in_precision_of(model, x)
+    if y is None:
+        raise BadInput("there are no labels; give y, one per sample, or a data set or loader of (input, label)")
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next
     return found
@@ -163,7 +167,7 @@ def _drop_other(path: Path, config: Config) -> None:
 
 
 def _fitting_chunk(chunk: int, x: Tensor) -> int:
-    """Return a number of samples a file, of which several copies fit in memory."""
+    """Return a number of samples per file, of which several copies fit in memory."""
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 

@@ -1,4 +1,4 @@
-"""Record of a model behind a purifier: what the purifier adds, attack by attack, on the same samples."""
+"""Record of a model behind a purifier: accuracy without and with it, attack by attack, on the same samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import Purify
 from unfooled.evaluation.audit.guards import shares
 from unfooled.evaluation.audit.records import Guard, GuardRow, Submissions
-from unfooled.evaluation.audit.values import Clean, Judged, Setting, Through
+from unfooled.evaluation.audit.values import Clean, Judged, Setting, ThroughPurifier
 from unfooled.evaluation.checks.guards import NAMES, Way
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
@@ -20,10 +20,10 @@ from unfooled.statistics import intervals
 from unfooled.statistics.intervals import Estimate, Mean
 
 SUBMISSIONS = 10
-"""Fresh submissions of each point to a random purifier."""
+"""Number of times that each point is submitted to a random purifier."""
 
 
-def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judged) -> Guard | None:
+def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, points: Judged) -> Guard | None:
     """Return the record of a model behind a purifier; None where there is no purifier.
 
     Args:
@@ -45,8 +45,8 @@ def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judg
     )
     worst, static = _worst(s, clean, points), through.rows.get(Way.STATIC)
     left = _left(s, through.guarded.purify, points.x_adv)
-    rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, stays[: through.counted[way]]))
-            for way, stays in through.rows.items()]  # fmt: skip
+    rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, right_share[: through.counted[way]]))
+            for way, right_share in through.rows.items()]  # fmt: skip
     return Guard(
         bare_clean=_estimate(s, bare_clean),
         bare_robust=_estimate(s, bare),
@@ -65,8 +65,8 @@ def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judg
     )
 
 
-def _estimate(s: Setting, stays: Tensor) -> Estimate:
-    return intervals.mean_of_shares(stays) if s.subject.random else intervals.share(stays > 0.5)
+def _estimate(s: Setting, right_share: Tensor) -> Estimate:
+    return intervals.mean_of_shares(right_share) if s.subject.random else intervals.share(right_share > 0.5)
 
 
 def _difference(s: Setting, a: Tensor, b: Tensor) -> Mean:
@@ -78,8 +78,8 @@ def _worst(s: Setting, clean: Clean, points: Judged) -> Tensor:
     """Return the share of draws that are right under all attacks together, (n,), as robust accuracy counts it."""
     if not s.subject.random:
         return (~points.success & ~points.undefined).double()
-    under, before = points.stays.double(), clean.stays.double()
-    return before if float(under.sum()) > float(before.sum()) else under
+    attacked, before = points.right_share.double(), clean.right_share.double()
+    return before if float(attacked.sum()) > float(before.sum()) else attacked
 
 
 def _left(s: Setting, purify: Purify, x_adv: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _left(s: Setting, purify: Purify, x_adv: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _own_cluster(s: Setting, through: Through, points: Tensor | None) -> Estimate | None:
+def _own_cluster(s: Setting, through: ThroughPurifier, points: Tensor | None) -> Estimate | None:
     """Return the share of the points whose nearest cluster is of the sample's class; None without clusters."""
     if points is None or through.misassigned is None or through.guarded is None:
         return None

@@ -1,6 +1,6 @@
-"""Attacks of an audit on a model behind a purifier, and its record.
+"""Attacks of an audit on a model behind a purifier.
 
-The cascade runs on `Guarded` as on any model: this is the end-to-end attack. What is added:
+The cascade runs on `Guarded` as on any model: this is the end-to-end attack. The audit adds these:
 
     static         ascents on the bare model, whose points are purified
     BPDA           the purifier's gradient replaced by the identity, or by a low-pass filter
@@ -24,7 +24,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, StageKey
-from unfooled.attacks.ensembles.purifiers import Assignments, Borrowed, LowFrequencies
+from unfooled.attacks.ensembles.purifiers import Assignments, LowFrequencies, StandInAscent
 from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.estimated import Estimated
@@ -37,21 +37,21 @@ from unfooled.core.rng import Numbers
 from unfooled.core.samples import selected
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.plan import LabelAttack
-from unfooled.evaluation.audit.values import Setting, Through
+from unfooled.evaluation.audit.values import Setting, ThroughPurifier
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import LogOfProbabilities
 from unfooled.evaluation.verify import verify
-from unfooled.purification.guard import Guarded, guarded_in, holds_guarded, is_differentiable
+from unfooled.purification.guard import Guarded, contains_guarded, guarded_in, is_differentiable
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
 
 DRAWS = 20
 """Draws of a random purifier that are averaged at every gradient."""
 STEPS, QUERIES = 40, 1000
-"""Gradients and queries of an attack of its own, at most; those of the effort where it has fewer."""
-FEW, FEWER = 200, 50
-"""Samples that Square, and an attack with estimated gradients, are tried on: the first ones."""
+"""Largest number of gradients, and of queries, of each added attack; fewer where the effort has fewer."""
+SQUARE_SAMPLES, ESTIMATED_SAMPLES = 200, 50
+"""Number of the first samples that Square, and the attack with estimated gradients, are run on."""
 TEMPERATURES = (10.0, 1.0, 0.1)
 """Temperatures of the mixture of clusters, one ascent each."""
 HIDDEN = (
@@ -66,30 +66,30 @@ NO_GRADIENT = (
 
 def draws_of(s: Setting, usual: int) -> int:
     """Return the draws that are averaged at every gradient of a random model: more behind a purifier."""
-    return DRAWS if holds_guarded(s.subject.given) else usual
+    return DRAWS if contains_guarded(s.subject.given) else usual
 
 
 def attack_through(
     s: Setting, label: LabelAttack, attack: Cascade, state: AttackState, gradients: Gradients, *, cut: bool = False
-) -> Through | None:
-    """Attack a model behind a purifier in every way that is asked for; None where there is no purifier.
+) -> ThroughPurifier | None:
+    """Attack a model behind a purifier in every way that robust accuracy needs; None where there is no purifier.
 
     Args:
         s: The audit.
         label: The attack on the label, which ran before. Nothing is added to one that is no cascade.
         attack: The same, as a cascade.
-        state: Its state.
+        state: State of the cascade so far.
         gradients: Gradients of the model.
-        cut: True: the audit stopped before.
+        cut: True: the audit has been stopped, and nothing more is run.
     """
     guarded = guarded_in(s.subject.given)
-    if guarded is None and not holds_guarded(s.subject.given):
+    if guarded is None and not contains_guarded(s.subject.given):
         return None
     needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
-    if guarded is None or not label.own or cut:
+    if guarded is None or not label.is_cascade or cut:
         notes = (HIDDEN,) if guarded is None else ()
         bare = None if guarded is None else _as_logits(s, guarded.model)
-        return Through(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
+        return ThroughPurifier(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
     return _Guards(s, guarded, label, attack, gradients).through(state, needed)
 
 
@@ -101,7 +101,7 @@ def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
 
 
 def _as_logits(s: Setting, model: Model) -> Model:
-    """Return a part of the model with logits, as those of the whole are read."""
+    """Return a part of the model that returns logits: the logarithm, where the whole model returns probabilities."""
     return LogOfProbabilities(model) if s.subject.probabilities else model
 
 
@@ -115,8 +115,8 @@ class _Guards:
     attack: Cascade
     gradients: Gradients
 
-    def through(self, state: AttackState, needed: Sequence[Way]) -> Through:
-        """Run all attacks, and add what they find to the cascade's state."""
+    def through(self, state: AttackState, needed: Sequence[Way]) -> ThroughPurifier:
+        """Run all attacks, and add the samples that they fool to the cascade's state."""
         s, label = self.s, self.label
         state = self._soft(state)
         ends: dict[Way, Frontier] = {}
@@ -128,10 +128,10 @@ class _Guards:
         clean = attack.begin().frontier
         for way, stages in self.ways():
             ends[way] = self._alone(attack, clean, way, stages)
-        counted = {way: min(s.n, self._few(way)) for way in ends}
+        counted = {way: min(s.n, self._samples(way)) for way in ends}
         rows = {way: shares(s, s.subject.model, end.final, way) for way, end in ends.items()}
         frontier, own = state.frontier, rows.get(Way.END_TO_END)
-        found: dict[Way, float] = {
+        beyond: dict[Way, float] = {  # samples that the gradient through the purifier did not fool
             way: float(((own > 0) & (end == 0))[: counted[way]].sum())
             for way, end in rows.items()
             if own is not None and way not in (Way.END_TO_END, Way.DRAWS)
@@ -139,9 +139,9 @@ class _Guards:
         for way, end in ends.items():
             frontier = frontier if way in (Way.END_TO_END, Way.DRAWS) else united(frontier, end)
         missing = tuple(way for way in needed if way not in rows)
-        agree = ways_agree({} if s.subject.random else found, s.n)
+        agree = ways_agree({} if s.subject.random else beyond, s.n)
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
-        return Through(
+        return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
             () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, self._bare_points(),
             ends[Way.ASSIGNMENT].final if Way.ASSIGNMENT in ends else None, differentiable,
@@ -154,21 +154,21 @@ class _Guards:
 
     @property
     def _depth(self) -> int:
-        """Gradients of an attack of its own."""
+        """Number of gradients of each added attack."""
         return min(STEPS, max((stage.depth for stage in self.label.effort.stages), default=0) or STEPS)
 
     @staticmethod
-    def _few(way: Way) -> int:
-        """Number of the first samples that an attack is tried on."""
-        return {Way.BLACK_BOX: FEW, Way.ESTIMATED: FEWER}.get(way, 1 << 62)
+    def _samples(way: Way) -> int:
+        """Return the number of the first samples that an attack is run on."""
+        return {Way.BLACK_BOX: SQUARE_SAMPLES, Way.ESTIMATED: ESTIMATED_SAMPLES}.get(way, 1 << 62)
 
     def ways(self) -> Iterator[tuple[Way, tuple[Stage, ...]]]:
         """Yield the attacks that the audit adds to the cascade."""
         steps, threat = self._depth, self.s.threat
         counted = self.attack.problem.model.standing_in(self.bare, same_values=False)
-        yield Way.STATIC, (Borrowed(Way.STATIC, counted, steps, whole=True),)
-        yield Way.IDENTITY, (Borrowed(Way.IDENTITY, self._stand_in(identity), steps),)
-        yield Way.LOW_PASS, (Borrowed(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
+        yield Way.STATIC, (StandInAscent(Way.STATIC, counted, steps, whole=True),)
+        yield Way.IDENTITY, (StandInAscent(Way.IDENTITY, self._stand_in(identity), steps),)
+        yield Way.LOW_PASS, (StandInAscent(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
         if (purify := _clusters(self.guarded)) is not None:
             yield Way.ASSIGNMENT, (Assignments(purify.distance, purify.label, steps),)
         if threat.norm != 0:
@@ -177,7 +177,7 @@ class _Guards:
             yield Way.BLACK_BOX, (Searches(min(QUERIES, max(queries, default=QUERIES)), cold=True),)
         if self.gradients.missing and not self.gradients.rounded:
             scored = self.attack.problem.model if self.attack.problem.decisive else self.gradients.averaged
-            yield Way.ESTIMATED, (Borrowed(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
+            yield Way.ESTIMATED, (StandInAscent(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
 
     def _stand_in(self, approx: Purify) -> Model:
         """Return the values of the guarded model with the gradient of another purifier."""
@@ -199,7 +199,7 @@ class _Guards:
             counted = self.attack.problem.model
             model = StraightThrough(counted, counted.standing_in(_as_logits(self.s, mixed), same_values=False))
             fresh = temperature == TEMPERATURES[0]
-            stage = Borrowed(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
+            stage = StandInAscent(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
             state, _ = self.attack.stage(state, stage, number)
         return state
 
@@ -208,7 +208,7 @@ class _Guards:
         frontier = clean
         for part, stage in enumerate(stages):
             rows = frontier.remaining_rows()
-            rows = rows[rows < self._few(way)]
+            rows = rows[rows < self._samples(way)]
             if len(rows):
                 number = Numbers.GUARD[2 * list(Way).index(way) + part]
                 result = attack.attack(frontier, stage, rows, StageKey(Family.GUARD, stage.name, number))
@@ -251,7 +251,7 @@ def shares(s: Setting, model: Model, points: Tensor, key: str) -> Tensor:
         at = s.at(rows)
         z = points[rows.to(points.device)].to(s.x.device)
         verdict = verify(model, s.x[at], s.y[at], z, s.threat.take(at), draws=s.draws, batch=s.batch)
-        lasting = verdict.stays if s.subject.random else ~verdict.success & ~verdict.undefined
-        return {"stays": lasting.double()}
+        lasting = verdict.right_share if s.subject.random else ~verdict.success & ~verdict.undefined
+        return {"right_share": lasting.double()}
 
-    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["stays"]
+    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["right_share"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from unfooled.evaluation.audit.records import Summary
-from unfooled.evaluation.audit.summary import Source, worst_first
+from unfooled.evaluation.audit.summary import AuditContext, worst_first
 from unfooled.evaluation.audit.values import Outcome
 from unfooled.evaluation.explanations.survival import survival_pictures
 from unfooled.runs.chunks import Rows
@@ -16,18 +16,18 @@ from unfooled.runs.packing import packed
 from unfooled.runs.records import write_record
 
 
-def store(folder: Path, outcome: Outcome, source: Source, summary: Summary) -> None:
+def store(folder: Path, outcome: Outcome, context: AuditContext, summary: Summary) -> None:
     """Write the result files of a run: samples, pictures of the galleries, and the summary last.
 
     Args:
         folder: Run folder.
         outcome: Results of the stages.
-        source: Plan, settings and names of the audit.
+        context: Plan, settings and names of the audit.
         summary: Summary of the audit.
     """
-    x, attack, explain = source.x, outcome.attack, outcome.explain
+    x, attack, explain = context.x, outcome.attack, outcome.explain
     samples = {
-        "y": source.y,
+        "y": context.y,
         "clean": outcome.clean.prediction,
         "adversarial": attack.prediction,
         "success": attack.success,

@@ -37,7 +37,7 @@ LIMITS = (
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
 MAX_CLASSES_LISTED = 100
-"""Classes above which confusions are stored as entries."""
+"""Number of classes above which only the confusions that occur are stored."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class About:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class AuditContext:
     """Samples, threat, plan and configuration that the outcome of an audit belongs to.
 
     Attributes:
@@ -94,17 +94,17 @@ class Source:
     device: str
 
 
-def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequence[str] = ()) -> Summary:
+def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, warnings: Sequence[str] = ()) -> Summary:
     """Make the summary of an audit.
 
     Args:
         outcome: Results of the stages.
-        source: Plan, settings and names of the audit.
+        context: Plan, settings and names of the audit.
         ledger: Record of the passes and seconds that the audit took.
         warnings: Sentences about the model.
     """
-    config, about, n = source.config, source.about, len(source.y)
-    conclusion, survival, label = outcome.conclusion, outcome.survival, source.plan.label_attack
+    config, about, n = context.config, context.about, len(context.y)
+    conclusion, survival, label = outcome.conclusion, outcome.survival, context.plan.label_attack
     return Summary(
         title=about.title or config.model,
         model=config.model,
@@ -116,31 +116,33 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
         trusted=conclusion.verdict.trusted,
         because=conclusion.because,
         diagnostics=outcome.findings,
-        effort=label.effort.name if label.own else "",
+        effort=label.effort.name if label.is_cascade else "",
         progress=list(outcome.progress),
         nearest=[
-            _nearness(norm, d, outcome.nearest_unanswered[norm], source.y, len(source.classes))
+            _nearness(norm, d, outcome.nearest_unanswered[norm], context.y, len(context.classes))
             for norm, d in outcome.nearest.items()
         ],
         seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=label.label,
-        curve=_curve(outcome, source),
+        curve=_curve(outcome, context),
         curve_n=len(outcome.distance),
-        classes=source.classes,
-        explanation=source.plan.explaining.name,
+        classes=context.classes,
+        explanation=context.plan.explaining.name,
         guard=outcome.guard,
-        reasons=None if survival is None else _survival(outcome, source),
-        gallery=_gallery(outcome, source.y, source.plan.explaining.gallery),
+        reasons=None if survival is None else _survival(outcome, context),
+        gallery=_gallery(outcome, context.y, context.plan.explaining.gallery),
         limits=list(LIMITS),
         command=about.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         options=config.options,
-        environment=Environment.here(source.device),
+        environment=Environment.here(context.device),
         **_accuracies(outcome),
-        **_pictures(outcome, source),
+        **_differences(outcome, context),
         **_passes(outcome, ledger, n),
-        **_confusions(source.y[~outcome.no_answer], outcome.attack.prediction[~outcome.no_answer], len(source.classes)),
+        **_confusions(
+            context.y[~outcome.no_answer], outcome.attack.prediction[~outcome.no_answer], len(context.classes)
+        ),
     )
 
 
@@ -167,16 +169,16 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     """
     right, points = outcome.right, outcome.attack
     if outcome.guard is not None and outcome.guard.missing:
-        stays = _draws(outcome, len(right))[0]
-        unattacked = intervals.mean_of_shares(stays) if outcome.random else intervals.share(right)
+        right_share = _draws(outcome, len(right))[0]
+        unattacked = intervals.mean_of_shares(right_share) if outcome.random else intervals.share(right)
         nothing = intervals.share(right[:0])
         return {"clean_accuracy": unattacked, "robust_accuracy": nothing, "attack_success_rate": nothing}
     if outcome.random:
-        clean, under = _draws(outcome, len(right))
+        clean, attacked = _draws(outcome, len(right))
         return {
             "clean_accuracy": intervals.mean_of_shares(clean),
-            "robust_accuracy": intervals.mean_of_shares(under),
-            "attack_success_rate": intervals.share_lost(clean, under),
+            "robust_accuracy": intervals.mean_of_shares(attacked),
+            "attack_success_rate": intervals.share_lost(clean, attacked),
             "no_answer": intervals.share(outcome.no_answer),
         }
     rounded = None if points.success_8bit is None else intervals.share(right & ~points.success_8bit)
@@ -189,27 +191,31 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
+def _differences(outcome: Outcome, context: AuditContext) -> dict[str, Any]:
     """Return the distances of adversarial points from samples, and of maps before and after the attack."""
-    fooled, right, seed = outcome.fooled, outcome.right, source.config.seed
-    few = len(outcome.explain["top_k"])
-    changes = _changes(outcome, source.x)
+    fooled, right, seed = outcome.fooled, outcome.right, context.config.seed
+    explained = len(outcome.explain["top_k"])
+    changes = _changes(outcome, context.x)
     attention = summarise_attention(
         outcome.explain,
         outcome.distance,
         fooled,
         right,
-        source.y,
-        worst_first(outcome, source.plan.explaining.gallery),
+        context.y,
+        worst_first(outcome, context.plan.explaining.gallery),
         seed=seed,
     )
     return {
         "psnr": intervals.mean(-10 * changes.log10(), seed=seed),
-        "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], within=(-1, 1), seed=seed),
+        "ssim": intervals.mean(outcome.explain["ssim"][fooled[:explained]], within=(-1, 1), seed=seed),
         "noise": intervals.mean(changes.sqrt() * 255, within=(0, math.inf), seed=seed),
         "noise_unit": "/255 RMS",
         "movements": movements(
-            outcome.explain, fooled[:few], (right & ~outcome.no_answer)[:few], source.plan.explaining.name, seed
+            outcome.explain,
+            fooled[:explained],
+            (right & ~outcome.no_answer)[:explained],
+            context.plan.explaining.name,
+            seed,
         ),
         "attention": attention,
     }
@@ -230,15 +236,15 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
     }
 
 
-def _survival(outcome: Outcome, source: Source) -> Reasons:
+def _survival(outcome: Outcome, context: AuditContext) -> Reasons:
     """Summarise the attack on explanations, with the nearest adversarial distances if they were searched for."""
-    attacked = source.plan.explanation_attack
+    attacked = context.plan.explanation_attack
     assert outcome.survival is not None
     assert attacked is not None
-    searched = any(source.threat.norm == norm for norm in outcome.nearest)
+    searched = any(context.threat.norm == norm for norm in outcome.nearest)
     distance = outcome.distance.double() if searched else outcome.distance[:0].double()
-    eps = torch.as_tensor(source.threat.eps, dtype=torch.float64).expand(len(source.y)).cpu()
-    return summarise_survival(outcome.survival, distance, eps, source.y, name=attacked.name, seed=source.config.seed)
+    eps = torch.as_tensor(context.threat.eps, dtype=torch.float64).expand(len(context.y)).cpu()
+    return summarise_survival(outcome.survival, distance, eps, context.y, name=attacked.name, seed=context.config.seed)
 
 
 def _changes(outcome: Outcome, x: Tensor) -> Tensor:
@@ -250,10 +256,10 @@ def _changes(outcome: Outcome, x: Tensor) -> Tensor:
     return per_block(squares, outcome.fooled.nonzero()[:, 0], x)
 
 
-def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
+def _curve(outcome: Outcome, context: AuditContext) -> list[CurvePoint]:
     """Return accuracy at every radius: the share of samples whose nearest adversarial example found is farther."""
     k = len(outcome.distance)
-    whole = torch.as_tensor(source.threat.eps, dtype=torch.float64)
+    whole = torch.as_tensor(context.threat.eps, dtype=torch.float64)
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
     count = (
@@ -263,7 +269,7 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     )
     points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), no_answer=0.0)]
     stated = outcome.guard is None or not outcome.guard.missing
-    for radius in sorted(source.plan.nearest.radii) if stated else ():
+    for radius in sorted(context.plan.nearest.radii) if stated else ():
         size = radius * each * (1 + 1e-6)
         is_fooled = distance <= size
         is_fooled = is_fooled | fooled if radius >= 1 else is_fooled
@@ -278,11 +284,11 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
 def _draws(outcome: Outcome, k: int) -> tuple[Tensor, Tensor]:
     """Return the shares of a random model's draws that are right, on the first k samples and at their points, (k,).
 
-    The samples themselves are points of the threat: where the points found are better on average, which draws do by
-    chance, those of the samples stand for both.
+    A clean sample is itself a point of its threat, so accuracy under attack cannot exceed clean accuracy. Where
+    it does so by chance of the draws, the shares on the clean samples are returned twice.
     """
-    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
-    return clean, clean if float(under.sum()) > float(clean.sum()) else under
+    clean, attacked = outcome.clean.right_share[:k].double(), outcome.attack.right_share[:k].double()
+    return clean, clean if float(attacked.sum()) > float(clean.sum()) else attacked
 
 
 def _draws_right(outcome: Outcome, k: int, is_right: Tensor, is_fooled: Tensor, radius: float) -> Estimate:
@@ -291,13 +297,15 @@ def _draws_right(outcome: Outcome, k: int, is_right: Tensor, is_fooled: Tensor, 
     Below eps it is the share of correct draws on the clean sample; where the nearest adversarial point, which most
     draws misclassify, is within the radius, it is at most the larger of one half and the share at eps.
     """
-    clean, under = _draws(outcome, k)
+    clean, attacked = _draws(outcome, k)
     if radius == 1:
-        return intervals.mean_of_shares(under)
-    level, half = (under, torch.full_like(under, 0.5)) if radius > 1 else (clean, under.clamp_min(0.5))
+        return intervals.mean_of_shares(attacked)
+    level, half = (attacked, torch.full_like(attacked, 0.5)) if radius > 1 else (clean, attacked.clamp_min(0.5))
     shares = torch.where(is_fooled & (radius > 0), torch.minimum(level, half), level)
-    below = radius < 1 and float(shares.sum()) < float(under.sum())  # by chance, as single samples may do better at eps
-    return intervals.mean_of_shares(under if below else shares)
+    below = radius < 1 and float(shares.sum()) < float(
+        attacked.sum()
+    )  # by chance, as single samples may do better at eps
+    return intervals.mean_of_shares(attacked if below else shares)
 
 
 def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
@@ -336,10 +344,10 @@ def _confusions(y: Tensor, prediction: Tensor, k: int) -> dict[str, Any]:
 
 def worst_first(outcome: Outcome, count: int) -> Tensor:
     """Return samples for the gallery: fooled with the highest confidence first, then not fooled with the lowest."""
-    few = len(outcome.explain["top_k"])
-    confidence, fooled = outcome.attack.confidence[:few], outcome.fooled[:few]
+    explained = len(outcome.explain["top_k"])
+    confidence, fooled = outcome.attack.confidence[:explained], outcome.fooled[:explained]
     score = torch.where(fooled, 1 + confidence, -confidence)
-    score = score.masked_fill(~outcome.right[:few], -torch.inf)
+    score = score.masked_fill(~outcome.right[:explained], -torch.inf)
     order = score.argsort(descending=True, stable=True)
     return order[score[order] > -torch.inf][:count]
 

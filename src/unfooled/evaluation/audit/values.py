@@ -87,13 +87,13 @@ class Clean:
 
     prediction: Tensor
     confidence: Tensor
-    stays: Tensor
+    right_share: Tensor
     drawn: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Verdict on the points that the attack found, one entry a sample; see `Verdict` for the other fields.
+    """Verdict on the points that the attack found, one entry per sample; see `Verdict` for the other fields.
 
     Attributes:
         x_adv: The points; x where they are not allowed.
@@ -108,22 +108,22 @@ class Judged:
     undefined: Tensor
     prediction: Tensor
     confidence: Tensor
-    stays: Tensor
+    right_share: Tensor
     success_8bit: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Through:
+class ThroughPurifier:
     """Result of the attacks on a model behind a purifier.
 
     Attributes:
-        guarded: The model. None: its parts cannot be seen.
-        missing: Attacks that are asked for and were not made.
-        state: State of the cascade, with what the other attacks found.
+        guarded: The model. None: it is inside another model, and its parts cannot be seen.
+        missing: Attacks that robust accuracy needs and that were not run.
+        state: State of the cascade, with the samples that the other attacks fooled.
         findings: Findings D29 and D30.
         notes: Sentences for the warnings.
-        rows: Share of each sample's draws that are right under an attack by itself, (n,), by way.
-        counted: Number of the first samples that the row of an attack is about, by way.
+        rows: Share of each sample's draws that are right under an attack by itself, (n,), by attack.
+        counted: Number of the first samples that the row of an attack is about, by attack.
         bare: The model without the purifier.
         bare_points: Points of the attack on it, (n, *D). None: it was not attacked.
         misassigned: Points of the attack on the assignment, (n, *D). None: there was none.
@@ -169,12 +169,12 @@ class Attacked:
     extended: bool
     stopped: bool = False
     notes: tuple[str, ...] = ()
-    through: Through | None = None
+    through: ThroughPurifier | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Result of all stages of an audit, one entry a sample.
+    """Result of all stages of an audit, one entry per sample.
 
     Attributes:
         shown: Samples as they are shown, (n, *D): those of a bound model without their numbers.
@@ -188,10 +188,10 @@ class Outcome:
         distance: Distances of the nearest points that any stage found in the threat's norm, for the same samples.
         unanswered: Distances of the nearest points without a finite answer, inf where none is known, (n,).
         random: True if the model is random, so that accuracies are means of the share of each sample's draws.
-        findings: Findings, one a check.
+        findings: Findings, one per check.
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
-        aside: Forwards and backwards of checks, spent outside of the stages.
+        aside: Forwards and backwards of the checks that are no stages.
         notes: Sentences about what was left out.
         guard: Record of a model behind a purifier. None: there is no purifier.
     """

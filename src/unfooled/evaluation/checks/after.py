@@ -40,9 +40,9 @@ from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, find
 from unfooled.runs.chunks import Rows
 
 MIN_BUDGET = 20_000
-"""Passes that the checks may take in any case."""
+"""Passes of the whole run that the checks may take in any case."""
 RESERVED_PASSES = 7_000
-"""Passes of that which the checks before, the twin and the last looks take."""
+"""Part of these passes that is reserved for the checks before the attack, the twin and the last checks."""
 TRIAL_PASSES = 14_000
 """Passes that the trials take at full size."""
 RANDOM_DRAWS = 10
@@ -59,11 +59,11 @@ class Wording(NamedTuple):
 WORDS = {
     "D11": Wording("twice the steps from the best points", "the attack goes on"),
     "D12": Wording("five more restarts", "the attack goes on"),
-    "D13": Wording("a single gradient step or noise", "gradients are not trusted: attacks follow that need none"),
+    "D13": Wording("a single gradient step or noise", "gradients are not trusted: attacks that need none follow"),
     "D14": Wording("a search without gradients", "the attack goes on, then searches again"),
     "D15": Wording("points made on a twin", "gradients are not trusted: the twin's are used"),
-    "D16": Wording("200 random points", "gradients are not trusted: attacks follow that need none"),
-    "D28": Wording("a label-only attack", "scores are not trusted: attacks follow that need none"),
+    "D16": Wording("200 random points", "gradients are not trusted: attacks that need none follow"),
+    "D28": Wording("a label-only attack", "scores are not trusted: attacks that need none follow"),
 }
 
 
@@ -73,7 +73,7 @@ def labels_only_trials(gradients: Gradients, few: int, scale: float) -> list[tup
     Args:
         gradients: Gradients of the model, with its twins.
         few: Samples that the twin's points are tried on.
-        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 scale samples.
+        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 * scale samples.
     """
     trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
@@ -100,7 +100,7 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     """Return attacks of other kinds, on the survivors with the smallest margins, with the checks that they serve.
 
     Args:
-        scale: Share of the full number of samples. Cost: about 14,000 scale passes.
+        scale: Share of the full number of samples. Cost: about 14,000 * scale passes.
     """
 
     def most(count: int) -> int:
@@ -130,11 +130,13 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     """
     rows = frontier.remaining_rows()[:16]
     if not len(rows):
-        return Checked([finding(key, False, "nobody is left to fool") for key in (*WORDS, "D18")], frontier, gradients)
+        return Checked(
+            [finding(key, False, "no sample is left to fool") for key in (*WORDS, "D18")], frontier, gradients
+        )
     n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
     stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
-    if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
+    if spare > 0:  # a twin asks for 13 answers per sample, of 200 at most
         gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
         n_twin = max(8, spare // 200)
         stages += [

@@ -44,10 +44,10 @@ def borders(model: Model, a: Tensor, b: Tensor, where: str, *, seed: int = 0) ->
         model: Any callable to logits.
         a: Points, (p, *D); the first 16 are tried.
         b: Points with other labels, (p, *D).
-        where: Name of the ways in the finding.
+        where: Where the pairs of points come from, in words, for the finding.
         seed: Random seed of the powers.
 
-    Cost: 12 F a pair.
+    Cost: 12 F per pair.
     """
     a, b = a[:MAX_PAIRS], b[:MAX_PAIRS]
     if len(a) < MIN_PAIRS:

@@ -174,9 +174,9 @@ def _without_gradients(
     if not gradients.absent:  # the model's own gradients are tried too, even where the checks distrust them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         state = _repeat_while_successful(own, state, [Ascents(40)], first + 50, allowance)
-    borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
+    by_twin = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
     transfers: list[Stage] = [TransferPoints(gradients.transferred), Ascents(60)]
-    state = _repeat_while_successful(borrowed, state, transfers, first, allowance)
+    state = _repeat_while_successful(by_twin, state, transfers, first, allowance)
     if gradients.labels is not gradients.twin:
         labels = [TransferPoints(gradients.transferred_labels, name="labels")]
         state = _repeat_while_successful(attack, state, labels, first + 54, allowance)

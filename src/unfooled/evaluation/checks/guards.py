@@ -1,4 +1,4 @@
-"""Checks of a model behind a purifier: was it attacked in every way that is asked for, and do these ways agree?
+"""Checks of a model behind a purifier: was it attacked in every required way, and do these ways agree?
 
 References:
     Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420.
@@ -43,7 +43,7 @@ NAMES: Mapping[Way, str] = {
 }
 """Way -> name on the page."""
 WITHOUT_GRADIENTS = (Way.STATIC, Way.BLACK_BOX)
-"""Ways that ask the purifier for no gradient: where they find more, its gradient is not to be trusted."""
+"""Ways that need no gradient of the purifier: where they fool more samples, its gradient is not to be trusted."""
 
 
 def required(threat: Threat, *, clusters: bool, random: bool) -> tuple[Way, ...]:
@@ -61,7 +61,7 @@ def required(threat: Threat, *, clusters: bool, random: bool) -> tuple[Way, ...]
 
 
 def judged_in_every_way(missing: Collection[str]) -> Finding:
-    """D29: an attack that a purifier has not faced leaves its robust accuracy open.
+    """Check D29: was the purifier attacked in every way that its robust accuracy needs?
 
     Args:
         missing: Names of the attacks that are missing.
@@ -74,20 +74,20 @@ def judged_in_every_way(missing: Collection[str]) -> Finding:
     )  # fmt: skip
 
 
-def ways_agree(found: Mapping[Way, float], n: int) -> Finding:
-    """D30: other ways through the purifier fool samples that the gradient through it left.
+def ways_agree(beyond: Mapping[Way, float], n: int) -> Finding:
+    """Check D30: do other attacks fool samples that the end-to-end attack does not?
 
     Args:
-        found: Number of these samples, by way.
+        beyond: Number of samples that this way fools and the end-to-end attack does not, by way.
         n: Number of all samples.
     """
-    if not found:
+    if not beyond:
         return finding(CheckId.THROUGH, False, "no other way through the purifier was tried")
-    first = max(found, key=lambda way: (found[way], way in WITHOUT_GRADIENTS))
-    share = found[first] / max(n, 1)
-    blind = max((found.get(way, 0.0) for way in WITHOUT_GRADIENTS), default=0.0) / max(n, 1)
+    first = max(beyond, key=lambda way: (beyond[way], way in WITHOUT_GRADIENTS))
+    share = beyond[first] / max(n, 1)
+    blind = max((beyond.get(way, 0.0) for way in WITHOUT_GRADIENTS), default=0.0) / max(n, 1)
     return above(
-        CheckId.THROUGH, share, f"{NAMES[first]}: fooled {math.ceil(found[first])} that the gradient did not",
-        "gradients are not trusted: attacks follow that need none" if blind > YIELD else "the attack goes on",
+        CheckId.THROUGH, share, f"{NAMES[first]}: fooled {math.ceil(beyond[first])} that the gradient did not",
+        "gradients are not trusted: attacks that need none follow" if blind > YIELD else "the attack goes on",
         kind=Kind.MASKING if blind > YIELD else Kind.EXTEND,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checks of an attack's limits: anything allowed must fool everybody, and the losses must agree."""
+"""Checks of the attack itself: with the whole box allowed it must fool every sample, and the losses must agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from unfooled.evaluation.checks.table import CHECKS, Finding, above, finding
 BOX_STEPS, BOX_STEP = 60, 1 / 30
 """Steps through the whole box, and their length as a share of it: too short to reach a random image in one."""
 
-FOLLOW = "gradients are not trusted: attacks follow that need none"
+GRADIENT_FREE_NEXT = "gradients are not trusted: attacks that need none follow"
+"""Consequence of a check that finds gradients of no use."""
 
 
 def right_when_clean(problem: Problem, frontier: Frontier, count: int) -> Tensor:
@@ -36,7 +37,9 @@ def whole_box(problem: Problem, frontier: Frontier) -> Finding:
     Cost: at most 61 F + 60 B for each of 12 samples.
     """
     rows = right_when_clean(problem, frontier, 12)
-    if not len(rows) or problem.threat.norm == 0 or problem.threat.free is not None:  # the rest may decide alone
+    if (
+        not len(rows) or problem.threat.norm == 0 or problem.threat.free is not None
+    ):  # else what may not change may decide alone
         return finding("D18", False, "not tried")
     free = replace(problem.take(rows), threat=problem.threat.with_eps(torch.inf).bounded(problem.x))
     points = ascend(
@@ -48,12 +51,12 @@ def whole_box(problem: Problem, frontier: Frontier) -> Finding:
         clean, moved = (float(right_draws(free, z, 20).double().mean()) for z in (free.x, points))
         return above(
             "D18", moved, f"an adversary who may change anything leaves {moved:.0%} of the draws right on {len(rows)} "
-            f"samples, of {clean:.0%} before", FOLLOW, limit=0.5 * clean,
+            f"samples, of {clean:.0%} before", GRADIENT_FREE_NEXT, limit=0.5 * clean,
         )  # fmt: skip
     withstood = int((~free.evaluate(points)[1]).sum())
     return finding(
         "D18", withstood > max(1, limit * len(rows)), f"{withstood} of {len(rows)} samples withstand an adversary who "
-        "may change anything", FOLLOW, withstood / len(rows), limit,
+        "may change anything", GRADIENT_FREE_NEXT, withstood / len(rows), limit,
     )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _accuracy(model: Model, x: Tensor, y: Tensor, draws: int) -> float:
 
 
 def _normalised(x: Tensor, mean: object, std: object) -> Tensor | None:
-    """Return (x - mean) / std, a value a channel; None where the channels are not as many."""
+    """Return (x - mean) / std, a value per channel; None where the channels are not as many."""
     channels = x.shape[1] if x.ndim > 2 else 0
     if isinstance(mean, tuple) and channels != len(mean):
         return None

@@ -9,7 +9,7 @@ from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.evaluation.checks.table import Finding, above, finding
 
 
-def judged(
+def check_points(
     frontier: Frontier,
     y: Tensor,
     right: Tensor,
@@ -44,7 +44,7 @@ def judged(
     refused = above(
         "D22", share, f"for {int((reached & right).sum())} of {int(right.sum())} samples the attack reaches a point of "
         "the threat at which the model gives no finite answer",
-        "no verdict: a refusal is neither right nor wrong; give the model without it",
+        "no verdict: a refusal is neither right nor wrong; audit the model without the part that refuses",
     )  # fmt: skip
     broken = int((frontier.certified.cpu() & success & right).sum())
     d24 = above(

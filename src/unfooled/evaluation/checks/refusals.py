@@ -31,7 +31,7 @@ def find_refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         y: Labels, (b,).
         threat: Constraint set of these samples.
 
-    Cost: at most 9 F + 8 B a sample tried.
+    Cost: at most 9 F + 8 B per sample tried.
     """
     rows = torch.arange(min(len(x), MAX_SAMPLES), device=x.device)
     x, y, threat = x[rows], y[rows], threat.take(rows).bounded(x)

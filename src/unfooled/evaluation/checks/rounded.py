@@ -34,7 +34,7 @@ def passed_through(
         vanishing: Function that makes them.
         seed: Random seed of the differences.
 
-    Cost: 2 F + 2 B a point, and at most 216 passes for each of 16.
+    Cost: 2 F + 2 B per point, and at most 216 passes for each of 16.
     """
     passed = Unrounded(model)
     try:

@@ -26,7 +26,7 @@ MAX_DISTANCE_NEAR, MAX_DISTANCE_FREE = 0.25, 0.5
 """Relative distance of differences and gradients above which they contradict each other: near the gradient, and in
 directions that do not depend on it, where it is over all samples."""
 DIRECTIONS_NEAR, DIRECTIONS_FREE, NOISES_PER_DIRECTION = 3, 3, 4
-"""Directions a sample near the gradient and independent of it, and noises a direction, of the large steps."""
+"""Directions per sample near the gradient and independent of it, and noises per direction, of the large steps."""
 
 
 def doubled(model: Model, x: Tensor) -> Model | None:
@@ -84,7 +84,7 @@ def large_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int) -> flo
         g: Gradient of the margin there, (b, *D), not zero.
         seed: Random seed of directions and noise.
 
-    Cost: at most 3 steps of 72 passes a sample.
+    Cost: at most 3 steps of 72 passes per sample.
     """
     shares = []
     for step in STEPS:

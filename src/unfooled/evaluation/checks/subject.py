@@ -93,7 +93,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     if random:
         warnings.append(
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
-            "over 20 fresh draws a sample."
+            "over 20 fresh draws per sample."
         )
     attacked, probabilities = model, bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     if probabilities:

@@ -31,7 +31,7 @@ class Kind(StrEnum):
     EXTEND = "extend"
     """The attack was too short, and goes on."""
     MASKING = "masking"
-    """Gradients are hidden or wrong; attacks follow that need none."""
+    """Gradients are hidden or wrong; attacks that need none follow."""
     STOP = "stop"
     """No figure can be believed."""
 

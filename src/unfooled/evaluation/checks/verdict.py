@@ -48,7 +48,7 @@ def of_kind(findings: Iterable[Finding], kind: Kind) -> list[str]:
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """Return one finding a check: the first that fired, else the last; in the order of their numbers."""
+    """Return one finding per check: the first that fired, else the last; in the order of their numbers."""
     best: dict[str, Finding] = {}
     for f in findings:
         if f.id not in best or not best[f.id].fired:
@@ -91,7 +91,7 @@ def conclude(
     if stopped:
         return Conclusion(Trust.OVERSTATED, "The attack that the checks asked for was stopped at its limit of passes.")
     if late := [*masking, *of_kind(findings, Kind.EXTEND)]:
-        went = "engine went on until nothing more was found" if extended else "attack asked for was not extended"
+        went = "attack went on until nothing more was found" if extended else "attack asked for was not extended"
         seen = "; ".join(f"{key}: {details[key]}" for key in late)
         return Conclusion(Trust.EXTENDED if extended else Trust.OVERSTATED, f"{seen}; the {went}.")
     if mended := of_kind(findings, Kind.MEND):

@@ -108,7 +108,7 @@ def perturbation_curves(
     if x.ndim != 4:
         raise BadInput(f"x has shape {tuple(x.shape)}; pixels are exchanged in images, (B, C, H, W)")
     if maps.ndim != 3 or len(maps) != len(x):
-        raise BadInput(f"maps have shape {tuple(maps.shape)}; there must be one a sample, ({len(x)}, h, w)")
+        raise BadInput(f"maps have shape {tuple(maps.shape)}; there must be one per sample, ({len(x)}, h, w)")
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
     batch = batch or fitting_batch(model, x)

@@ -42,7 +42,7 @@ def below_the_label(
 
 
 @dataclass(frozen=True, eq=False)
-class Below:
+class BelowLabel:
     """Attack on explanations at radii below the nearest adversarial examples.
 
     Attributes:

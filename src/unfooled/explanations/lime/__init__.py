@@ -1,5 +1,7 @@
 """Local surrogate explanations (LIME) for images, texts and tables."""
 
+from unfooled.explanations.lime.attention import attention_mask
+from unfooled.explanations.lime.balance import balanced
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.findings import Flag, Kind
@@ -64,6 +66,8 @@ __all__ = [
     "TabularSpace",
     "any_cover",
     "around",
+    "attention_mask",
+    "balanced",
     "bernoulli",
     "blur",
     "by_bins",

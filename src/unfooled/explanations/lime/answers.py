@@ -21,6 +21,7 @@ from unfooled.explanations.lime.segments import composed, pixel_masks
 Result = TypeVar("Result")
 CEILING = 128  # rows a call
 LEAST = 32  # largest number of rows a call on a CPU; more do not fit into its cache, and are slower
+MOST_ROWS = 1 << 20  # largest number of rows whose graphs are measured together
 CALL_BYTES = 1 << 23  # bytes of inputs a call on a CPU; larger ones leave the cache, and come as fresh pages each time
 
 
@@ -31,9 +32,14 @@ def seed_of(x: Tensor, seed: int) -> Tensor:
 
 def rows_a_call(model: Model, x: Tensor) -> int:
     """Return the rows of a call: those that fit in memory, and on a CPU no more than fit into its cache."""
+    return fast_rows(x, fitting_batch(model, x, ceiling=2 * CEILING))
+
+
+def fast_rows(x: Tensor, fitting: int) -> int:
+    """Return the rows of a call of which `fitting` fit in memory."""
     if x.device.type != "cpu":
-        return fitting_batch(model, x, ceiling=CEILING)
-    fitting = fitting_batch(model, x, ceiling=2 * CEILING)
+        return min(fitting, CEILING)
+    fitting = min(fitting, 2 * CEILING)
     fast = max(1, CALL_BYTES // max(1, x[:1].numel() * x.element_size()))
     return min(fitting, max(LEAST, fitting // 2), fast)
 
@@ -49,10 +55,21 @@ class Masked:
         baseline: Values of hidden segments.
         score: Function `(logits, y) -> (B,)`.
         batch: Rows a call. None: by memory.
+        graph: True: answers are differentiated later. Where the graphs of all rows do not fit in memory together, each
+            part is computed again in the backward pass.
     """
 
     def __init__(
-        self, model: Model, x: Tensor, y: Tensor, ids: Tensor, baseline: Baseline, score: Loss, batch: int | None = None
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor,
+        baseline: Baseline,
+        score: Loss,
+        batch: int | None = None,
+        *,
+        graph: bool = False,
     ) -> None:
         if batch is not None:
             check_rows(batch, "rows")
@@ -61,7 +78,8 @@ class Masked:
         self.model, self.x, self.y, self.ids, self.score = checked_once(model, y.flatten()), x, y, ids, score
         self.draws = baseline.draws if isinstance(baseline, Expected) else 1
         self.hidden = [baseline(x, ids, draw=draw).to(x.dtype) for draw in range(self.draws)]
-        self.batch = batch
+        self.batch, self.graph, self.tried = batch, graph, False
+        self.room = batch or 0
 
     def prediction(self) -> tuple[Tensor, Tensor]:
         """Return the score of the inputs themselves, (B, T) float64, and their softmax probabilities, (B, K)."""
@@ -82,7 +100,8 @@ class Masked:
             x, b = self.x[i], hidden[i]
 
             def at(rows: slice, x: Tensor = x, b: Tensor = b) -> Tensor:
-                if torch.is_grad_enabled() and len(masks) > rows.stop - rows.start:
+                if torch.is_grad_enabled() and self.draws * len(self.x) * len(masks) > self.room:
+                    self._try(x, b, masks[rows], i)
                     graph: Tensor = checkpoint(self._at, x, b, masks[rows], i, use_reentrant=False)
                     return graph
                 return self._at(x, b, masks[rows], i)
@@ -102,6 +121,15 @@ class Masked:
         z = composed(masks.to(x.device), self.ids[i].to(x.device), x, hidden)
         return self._scores(z, self.y[i].expand(len(masks), -1))
 
+    def _try(self, x: Tensor, hidden: Tensor, masks: Tensor, i: int) -> None:
+        """Run one forward and backward pass, the first time, so that memory runs out here, where parts are halved."""
+        if not self.tried:
+            x, hidden = (t.detach().requires_grad_() for t in (x, hidden))
+            scores = self._at(x, hidden, masks, i)
+            if scores.requires_grad:
+                torch.autograd.grad(scores.sum(), (x, hidden), allow_unused=True)
+            self.tried = True
+
     def _scores(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the score of each class, (n, T) float64 on the CPU."""
         logits = self.model(z)
@@ -110,6 +138,7 @@ class Masked:
     def _by_parts(self, at: Callable[[slice], Result], rows: int) -> list[Result]:
         """Return the results of the rows, in parts of equal size that fit in memory."""
         if self.batch is None:
-            self.batch = rows_a_call(self.model, self.x)
+            self.room = fitting_batch(self.model, self.x, ceiling=MOST_ROWS)
+            self.batch = fast_rows(self.x, self.room)
         results, self.batch = halving(at, rows, self.batch)
         return results

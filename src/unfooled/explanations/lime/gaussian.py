@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -83,4 +84,4 @@ def by_normal(
         number = columns[c].mean + columns[c].sd * values[:, n]
         number = np.rint(number) if columns[c].values.dtype.kind in "iu" else number
         table_columns[c] = np.where(hidden[:, n], number, table_columns[c])
-    return Perturbed(table_columns, drawn.z, drawn.unit)
+    return replace(drawn, columns=table_columns)

@@ -36,8 +36,10 @@ from unfooled.explanations.lime.samplers import Independent, Sampler, paired
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
 from unfooled.explanations.lime.solving import (
     Settings,
+    Solution,
     Solved,
     assembled,
+    effect_of,
     samples_of,
     shrinking,
     solve,
@@ -140,6 +142,9 @@ def lime_map(
     baseline: Baseline = segment_mean,
     score: Loss = true_logit,
     ridge: float = 0.0,
+    prior: Tensor | Prior | None = None,
+    until: UntilStable | None = None,
+    batch: int | None = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
 ) -> Tensor:
@@ -154,40 +159,61 @@ def lime_map(
         y: Classes to explain, (B,) int64.
         segments: Segmenter, or ids, (*S) or (B, *S); its dependence on x is not differentiated.
         sampler: Function that draws masks, the same for all samples.
-        samples: Masks per sample.
+        samples: Masks per sample; not used with `until`.
         kernel: Weight of a mask.
         baseline: Values of hidden segments; differentiated where it depends on x.
         score: Function `(logits, y) -> (B,)` to explain.
         ridge: Penalty on the squared weights, per unit of sample weight.
+        prior: Expected weights, (M,) or (B, M), with `ridge` as precision, or a `Prior` with both. None: 0.
+        until: `until_stable(...)`, a rule that decides the number of masks; it is not differentiated. None: `samples`.
+        batch: Rows a call of the model; halved where memory runs out. None: as many as fit well.
         generator: Base seed; not advanced.
-        create_graph: True: keep the graph; forward passes of several batches are computed again in the backward pass.
+        create_graph: True: keep the graph; forward passes of several batches are computed again in the backward pass,
+            one batch at a time. The backward pass of the first is tried once, so that memory is enough for all.
 
     Returns:
-        Attribution in units of the score, equal inside a segment, (B, *D). Cost: `samples` forwards per sample.
+        Attribution in units of the score, equal inside a segment, (B, *D). Cost: `samples` forwards per sample; with
+        `until` and `create_graph` twice as many.
 
     Raises:
         BadInput: An argument or the model's output is invalid, or the samples do not identify the weights.
     """
-    if isinstance(sampler, Independent) or not isinstance(samples, int) or not isinstance(ridge, (int, float)):
-        raise BadInput("lime_map has one design: a sampler, a number of samples and a ridge; use lime_image for others")
+    if isinstance(sampler, Independent):
+        raise BadInput("lime_map has one design for all samples; use lime_image for masks of each")
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
         z = entry(x, create_graph=True) if create_graph else x.detach()
         ids = segment(z, segments)
-        settings = Settings(sampler, samples, kernel, float(ridge), rng.base_seed(generator))
+        drawn = stopping(samples, until)
+        settings = Settings(sampler, drawn, kernel, shrinking(ridge, prior), rng.base_seed(generator))
+        masked = Masked(model, z, y[:, None], ids, baseline, score, batch, graph=create_graph)
+        designs = _designs(masked, settings)
         with torch.set_grad_enabled(create_graph):
-            masked = Masked(model, z, y[:, None], ids, baseline, score)
-            number = counts(ids)
-            maps: list[Tensor] = [z] * len(z)
-            for features in number.unique().tolist():
-                solution = weights_of(features, settings)
-                for i in (number == features).nonzero()[:, 0].tolist():
-                    answers = masked.answers(i, solution.masks)[:, 0]
-                    maps[i] = masked.spread(i, (solution.effect @ (answers - answers.mean().detach()))[None])
+            maps = [masked.spread(i, _weights(masked, i, designs[i], settings)) for i in range(len(z))]
             attribution = torch.stack(maps).to(x.dtype)
             if create_graph and not attribution.requires_grad:
                 attribution = attribution + 0 * z  # an answer that does not depend on x can still be differentiated
         return attribution if create_graph else attribution.detach()
+
+
+def _designs(masked: Masked, settings: Settings) -> list[tuple[Solution, Tensor | None]]:
+    """Return the linear map of each sample, and its answers where the rule that decides the masks needed them."""
+    number = counts(masked.ids).tolist()
+    if isinstance(settings.samples, int):
+        shared = {features: weights_of(features, settings) for features in set(number)}
+        return [(shared[features], None) for features in number]
+    with torch.no_grad():
+        parts = _solved(masked, settings, masked.prediction()[0])
+    return [(effect_of(part.masks, part.weights, settings), None if masked.graph else part.answers) for part in parts]
+
+
+def _weights(masked: Masked, i: int, design: tuple[Solution, Tensor | None], settings: Settings) -> Tensor:
+    """Return the weights of the segments of sample i, (1, M)."""
+    solution, answers = design
+    answers = (masked.answers(i, solution.masks) if answers is None else answers)[:, 0]
+    weights = solution.effect @ (answers - answers.mean().detach())
+    mean = settings.mean(i, solution.masks.shape[1])
+    return (weights if mean is None else weights + solution.shrunk(mean.flatten(), settings.penalty))[None]
 
 
 def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solved]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.types import Model
+from unfooled.explanations.lime.attention import AttentionMask, of_tokens
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.mixed import Part, outputs_of_parts
@@ -113,8 +114,10 @@ def with_text_stability(
         for text, marks in zip(result.content, result.spans, strict=True)
     ]
 
+    ask = of_tokens(predict) if isinstance(hide, AttentionMask) else predict
+
     def answers(i: int, z: Tensor) -> Tensor:
-        return outputs_of(predict, [pieces[i].written(row) for row in z.tolist()], BATCH)
+        return outputs_of(ask, pieces[i].copies(z > 0), BATCH)
 
     return _with(result, answers, settings, generator)
 

@@ -22,12 +22,12 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
-from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
+from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, pixel_masks, segment
-from unfooled.explanations.lime.solving import Settings, assembled, solve
-from unfooled.explanations.lime.surrogate import UntilStable
+from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve, stopping
+from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tabular import TabularSpace
 from unfooled.explanations.lime.text import Hide, Span, Split, delete, pieces_of, types, words
 from unfooled.explanations.lime.view import Mark
@@ -164,10 +164,14 @@ def lime_parts(
     y: Sequence[int] | int | None = None,
     *,
     sampler: Sampler = paired,
-    samples: int | UntilStable = 1000,
+    samples: int = 1000,
     kernel: Kernel = uniform,
     ridge: float = 0.0,
+    prior: Tensor | Prior | None = None,
+    until: UntilStable | None = None,
     link: Link = identity,
+    keep_samples: bool = False,
+    batch: int = BATCH,
     generator: torch.Generator | None = None,
 ) -> Surrogates:
     """Explain what a function answers about one input of several parts.
@@ -178,10 +182,15 @@ def lime_parts(
             `random = True` where hidden values are drawn.
         y: Outputs to explain. None: the largest.
         sampler: Function that draws masks of all features together.
-        samples: Masks, or `until_stable(...)`.
+        samples: Masks; not used with `until`.
         kernel: Weight of a mask.
         ridge: Penalty on the squared weights per unit of sample weight.
+        prior: Expected weights of the features of all parts, (M,), with `ridge` as precision, or a `Prior` with both.
+            None: 0.
+        until: `until_stable(...)`, a rule that decides the number of masks. None: `samples`.
         link: Function of the outputs before the fit.
+        keep_samples: True: the result holds the masks and answers.
+        batch: Inputs a call; halved where memory runs out.
         generator: Base seed; not advanced.
 
     Returns:
@@ -192,21 +201,20 @@ def lime_parts(
     """
     began = time.perf_counter()
     check_parts(parts)
-    sizes = [len(part.names) for part in parts]
-    random = any(getattr(part, "random", False) for part in parts)
-    masks_of = partial(repeating, sampler=sampler) if random else sampler
-    settings = Settings(masks_of, samples, kernel, ridge, rng.base_seed(generator))
+    check_rows(batch, "inputs")
+    size = sum(len(part.names) for part in parts)
+    masks_of = partial(repeating, sampler=sampler) if any(getattr(p, "random", False) for p in parts) else sampler
+    settings = Settings(masks_of, stopping(samples, until), kernel, shrinking(ridge, prior), rng.base_seed(generator))
     asked = [1]
 
-    whole = outputs_of_parts(predict, parts, torch.ones(1, sum(sizes), dtype=torch.bool), 0)
+    whole = outputs_of_parts(predict, parts, torch.ones(1, size, dtype=torch.bool), 0, batch)
     labels = labels_of(y if y is None or isinstance(y, int) else torch.as_tensor(y)[None], whole)
 
     def answers(i: int, masks: Tensor) -> Tensor:
         asked[0] += len(masks)
-        return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks)))[:, labels[0]]
+        return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks), batch))[:, labels[0]]
 
-    prediction = link(whole).gather(1, labels)
-    solved = solve(answers, [0], sum(sizes), settings, prediction)[0]
+    solved = solve(answers, [0], size, settings, prediction := link(whole).gather(1, labels))[0]
     keys = tuple((k, name) for k, part in enumerate(parts) for name in part.names)
     result = assembled(
         ([solved], prediction, labels, settings),
@@ -220,6 +228,7 @@ def lime_parts(
         outputs=whole,
         calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,
+        **samples_of([solved], keep_samples),
     )
     return warn_if_few(result)
 
@@ -238,7 +247,9 @@ def check_parts(parts: Any) -> None:
             )
 
 
-def outputs_of_parts(predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int) -> Tensor:
+def outputs_of_parts(
+    predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int, batch: int = BATCH
+) -> Tensor:
     """Return the outputs at masks of all features, (S, K); `start` numbers the first."""
     rows = [own.numpy() for own in masks.split([len(part.names) for part in parts], 1)]
     values = [[part.hide(z, start + k) for k, z in enumerate(own)] for part, own in zip(parts, rows, strict=True)]
@@ -246,4 +257,4 @@ def outputs_of_parts(predict: Callable[..., Any], parts: Sequence[Part], masks: 
     def of(at: Sequence[int]) -> Any:
         return predict(*([value[k] for k in at] for value in values))
 
-    return outputs_of(of, range(len(masks)), BATCH)
+    return outputs_of(of, range(len(masks)), batch)

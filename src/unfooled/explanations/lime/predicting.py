@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,19 @@ def log_odds(outputs: Tensor) -> Tensor:
     return torch.log(p) - torch.log1p(-p)
 
 
-def outputs_of(predict: Callable[[Any], Any], inputs: Sequence[Any], batch: int) -> Tensor:
+class Inputs(Protocol):
+    """Inputs of a model that can be cut into parts."""
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> Any:
+        """Return some inputs, as the model takes them."""
+        ...
+
+
+def outputs_of(predict: Callable[[Any], Any], inputs: Inputs, batch: int) -> Tensor:
     """Return a function's outputs, (n, K) float64, in batches of one size, which is halved where memory runs out.
 
     Raises:
@@ -51,6 +63,8 @@ def _table(answer: Any, n: int) -> Tensor:
     to_numpy = getattr(answer, "to_numpy", None)
     try:
         answer = to_numpy() if callable(to_numpy) else answer
+        if isinstance(answer, (list, tuple)) and len(answer):
+            answer = torch.stack(list(answer)) if isinstance(answer[0], Tensor) else np.asarray(answer)
         if isinstance(answer, np.ndarray) and not answer.flags.writeable:
             answer = answer.copy()
         table = torch.as_tensor(answer).detach().to("cpu", torch.float64)

@@ -8,6 +8,7 @@ smaller draw. `functools.partial` binds further options.
     paired          z and 1 - z: interactions of even order cancel; all masks, where they fit into `samples`
     by_size         number of hidden features uniform on 1..M (the distribution of LIME for text), stratified, in pairs
     kernel_sizes    number of shown features k with P(k) ~ C(M, k) pi(k), subset uniform, weight 1 (GLIME)
+    balanced        the distribution of by_size, without pairs, every feature hidden equally often (balance.py)
     leverage        k uniform on 1..M - 1, in pairs, without replacement (Shapley values)
     every_mask      all 2^M
     hadamard        two-level design and its foldover, without a seed: interactions of even order cancel
@@ -44,6 +45,8 @@ class Design:
         unit: Consecutive rows that are one independent draw: 1, or 2 for pairs; 0 where there is no sampling error.
         shapley: Weights for Shapley values over the probability of the draw, (S,); None: the sampler has none.
         share: Share of the subsets of its size that was not drawn, (S,): the finite-population correction. None: 1.
+        weights: Probability of each mask in the distribution that is meant over the one it was drawn from, (S,); it
+            multiplies the kernel. None: 1.
         complete: True for designs that cannot be continued.
     """
 
@@ -51,7 +54,20 @@ class Design:
     unit: int = 1
     shapley: Tensor | None = None
     share: Tensor | None = None
+    weights: Tensor | None = None
     complete: bool = False
+
+    def weighed(self, kernel: Kernel) -> Tensor:
+        """Return the weight of each mask, (S,) float64."""
+        pi = kernel(self.masks).to(torch.float64)
+        return pi if self.weights is None else pi * self.weights
+
+    def joined(self, more: Design) -> Design:
+        """Return the design with the rows of its continuation."""
+        weights = None
+        if self.weights is not None and more.weights is not None:
+            weights = torch.cat([self.weights, more.weights])
+        return Design(torch.cat([self.masks, more.masks]), self.unit, weights=weights)
 
 
 class Sampler(Protocol):
@@ -78,7 +94,9 @@ def repeating(features: int, samples: int, seed: int, *, start: int = 0, sampler
     design = sampler(features, samples, seed, start=start)
     if design.unit:
         return design
-    return Design(design.masks.repeat(-(-samples // len(design.masks)), 1)[: max(samples, len(design.masks))])
+    times, rows = -(-samples // len(design.masks)), max(samples, len(design.masks))
+    weights = None if design.weights is None else design.weights.repeat(times)[:rows]
+    return Design(design.masks.repeat(times, 1)[:rows], weights=weights)
 
 
 def bernoulli(features: int, samples: int, seed: int, *, start: int = 0, p: float = 0.5) -> Design:
@@ -86,7 +104,7 @@ def bernoulli(features: int, samples: int, seed: int, *, start: int = 0, p: floa
     if not 0 < p < 1:
         raise BadInput(f"p is {p}; it is a probability above 0 and below 1")
     rows = torch.arange(start, start + samples)
-    return Design(rng.uniform(_seeds(seed, features, samples), (features,), draw=rows, dtype=torch.float64) < p)
+    return Design(rng.uniform(seeds_of(seed, features, samples), (features,), draw=rows, dtype=torch.float64) < p)
 
 
 def paired(features: int, samples: int, seed: int, *, start: int = 0) -> Design:
@@ -95,7 +113,7 @@ def paired(features: int, samples: int, seed: int, *, start: int = 0) -> Design:
         return every_mask(features, samples, seed)
     first, count = start // 2, -(-samples // 2)
     rows = torch.arange(first, first + count)
-    return _folded(rng.bits(_seeds(seed, features, count), features, draw=rows) < 0)
+    return _folded(rng.bits(seeds_of(seed, features, count), features, draw=rows) < 0)
 
 
 def by_size(features: int, samples: int, seed: int, *, start: int = 0, pairs: bool = True) -> Design:
@@ -114,7 +132,7 @@ def by_size(features: int, samples: int, seed: int, *, start: int = 0, pairs: bo
     if not features:
         return Design(torch.zeros(step * count, 0, dtype=torch.bool), step)
     blocks, which = (rows // features).unique(return_inverse=True)
-    order = rng.bits(_seeds(seed, features, len(blocks), rng.Stream.LIME_SIZES), features, draw=blocks).argsort(1)
+    order = rng.bits(seeds_of(seed, features, len(blocks), rng.Stream.LIME_SIZES), features, draw=blocks).argsort(1)
     hidden = order[which, rows % features] + 1
     masks = _subsets(seed, features, rows, features - hidden)
     return _folded(masks) if pairs else Design(masks)
@@ -133,7 +151,7 @@ def kernel_sizes(
     k = torch.arange(features + 1, dtype=torch.float64)
     log_count = math.lgamma(features + 1) - torch.lgamma(k + 1) - torch.lgamma(features - k + 1)
     share = (log_count + of_size(kernel, features).log()).softmax(0).cumsum(0)
-    seeds = _seeds(seed, features, samples, rng.Stream.LIME_SIZES)
+    seeds = seeds_of(seed, features, samples, rng.Stream.LIME_SIZES)
     u = rng.uniform(seeds, (1,), draw=rows, dtype=torch.float64)[:, 0]
     return Design(_subsets(seed, features, rows, torch.searchsorted(share, u).clamp(max=features)))
 
@@ -241,7 +259,7 @@ def _distinct(seed: int, features: int, k: int, count: int, half: bool) -> Tenso
 
 def _subsets(seed: int, features: int, rows: Tensor, size: Tensor) -> Tensor:
     """Return uniform subsets of given sizes, (S, M) bool."""
-    keys = rng.bits(_seeds(seed, features, len(rows)), features, draw=rows)
+    keys = rng.bits(seeds_of(seed, features, len(rows)), features, draw=rows)
     return keys.argsort(1).argsort(1) < size[:, None]
 
 
@@ -250,6 +268,6 @@ def _folded(masks: Tensor) -> Design:
     return Design(torch.stack([masks, ~masks], 1).flatten(0, 1), 2)
 
 
-def _seeds(seed: int, features: int, rows: int, stage: int = rng.Stream.LIME_MASKS) -> Tensor:
+def seeds_of(seed: int, features: int, rows: int, stage: int = rng.Stream.LIME_MASKS) -> Tensor:
     """Return the seed of a design, once a row, (S,)."""
     return rng.seeds(torch.tensor([[features]]), seed, stage=stage).expand(rows)

@@ -79,10 +79,11 @@ def shrinking(ridge: float | None, prior: Tensor | Prior | None) -> float | Prio
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """Fit of one sample, with its masks, answers and flags."""
+    """Fit of one sample, with its masks, their weights, answers and flags."""
 
     fit: Fit
     masks: Tensor
+    weights: Tensor
     answers: Tensor
     calls: int
     flags: tuple[Flag, ...]
@@ -90,10 +91,24 @@ class Solved:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Masks, and the linear map from answers to weights, (M, S) float64."""
+    """Masks, and the linear map from answers to weights.
+
+    Attributes:
+        masks: Masks, (S, M).
+        effect: The map, (M, S) float64.
+        lower: Cholesky factor of the normal equations, (M + 1, M + 1).
+    """
 
     masks: Tensor
     effect: Tensor
+    lower: Tensor
+
+    def shrunk(self, mean: Tensor, penalty: float) -> Tensor:
+        """Return what the mean of a prior, (M,), with its precision adds to the weights, (M,)."""
+        if len(mean) != self.masks.shape[1]:
+            raise BadInput(f"the prior's mean has {len(mean)} values for {self.masks.shape[1]} segments of one class")
+        target = torch.nn.functional.pad(penalty * mean.to("cpu", torch.float64), (1, 0))
+        return torch.cholesky_solve(target[:, None], self.lower)[1:, 0]
 
 
 def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Design:
@@ -108,13 +123,19 @@ def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Desi
 def weights_of(features: int, settings: Settings) -> Solution:
     """Return the weights as a linear map of the answers, for designs of a fixed number of samples."""
     assert isinstance(settings.samples, int)
+    settings = settings.resolved(features)
     design = drawn(features, settings.samples, settings)
     _enough(features, design, settings)
-    pi = settings.kernel(design.masks).to(torch.float64)
-    gram = Gram(features, 0).add(design.masks, torch.zeros(len(design.masks), 0), pi)
+    return effect_of(design.masks, design.weighed(settings.kernel), settings)
+
+
+def effect_of(masks: Tensor, pi: Tensor, settings: Settings) -> Solution:
+    """Return the weights as a linear map of the answers at masks, (S, M), which have the weights pi, (S,)."""
+    features = masks.shape[1]
+    gram = Gram(features, 0).add(masks, torch.zeros(len(masks), 0), pi)
     lower, _ = gram.factor(settings.penalty)
-    scaled = with_intercept(design.masks).T * pi / gram.total
-    return Solution(design.masks, torch.cholesky_solve(scaled, lower)[1:])
+    scaled = with_intercept(masks).T * pi / gram.total
+    return Solution(masks, torch.cholesky_solve(scaled, lower)[1:], lower)
 
 
 def solve(
@@ -140,7 +161,7 @@ def solve(
     done: dict[int, Solved] = {}
     while True:
         fitted = _fitted(answers_of, design, settings, prediction, {})
-        pi = settings.kernel(design.masks)
+        pi = design.weighed(settings.kernel)
         stable = {
             i
             for i in answers_of
@@ -148,25 +169,31 @@ def solve(
             or (
                 Flag.FEW not in fitted[i].flags
                 and rule.reached(
-                    design.masks, answers_of[i], pi, fitted[i].fit, ridge=settings.penalty, groups=design.unit
+                    design.masks,
+                    answers_of[i],
+                    pi,
+                    fitted[i].fit,
+                    ridge=settings.penalty,
+                    groups=design.unit,
+                    prior=settings.mean(i, features),
                 )
             )
         }
         full = design.complete or 2 * len(design.masks) > rule.at_most
         for i in [i for i in answers_of if i in stable or full]:
             flag = Flag.STABLE if i in stable else Flag.NOT_REACHED
-            done[i] = _flagged(fitted[i], flag)
+            done[i] = flagged(fitted[i], flag)
             del answers_of[i]
         if not answers_of:
             return done
         more = drawn(features, len(design.masks), settings, start=len(design.masks))
         answers_of = {i: torch.cat([y, answers(i, more.masks)]) for i, y in answers_of.items()}
-        design = Design(torch.cat([design.masks, more.masks]), design.unit)
+        design = design.joined(more)
 
 
-def _flagged(part: Solved, flag: Flag) -> Solved:
-    """Return a fit with one more flag."""
-    return Solved(part.fit, part.masks, part.answers, part.calls, (*part.flags, flag))
+def flagged(part: Solved, flag: Flag, *, calls: int | None = None) -> Solved:
+    """Return a fit with one more flag, and the number of calls it took where others than the last ones were needed."""
+    return replace(part, flags=(*part.flags, flag), calls=part.calls if calls is None else calls)
 
 
 def _enough(features: int, design: Design, settings: Settings) -> None:
@@ -187,10 +214,11 @@ def _fitted(
     means = [settings.mean(i, features) for i in rows]
     prior = torch.cat([mean for mean in means if mean is not None]) if isinstance(settings.ridge, Prior) else None
     base = prediction[rows].to(torch.float64)[:, None]
+    pi = design.weighed(settings.kernel)
     joint = fit(
         design.masks,
         torch.stack([answers_of[i] for i in rows]) - base,
-        settings.kernel(design.masks),
+        pi,
         ridge=settings.penalty,
         prior=prior,
         groups=design.unit,
@@ -202,7 +230,7 @@ def _fitted(
         flags = [Flag.SINGULAR] if bool(joint.singular[k]) else []
         flags += [Flag.FEW] if design.unit and float(joint.ess[k]) < few_effective(features) else []
         flags += [Flag.EVERY_MASK] if not design.unit else []
-        into[i] = Solved(Fit(**own), design.masks, answers_of[i], len(design.masks), tuple(flags))
+        into[i] = Solved(Fit(**own), design.masks, pi, answers_of[i], len(design.masks), tuple(flags))
     return into
 
 

@@ -225,11 +225,18 @@ class _Solved:
 
 
 def contributions(
-    z: Tensor, y: Tensor, weights: Tensor | None = None, *, ridge: float = 0.0, groups: int | Tensor | None = None
+    z: Tensor,
+    y: Tensor,
+    weights: Tensor | None = None,
+    *,
+    ridge: float = 0.0,
+    groups: int | Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """Return each unit's contribution to the error of the weights, (G, M), for one column of answers, (S,).
 
-    The variance of a contrast c'v of the weights is the sum of (c'a_g)^2 over the units.
+    The variance of a contrast c'v of the weights is the sum of (c'a_g)^2 over the units. `prior` is the mean of the
+    prior, (M,).
     """
     pi = torch.ones(len(z), dtype=torch.float64) if weights is None else weights.to(torch.float64)
     column = (y - y.mean()).to(torch.float64)[:, None]
@@ -237,7 +244,8 @@ def contributions(
     lower, _ = gram.factor(ridge)
     inverse = torch.cholesky_inverse(lower) / gram.total
     design = with_intercept(z)
-    residual = column - design @ torch.cholesky_solve(gram.target(ridge, None), lower)
+    mean = None if prior is None else prior.to(torch.float64)[:, None]
+    residual = column - design @ torch.cholesky_solve(gram.target(ridge, mean), lower)
     blocks = blocks_of(len(z), groups)
     effect = design @ inverse
     left_out = blocks.left_out(design, effect, pi, residual)
@@ -297,7 +305,17 @@ class UntilStable:
         """Number of looks."""
         return max(1, 1 + int(math.log2(self.at_most / self.first)))
 
-    def reached(self, z: Tensor, y: Tensor, weights: Tensor, fit: Fit, *, ridge: float, groups: int) -> bool:
+    def reached(
+        self,
+        z: Tensor,
+        y: Tensor,
+        weights: Tensor,
+        fit: Fit,
+        *,
+        ridge: float,
+        groups: int,
+        prior: Tensor | None = None,
+    ) -> bool:
         """Return whether the answer for one sample is stable in all of its outputs.
 
         Args:
@@ -307,14 +325,18 @@ class UntilStable:
             fit: Fit of this sample, B = 1.
             ridge: Penalty of the fit.
             groups: Rows of an independent unit, as for `fit`.
+            prior: Mean of the prior, (1, M) or (1, T, M). None: 0.
         """
+        means = prior if prior is None or prior.ndim == 2 else prior[0]
         factor = NormalDist().inv_cdf(1 - (1 - self.level) / self.looks / 2)
         if self.tolerance is not None:
             return bool((factor * fit.se <= self.tolerance).all())
-        return all(
-            self._separated(fit.weights[0, t], contributions(z, y[:, t], weights, ridge=ridge, groups=groups), factor)
-            for t in range(y.shape[1])
-        )
+        for t in range(y.shape[1]):
+            mean = None if means is None else means[t % len(means)]
+            units = contributions(z, y[:, t], weights, ridge=ridge, groups=groups, prior=mean)
+            if not self._separated(fit.weights[0, t], units, factor):
+                return False
+        return True
 
     def _separated(self, weights: Tensor, units: Tensor, factor: float) -> bool:
         """Return whether the k-th and the next largest |weight| differ beyond their joint error."""

@@ -40,12 +40,14 @@ class Perturbed:
         z: Features of the surrogate, (S, M): 1 where a feature stayed, or distances in standard deviations.
         unit: Consecutive rows that are one independent draw; 0 for real rows that were not drawn.
         binary: True for masks.
+        weights: Weight of each row besides the kernel's, (S,); see `Design`. None: 1.
     """
 
     columns: list[npt.NDArray[Any]]
     z: Tensor
     unit: int = 1
     binary: bool = True
+    weights: Tensor | None = None
 
 
 TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
@@ -74,7 +76,7 @@ def hide_by(
     design = repeating(len(features), samples, seed, sampler=sampler)
     donors = _donors(columns, features, len(design.masks), seed)
     donors[design.masks.numpy()] = -1
-    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit)
+    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit, weights=design.weights)
 
 
 def conditional(k: int = 20, sampler: Sampler = paired) -> TableSampler:
@@ -104,7 +106,7 @@ def by_nearest(
         nearest = np.argsort(part @ distances.T, axis=1, kind="stable")[:, :count]
         picked = np.take_along_axis(nearest, which[low : low + 256, None], 1)
         donors[low : low + 256] = np.where(part, -1, picked)
-    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit)
+    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit, weights=design.weights)
 
 
 def neighbours(clusters: int = 5, k: int = 5) -> TableSampler:

@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,14 @@ from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.columns import Column, array_of, columns_of, series_of, typed
 from unfooled.explanations.lime.discretize import Bins, quartiles
-from unfooled.explanations.lime.findings import Flag, Kind, few_effective
-from unfooled.explanations.lime.kernels import Kernel, l2_kernel, uniform
-from unfooled.explanations.lime.predicting import Link, identity, labels_of, named_outputs, outputs_of
+from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.kernels import Kernel, l2_kernel
+from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, named_outputs
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
-from unfooled.explanations.lime.solving import Settings, Solved, assembled
-from unfooled.explanations.lime.surrogate import fit
-from unfooled.explanations.lime.tables import Perturbed, TableSampler, by_bins
+from unfooled.explanations.lime.rows import RowAnswers
+from unfooled.explanations.lime.solving import Settings, Solved, assembled, samples_of, shrinking, stopping
+from unfooled.explanations.lime.surrogate import Prior, UntilStable
+from unfooled.explanations.lime.tables import TableSampler, by_bins
 from unfooled.explanations.lime.view import Cell
 from unfooled.runs.spelling import spelled
 
@@ -176,9 +177,12 @@ def lime_tabular(
     samples: int = 2000,
     kernel: Kernel | None = None,
     ridge: float = 0.0,
+    prior: Tensor | Prior | None = None,
+    until: UntilStable | None = None,
     link: Link = identity,
     classes: Sequence[str] | None = None,
     keep_samples: bool = False,
+    batch: int = BATCH,
     generator: torch.Generator | None = None,
 ) -> Surrogates:
     """Explain what a function answers about rows of a table by linear surrogates over their columns.
@@ -190,12 +194,15 @@ def lime_tabular(
         space: Bins, categories and features of the training table.
         sampler: `by_bins`, `hidden()`, `conditional(k)`, `neighbours(clusters, k)`, `around(scale)`,
             `stratified_normal(scale)`.
-        samples: Perturbed rows for each row.
+        samples: Perturbed rows for each row; not used with `until`.
         kernel: Weight of a mask. None: LIME's, `l2_kernel()`; uniform for samplers without masks.
         ridge: Penalty on the squared weights per unit of sample weight.
+        prior: Expected weights, (M,) or (B, M), with `ridge` as precision, or a `Prior` with both. None: 0.
+        until: `until_stable(...)`, a rule that decides the number of perturbed rows. None: `samples`.
         link: Function of the outputs before the fit: `identity` or `log_odds`.
         classes: Names of the outputs.
         keep_samples: True: the result holds the masks and answers.
+        batch: Rows a call; halved where memory runs out.
         generator: Base seed; not advanced.
 
     Returns:
@@ -206,87 +213,38 @@ def lime_tabular(
         BadInput: An argument, a row or the function's answer is invalid.
     """
     began = time.perf_counter()
-    if not isinstance(space, TabularSpace):
-        raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
-    values = space.read(rows)
-    settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
-    outputs, first = _with_first(predict, space, values, settings, kernel)
+    _check_space(space)
+    check_rows(batch, "rows")
+    values, drawn = space.read(rows), stopping(samples, until)
+    settings = Settings(sampler, drawn, kernel or l2_kernel(), shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
+    asked = RowAnswers(predict, space, settings, link, batch, kernel is not None)
+    outputs, first = asked.with_first(values)
     labels = labels_of(y, outputs)
-    names = None if classes is None else named_outputs(classes, outputs)
     prediction = link(outputs).gather(1, labels)
-    each = enumerate(_each_perturbed(predict, space, values, first, settings, kernel))
-    parts = [_fit_row(drawn, link(raw)[:, labels[i]], settings, prediction[i]) for i, (drawn, raw) in each]
-    solved, local = [part for part, _ in parts], torch.stack([local for _, local in parts])
+    solved = [asked.solve(i, row, labels[i], prediction[i], first if i == 0 else None) for i, row in enumerate(values)]
+    parts, local = [part for part, _ in solved], torch.stack([local for _, local in solved])
     result = assembled(
-        (solved, prediction, labels, settings),
+        (parts, prediction, labels, settings),
         kind=Kind.TABLE,
         **_described(space, values),
         baseline="training rows",
         score="output",
         link=spelled(link),
-        classes=names,
+        classes=None if classes is None else named_outputs(classes, outputs),
         outputs=outputs,
-        seen=_range(solved, prediction) if outputs.shape[1] == 1 else None,
+        seen=_range(parts, prediction) if outputs.shape[1] == 1 else None,
         local=local,
-        calls=torch.tensor([part.calls + 1 for part in solved]),
+        calls=torch.tensor([part.calls + 1 for part in parts]),
         seconds=time.perf_counter() - began,
-        masks=tuple(part.masks for part in solved) if keep_samples else None,
-        answers=tuple(part.answers for part in solved) if keep_samples else None,
+        **samples_of(parts, keep_samples),
     )
     return warn_if_few(result)
 
 
-def _drawn(row: list[Any], space: TabularSpace, settings: Settings, kernel: Kernel | None) -> Perturbed:
-    """Draw the perturbed rows of a row; refuse an invalid number, and a kernel where there are no masks."""
-    sampler: TableSampler = settings.sampler  # type: ignore[assignment]
-    samples = settings.samples
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise BadInput(f"samples is {samples!r}; it is a whole number of at least 1")
-    drawn = sampler(space.columns, space.features, row, samples, settings.seed)
-    if kernel is not None and not drawn.binary:
-        raise BadInput("this sampler has no masks that a kernel could weigh; leave kernel out, its scale is the width")
-    return drawn
-
-
-def _with_first(
-    predict: Callable[[Any], Any],
-    space: TabularSpace,
-    values: list[list[Any]],
-    settings: Settings,
-    kernel: Kernel | None,
-) -> tuple[Tensor, tuple[Perturbed, Tensor]]:
-    """Return the outputs of the rows, and the perturbed rows of the first with their outputs, from the same calls."""
-    first = _drawn(values[0], space, settings, kernel)
-    own = [_column([row[k] for row in values]) for k in range(len(space.columns))]
-    table = space.table([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])
-    outputs = outputs_of(predict, table, BATCH)
-    return outputs[: len(values)], (first, outputs[len(values) :])
-
-
-def _each_perturbed(
-    predict: Callable[[Any], Any],
-    space: TabularSpace,
-    values: list[list[Any]],
-    first: tuple[Perturbed, Tensor],
-    settings: Settings,
-    kernel: Kernel | None,
-) -> Iterator[tuple[Perturbed, Tensor]]:
-    """Yield the perturbed rows of each row with their outputs; those of the first are given."""
-    yield first
-    for row in values[1:]:
-        drawn = _drawn(row, space, settings, kernel)
-        yield drawn, outputs_of(predict, space.table(drawn.columns), BATCH)
-
-
-def _fit_row(drawn: Perturbed, answers: Tensor, settings: Settings, base: Tensor) -> tuple[Solved, Tensor]:
-    """Return the fit of a row, and what the surrogate gives for the row itself, (T,)."""
-    z, unit = drawn.z, drawn.unit
-    pi = settings.kernel(z) if drawn.binary else uniform(z)
-    fitted = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
-    flags = [Flag.SINGULAR] if bool(fitted.singular[0]) else []
-    flags += [Flag.FEW] if unit and float(fitted.ess[0]) < few_effective(z.shape[1]) else []
-    local = fitted.intercept[0] + (fitted.weights[0].sum(1) if drawn.binary else 0)
-    return Solved(fitted, z, answers, len(z), tuple(flags)), local
+def _check_space(space: Any) -> None:
+    """Refuse what is no space."""
+    if not isinstance(space, TabularSpace):
+        raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
 
 
 def _range(parts: list[Solved], prediction: Tensor) -> Tensor:
@@ -303,9 +261,3 @@ def _described(space: TabularSpace, values: list[list[Any]]) -> dict[str, Any]:
         "cells": tuple(space.cells(row) for row in values),
         "content": tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values),
     }
-
-
-def _column(values: list[Any]) -> npt.NDArray[Any]:
-    """Return values as an array: numbers where all are, else objects."""
-    array = np.asarray(values)
-    return array if array.dtype.kind in "fiub" else np.array(values, dtype=object)

@@ -2,7 +2,7 @@
 
 With `unit=types`, all occurrences of a word are hidden together; with `unit=positions`, each one separately. Equal
 strings are evaluated once, in batches of fixed size. The defaults are LIME's own distribution of masks and kernel, with
-masks drawn in complementary pairs.
+every feature hidden equally often, so that the weights vary less (`balance.py`).
 
 References:
     Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938.
@@ -22,11 +22,13 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.attention import AttentionMask, EncodedCopies, of_tokens
+from unfooled.explanations.lime.balance import balanced
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, cosine_kernel
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
-from unfooled.explanations.lime.samplers import Sampler, by_size
+from unfooled.explanations.lime.samplers import Sampler
 from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve_each, stopping
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.runs.spelling import spelled
@@ -81,8 +83,8 @@ def positions(text: str, spans: Sequence[Span]) -> list[int]:
 class Hide(Protocol):
     """Function that hides some pieces of a text."""
 
-    def __call__(self, text: str, hidden: Sequence[Span]) -> str:
-        """Return the text with the pieces hidden."""
+    def __call__(self, text: str, hidden: Sequence[Span]) -> Any:
+        """Return the text with the pieces hidden; tokens of it for `attention_mask`."""
         ...
 
 
@@ -150,12 +152,14 @@ class Pieces:
         """Triples (start, end, feature index), one per piece."""
         return tuple((start, end, j) for (start, end), j in zip(self.spans, self.feature, strict=True))
 
-    def written(self, shown: Sequence[bool]) -> str:
+    def written(self, shown: Sequence[bool]) -> Any:
         """Return the text with the features that are not shown hidden."""
         return self.hide(self.text, [s for s, j in zip(self.spans, self.feature, strict=True) if not shown[j]])
 
-    def copies(self, masks: Tensor) -> list[str]:
+    def copies(self, masks: Tensor) -> list[str] | EncodedCopies:
         """Return a copy of the text for each mask, (S, M), with the features hidden that it does not show."""
+        if isinstance(self.hide, AttentionMask):
+            return self.hide.copies(self.text, self.spans, self.feature, masks)
         token = "" if self.hide is delete else self.hide.token if isinstance(self.hide, MaskToken) else None
         if token is None or not self.spans:
             return [self.written(row) for row in masks.tolist()]
@@ -182,7 +186,11 @@ def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = d
     for name, value, mend in (
         ("split", split, "words, characters, sentences or offsets(tokenizer)"),
         ("unit", unit, "types or positions"),
-        ("hide", hide, f"delete or mask_token({hide if isinstance(hide, str) else '[MASK]'!r})"),
+        (
+            "hide",
+            hide,
+            f"delete, mask_token({hide if isinstance(hide, str) else '[MASK]'!r}) or attention_mask(tokenizer)",
+        ),
     ):
         if not callable(value):
             raise BadInput(f"{name} is {value!r}; give a function, such as {mend}")
@@ -211,7 +219,7 @@ def lime_text(
     split: Split = words,
     hide: Hide = delete,
     unit: Callable[[str, Sequence[Span]], list[int]] = types,
-    sampler: Sampler = by_size,
+    sampler: Sampler = balanced,
     samples: int = 1000,
     kernel: Kernel = KERNEL,
     ridge: float | None = None,
@@ -225,12 +233,13 @@ def lime_text(
     """Explain what a function answers about texts by linear surrogates over their pieces.
 
     Args:
-        predict: Function from a list of strings to outputs, (n, K), such as `predict_proba` of a pipeline.
+        predict: Function from a list of strings to outputs, (n, K), such as `predict_proba` of a pipeline; with
+            `hide=attention_mask(tokenizer)` of tokens by name, such as a transformer.
         texts: One text, or several; an empty one has no features.
         y: Outputs to explain, (B,) or (B, T), or one for all. None: the largest.
         split: Function from a text to the places of its pieces: `words`, `characters`, `sentences`,
             `offsets(tokenizer)`.
-        hide: `delete`, or `mask_token("[MASK]")`.
+        hide: `delete`, `mask_token("[MASK]")`, or `attention_mask(tokenizer)`.
         unit: `types` hides equal pieces together, `positions` each one separately.
         sampler: Function that draws masks.
         samples: Masks per text; not used with `until`.
@@ -256,14 +265,14 @@ def lime_text(
         'bad'
     """
     began = time.perf_counter()
-    listed = _listed(texts, batch)
-    pieces = [pieces_of(text, split, unit, hide) for text in listed]
-    outputs = outputs_of(predict, listed, batch)
+    pieces = [pieces_of(text, split, unit, hide) for text in _listed(texts, batch)]
+    predict = of_tokens(predict) if isinstance(hide, AttentionMask) else predict
+    outputs = whole_outputs(predict, pieces, batch)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    base = rng.base_seed(generator)
-    settings = Settings(sampler, stopping(samples, until), kernel, shrinking(ridge, prior), base)
-    asked = [1] * len(listed)
+    drawn = stopping(samples, until)
+    settings = Settings(sampler, drawn, kernel, shrinking(ridge, prior), rng.base_seed(generator))
+    asked = [1] * len(pieces)
 
     def answers(i: int, masks: Tensor) -> Tensor:
         distinct, place = _distinct(pieces[i].copies(masks))
@@ -295,6 +304,14 @@ def _described(pieces: list[Pieces]) -> dict[str, Any]:
     }
 
 
+def whole_outputs(predict: Callable[[Any], Any], pieces: list[Pieces], batch: int) -> Tensor:
+    """Return the outputs for whole texts, (B, K); tokenised ones, whose lengths differ, one by one."""
+    if not isinstance(pieces[0].hide, AttentionMask):
+        return outputs_of(predict, [piece.text for piece in pieces], batch)
+    every = [piece.copies(torch.ones(1, piece.features, dtype=torch.bool)) for piece in pieces]
+    return torch.cat([outputs_of(predict, own, batch) for own in every])
+
+
 def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
     """Return texts as a list; refuse an empty one, and an invalid batch."""
     check_rows(batch, "texts")
@@ -306,8 +323,10 @@ def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
     return listed
 
 
-def _distinct(texts: list[str]) -> tuple[list[str], Tensor]:
+def _distinct(texts: list[str] | EncodedCopies) -> tuple[list[str] | EncodedCopies, Tensor]:
     """Return the distinct texts, and the index of each text among them."""
+    if isinstance(texts, EncodedCopies):
+        return texts.distinct()
     place: dict[str, int] = {}
     at = [place.setdefault(text, len(place)) for text in texts]
     return list(place), torch.tensor(at, dtype=torch.int64)

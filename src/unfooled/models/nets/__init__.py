@@ -1,4 +1,7 @@
-"""Small reference networks."""
+"""Small reference networks.
+
+Each class states `fixed_size`: True if its linear layers fix the height and width of the images.
+"""
 
 from unfooled.models.nets.cifar_resnet import CifarResnet
 from unfooled.models.nets.concept_cnn import ConceptCnn

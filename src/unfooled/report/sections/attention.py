@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from unfooled.drawing.pictures import Array, Bytes, Encoding, Plate, colours, photograph
+from unfooled.drawing.pictures import Array, Bytes, Encoding, Plate, colours, photograph, without_level
 from unfooled.drawing.plots import Axes, Axis, Cloud, Drawings, Plot, Size, drawings, linear_ticks
 from unfooled.evaluation.explanations.records import Attention, AttentionExample
 from unfooled.report.runs import Run
@@ -108,7 +108,7 @@ def _cases(run: Run, record: Attention) -> list[Case]:
         x, x_adv, before, after = (run.attention[name][i] for name in ("x", "x_adv", "before", "after"))
         if x.ndim != 3:
             return []
-        before, after = np.nan_to_num(before), np.nan_to_num(after)
+        before, after = (without_level(np.nan_to_num(p)) for p in (before, after))
         top = float(max(before.max(), after.max())) or 1.0
         label = class_name(run.summary.classes, e.label)
         pictures = []
@@ -159,5 +159,5 @@ def correlation_sentence(section: AttentionSection) -> str:
     value, low, high = (number(v, 2) for v in (m.value, m.low, m.high))
     return (
         f"Spearman's correlation of completeness and distance: {value} [{low}, {high}], n = {m.n}: "
-        f"{shown}. It holds nothing fixed, the margin least of all."
+        f"{shown}. It is not adjusted for anything else, such as the margin."
     )

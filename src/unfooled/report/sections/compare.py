@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations.records import Movement
 from unfooled.report.runs import Run
-from unfooled.report.sections.nearness import NORMS, median_estimate
+from unfooled.report.sections.nearness import NORMS, median_estimate, written_in_255ths
 from unfooled.report.trust import doubted, tone
 from unfooled.report.words import MINUS, between, decimals, finite, mean_text, number, percent, signed
 from unfooled.statistics.intervals import Estimate, Mean
@@ -85,7 +85,7 @@ def _bounded(name: str, runs: Sequence[Run], measured: Sequence[Measured | None]
     """Return a row of figures that depend on the attack; no difference where a run does not trust its figure."""
     line = _line(name, measured)
     tones = [tone(r.summary) for r in runs]
-    shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
+    shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck out)"}
     values = [
         shown.get(how, "{}").format(value) if m is not None and m.value is not None else value
         for how, value, m in zip(tones, line.values, measured, strict=True)
@@ -101,6 +101,12 @@ def _bounded(name: str, runs: Sequence[Run], measured: Sequence[Measured | None]
 
 def _nearest(s: Summary, norm: str) -> Mean | None:
     return next((median_estimate(record) for record in s.nearest if record.norm == norm), None)
+
+
+def _in_255ths(m: Mean) -> Mean:
+    """Return a mean of radii in multiples of 1/255."""
+    value, low, high = (v if v is None else 255 * v for v in (m.value, m.low, m.high))
+    return Mean(value=value, low=low, high=high, n=m.n)
 
 
 def _movement(s: Summary, like: Movement) -> Mean | None:
@@ -141,7 +147,10 @@ def compare(runs: Sequence[Run]) -> list[Line]:
         lines.append(_line("No answer under attack", [r.no_answer for r in summaries]))
     for norm in dict.fromkeys(record.norm for r in summaries for record in r.nearest):
         medians = [_nearest(r, norm) for r in summaries]
-        lines.append(_bounded(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, medians))
+        of_255 = all(written_in_255ths(r, norm) for r in runs)
+        scaled = [m and _in_255ths(m) for m in medians]
+        name = f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}"
+        lines.append(_bounded(f"{name}, in 255ths" if of_255 else name, runs, scaled if of_255 else medians))
     units = {r.noise_unit for r in summaries}
     if len(units) == 1:
         lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in summaries]))

@@ -1,4 +1,4 @@
-"""The page of counterfactuals: what would have to change, the changed image and where it changed, and the controls."""
+"""Page of counterfactuals: the attributes that would have to change, the changed images, and the controls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENLARGED = Encoding(256, False)
 
 @dataclass(frozen=True)
 class Line:
-    """An attribute of one image, with what is known about it."""
+    """Attribute of one image, with the figures that hold for every image."""
 
     row: AttributeRow
     fact: AttributeFact
@@ -69,7 +69,7 @@ def lines_of(result: Counterfactual, facts: dict[str, AttributeFact]) -> list[Li
 
 
 def _pictures(result: Counterfactual, x: Array, x_new: Array, slope: Array) -> list[Picture]:
-    """Draw the image, and what was changed where there is a change."""
+    """Draw the image and, where it was changed, the changed image and the differences."""
     shown = [("before", f"The image, predicted as {result.predicted}", photograph(x))]
     if result.curve:
         difference = (x_new - x).mean(0)

@@ -156,7 +156,7 @@ def flatness_sentence(s: Summary, noun: str) -> str:
         return f"A single stage left {left}: whether more passes would find more cannot be seen."
     half = [step for step in later if step.passes <= end.passes / 2] or later[:1]
     more = round((half[-1].left - end.left) * s.n)
-    spent = f"The last {number(end.passes - half[-1].passes)} of {number(end.passes)} passes a sample"
+    spent = f"The last {number(end.passes - half[-1].passes)} of {number(end.passes)} passes per sample"
     what = f"fooled {more:,} more of {plural(s.n, noun)}" if more else f"fooled none more of {plural(s.n, noun)}"
     final = s.robust_accuracy.value
     checks = round((end.left - final) * s.n) if final is not None and finite(final) else 0
@@ -199,7 +199,7 @@ def _span(e: Estimate) -> tuple[float, float, float]:
 
 def _passes_axis(passes: Sequence[float], size: Size) -> Axis:
     """Return the axis of passes, logarithmic where a linear one would squeeze the first stage."""
-    name = "passes a sample, forward + backward"
+    name = "passes per sample, forward + backward"
     if max(passes) >= LOG_AXIS_RATIO * min(passes):
         low, high = min(passes) / 1.2, max(passes) * 1.1
         return Axis(f"{name}, log scale", low, high, log_ticks(low, high), log=True)

@@ -140,9 +140,20 @@ def _notes(run: Run, drawn: Plates, shown: int, how: Encoding) -> list[str]:
     return notes
 
 
+def first_fooled(gallery: Gallery) -> Row | None:
+    """Return the first example with pictures that was fooled, which stands beside the answer; None without one."""
+    return next((row for row in gallery.rows if row.pictures and row.example.fooled), None)
+
+
 def _length(rows: Sequence[Sequence[AnyRow]]) -> int:
     """Return the number of characters that the pictures of all runs take."""
     return sum(len(p.src) for run in rows for row in run for p in row.pictures)
+
+
+def _pairs(rows: Sequence[Sequence[Row]]) -> int:
+    """Return the number of characters of the pictures that stand a second time, beside the answer."""
+    firsts = (next((row for row in run if row.example.fooled), None) for run in rows)
+    return sum(len(p.src) for row in firsts if row is not None for p in row.pictures[:2])
 
 
 def _scale(drawn: Plates) -> str:
@@ -160,9 +171,9 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
             [_row(r, e, p, d.factor, how) for e, p in zip(r.summary.gallery, d.rows, strict=False)]
             for r, d in zip(runs, drawn, strict=True)
         ]
-        if _length(rows) <= budget:
+        if _length(rows) + _pairs(rows) <= budget:
             break
-    while _length(rows) > budget and any(len(r) > 1 for r in rows):
+    while _length(rows) + _pairs(rows) > budget and any(len(r) > 1 for r in rows):
         longest = max(map(len, rows))
         rows = [r[: longest - 1] for r in rows]
     results = []

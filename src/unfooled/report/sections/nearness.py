@@ -68,7 +68,7 @@ class ClassMedians:
 
     Attributes:
         norms: Names of the norms.
-        rows: (class, text by norm, share of the largest median in the first norm).
+        rows: (class, text by norm, share of the largest median in the first norm, over all runs of the page).
         total: Classes that have a median in some norm.
         missing: Classes that have none.
     """
@@ -99,6 +99,11 @@ def distance_text(distance: float | None, norm: str, in_255ths: bool) -> str:
 def written_in_255ths(run: Run, norm: str) -> bool:
     """Return whether the run writes radii of that norm as 8/255."""
     return norm == Norm.LINF == run.threat.norm and run.threat.in_255ths
+
+
+def distance_of(run: Run, distance: float | None) -> str:
+    """Write a distance in the norm of the run's threat, as its radius is written."""
+    return distance_text(distance, norm_of(run), written_in_255ths(run, norm_of(run)))
 
 
 def survival_curve(record: Nearness) -> list[Point]:
@@ -192,10 +197,30 @@ def distance_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[NearGrou
     return groups
 
 
-def class_medians(run: Run) -> ClassMedians | None:
-    """Return the medians of one run by class, nearest first in the audited norm; None where none were recorded."""
+def _by_class(run: Run) -> list[Nearness]:
+    """Return the records of a run that list classes, the audited norm first."""
     audited = norm_of(run)
-    records = sorted((r for r in run.summary.nearest if r.classes), key=lambda r: r.norm != audited)
+    return sorted((r for r in run.summary.nearest if r.classes), key=lambda r: r.norm != audited)
+
+
+def longest_medians(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the largest median of a class over all runs, by the norm that is drawn: the full length of a bar."""
+    longest: dict[str, float] = {}
+    for records in filter(None, map(_by_class, runs)):
+        medians = [d for c in range(len(records[0].classes)) if (d := _median_of(records[0], c)) is not None]
+        norm = records[0].norm
+        longest[norm] = max([longest.get(norm, 0.0), *(d for d in medians if math.isfinite(d))])
+    return longest
+
+
+def class_medians(run: Run, longest: float | None = None) -> ClassMedians | None:
+    """Return the medians of one run by class, nearest first in the audited norm; None where none were recorded.
+
+    Args:
+        run: Run that is shown.
+        longest: Median that a bar of full length stands for. None: the run's largest.
+    """
+    records = _by_class(run)
     if not records:
         return None
     count = max(len(r.classes) for r in records)
@@ -208,7 +233,7 @@ def class_medians(run: Run) -> ClassMedians | None:
         return value if value is not None and finite(value) else math.inf
 
     known.sort(key=distance)
-    largest = max((d for c in known if math.isfinite(d := distance(c))), default=0.0)
+    largest = longest or longest_medians([run])[records[0].norm]
     rows = []
     for c in known[:MAX_CLASSES]:
         texts = [distance_text(_median_of(r, c), r.norm, written_in_255ths(run, r.norm)) for r in records]
@@ -231,6 +256,9 @@ def nearest_section(runs: Sequence[Run], sizes: Sequence[Size], halves: Sequence
         halves: Size of each drawing where several norms stand beside each other.
     """
     norms = {record.norm for run in runs for record in run.summary.nearest}
-    medians = [(run, class_medians(run)) for run in runs]
+    longest = longest_medians(runs)
+    medians = [
+        (run, class_medians(run, longest.get(_by_class(run)[0].norm) if _by_class(run) else None)) for run in runs
+    ]
     groups = distance_groups(runs, sizes if len(norms) == 1 else halves)
     return NearestSection(groups, [(run, one) for run, one in medians if one is not None])

@@ -26,7 +26,9 @@ JOINT = "joint"
 LEARNT = 0.95
 """AUC from which on an attribute counts as learnt."""
 PLANTED = "background"
+"""Factor that is correlated with the label by design."""
 RELEVANT = ("shape", "colour")
+"""Factors that determine the label."""
 PLACES: dict[str, list[int]] = {
     name: [ATTRIBUTES.index(f"{name}={value}") for value in values] for name, values in FACTORS.items()
 }
@@ -40,7 +42,7 @@ class Embedded:
 
     Attributes:
         head: Affine head on attribute logits.
-        held: Attribute logits of the held-out scenes, which units and effects are computed on.
+        held_out: Attribute logits of the held-out scenes, on which units and effects are computed.
         test: Attribute logits of the test scenes.
         gap: Switch of each attribute; at least a small positive number.
         covariance: Pooled within-class covariance of the held-out scenes.
@@ -48,7 +50,7 @@ class Embedded:
     """
 
     head: AffineHead
-    held: Tensor
+    held_out: Tensor
     test: Tensor
     gap: Tensor
     covariance: Tensor
@@ -65,7 +67,7 @@ class Embedded:
 
         The switch of an attribute that is not learnt is near 0, and changes measured in it would drown all others.
         """
-        return torch.where(self.learnt, self.gap, self.held.std(0).clamp(min=1e-3))
+        return torch.where(self.learnt, self.gap, self.held_out.std(0).clamp(min=1e-3))
 
 
 class ConceptBench(Bench):
@@ -86,7 +88,7 @@ class ConceptBench(Bench):
     ) -> None:  # fmt: skip
         most = max(size.recipe.scenes, size.semantic.scenes)
         self.scenes = load_shapes(most, rho=rho, seed=seed)
-        self.held = load_shapes(size.n, rho=rho, seed=seed, split="val")
+        self.held_out = load_shapes(size.n, rho=rho, seed=seed, split="val")
         self.tests = load_shapes(size.n, rho=rho, seed=seed, split="test")
         splits = Splits((self.scenes.x, self.scenes.y), (self.tests.x, self.tests.y), list(self.tests.classes))
         super().__init__(
@@ -97,7 +99,7 @@ class ConceptBench(Bench):
         self._embedded: dict[str, Embedded] = {}
 
     def _train(self, name: str) -> nn.Module:
-        """Train the joint network or a semantic training, or read what was trained before."""
+        """Train the network of one training, `JOINT` or an arm, or read the stored one."""
         recipe, semantic = self.size.recipe, self.size.semantic
         joint = name == JOINT
         n, width = (recipe.scenes, recipe.width) if joint else (semantic.scenes, semantic.width)
@@ -114,7 +116,7 @@ class ConceptBench(Bench):
         )  # fmt: skip
 
     def arm(self, name: str) -> tuple[TrainingLoss, int]:
-        """Return the loss of a semantic training, and the updates that the budget pays for."""
+        """Return the loss of a semantic training, and the number of updates within the budget of passes."""
         semantic = self.size.semantic
         loss, passes = self._loss(name, semantic.scenes)
         return loss, max(1, semantic.budget // passes)
@@ -144,28 +146,28 @@ class ConceptBench(Bench):
             return batched(lambda part: net.encode(part.to(self.device)).cpu().double(), 250)(x)
 
     def embedded(self, name: str = JOINT) -> Embedded:
-        """Return a network's head and embeddings, computed the first time."""
+        """Return a network's head and embeddings; they are computed once."""
         if name not in self._embedded:
             net: Any = self.network(name)
             head = AffineHead(
                 net.head.weight.detach().cpu(), net.head.bias.detach().cpu(), self.classes, ATTRIBUTES
             )  # fmt: skip
-            held, test = self.encode(name, self.held.x), self.encode(name, self.tests.x)
-            gap = switches(held, self.held.attributes).nan_to_num(1e-3).clamp(min=1e-3)
-            covariance = within_covariance(held, self.held.y)
+            held_out, test = self.encode(name, self.held_out.x), self.encode(name, self.tests.x)
+            gap = switches(held_out, self.held_out.attributes).nan_to_num(1e-3).clamp(min=1e-3)
+            covariance = within_covariance(held_out, self.held_out.y)
             areas = torch.tensor([area(e, a) for e, a in zip(test.T, self.tests.attributes.T, strict=True)])
-            self._embedded[name] = Embedded(head, held, test, gap, covariance, areas)
+            self._embedded[name] = Embedded(head, held_out, test, gap, covariance, areas)
         return self._embedded[name]
 
     @cached_property
     def right(self) -> Tensor:
         """Rows of the test scenes that the joint network classifies correctly."""
-        found = self.embedded()
-        return (found.head.logits(found.test).argmax(1) == self.tests.y).nonzero()[:, 0]
+        joint = self.embedded()
+        return (joint.head.logits(joint.test).argmax(1) == self.tests.y).nonzero()[:, 0]
 
 
 def area(score: Tensor, present: Tensor) -> float:
-    """Return the area under the ROC curve; NaN where one of the two values does not occur."""
+    """Return the area under the ROC curve of scores of an attribute; NaN where one of its two values does not occur."""
     from sklearn.metrics import roc_auc_score
 
     truth = present.numpy() > 0.5

@@ -31,10 +31,10 @@ from unfooled.studies.common.records import Claim, Table, array, listed
 STEPS, DECAY, SIMULATED_DECAY = 1200, 1e-4, 3e-4
 """Steps of Adam on the class table, with its weight decay; weight decay of the head on simulated birds."""
 EVERY = 10
-"""Rows of the class table that pseudo-inverses are computed for: every tenth."""
+"""Distance of the rows of the class table for which pseudo-inverses are computed."""
 TARGETED = 500
-"""Simulated birds whose single-attribute intervals are computed, each to one random class."""
-SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Number of simulated birds whose single-attribute intervals are computed, each to one random class."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Quantities = dict[str, tuple[float, ...]]
 EXPECTED: Quantities = {
     "accuracy, softmax": (0.83,),
@@ -45,7 +45,7 @@ EXPECTED: Quantities = {
     "single-attribute targeted intervals, not empty": (0.022,),
     "accuracy, 5, 10, 15 % of the attributes turned over": (0.73, 0.59, 0.42),
 }
-"""Figures of a prototype on other draws; quantiles (5, 25, 50, 75, 95 %) are of birds that are named correctly."""
+"""Figures of a prototype on other draws; quantiles (5, 25, 50, 75, 95 %) are those of correctly classified birds."""
 EXPECTED_TABLE: Quantities = {
     "accuracy": (1.0,),
     "nearest flip, l2, median": (1.48,),
@@ -54,22 +54,22 @@ EXPECTED_TABLE: Quantities = {
 
 
 def class_table(seed: int) -> Tables:
-    """Fit a head, defended against nothing, to the class table at 50 %, and score it at several cut-offs.
+    """Fit a head to the class table at 50 % without any defence, and score it at several cut-offs.
 
     Adam leaves the smallest singular values on their way to 0, and with them the score at the smallest cut-offs; a fit
     to the optimum has none of them.
     """
     began = time.perf_counter()
     e = load_class_table().present().double()
-    head = fitted(e, seed)
+    head = fit_by_adam(e, seed)
     scores = cutoffs(head, e[::EVERY])
     optimum = cutoffs(fit_head(e, torch.arange(len(e)), decay=DECAY), e[::EVERY])
-    found: Quantities = {
+    figures: Quantities = {
         "accuracy": (float((head.logits(e).argmax(1) == torch.arange(len(e))).double().mean()),),
         "nearest flip, l2, median": (float(flip_distance(head, e).amin(1).median()),),
         "rank of the differences": (float(scores[0]["rank"].split()[0]),),
     }
-    rows = compared(found, EXPECTED_TABLE)
+    rows = compared(figures, EXPECTED_TABLE)
     scored = torch.tensor([float(row["published attackability"]) for row in scores], dtype=torch.float64)
     return Tables(
         name="table", tables={
@@ -85,8 +85,8 @@ def class_table(seed: int) -> Tables:
     )  # fmt: skip
 
 
-def fitted(e: Tensor, seed: int) -> AffineHead:
-    """Fit a softmax head with weight decay by Adam, from zero, one class a row."""
+def fit_by_adam(e: Tensor, seed: int) -> AffineHead:
+    """Fit a softmax head with weight decay by Adam, from zero; row k of e is the only sample of class k."""
     torch.manual_seed(seed)
     used = e.any(0)
     weight = torch.zeros(len(e), int(used.sum()), dtype=torch.float64, requires_grad=True)
@@ -118,31 +118,31 @@ def simulated(n: int | None, seed: int) -> Tables:
         rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
         x, t = x[rows], t[rows]
     head, bayes = fit_head(e, y, len(table.classes), decay=SIMULATED_DECAY), bayes_head(table.percent.double() / 100)
-    right, named = head.logits(x).argmax(1) == t, bayes.logits(x).argmax(1) == t
+    right, bayes_right = head.logits(x).argmax(1) == t, bayes.logits(x).argmax(1) == t
     flips, r = flip_distance(head, x).amin(1)[right], radius(head, x, within_covariance(e, y))[right]
-    turns = flip_attributes(head, x[right]).cost
-    found: Quantities = {
+    flipped = flip_attributes(head, x[right]).cost
+    figures: Quantities = {
         "accuracy, softmax": (float(right.double().mean()),),
-        "accuracy, naive Bayes": (float(named.double().mean()),),
-        "nearest flip, l2": tuple(np.quantile(flips.numpy(), SHARES).tolist()),
-        "radius": tuple(np.quantile(r.numpy(), SHARES).tolist()),
-        "whole attributes": tuple(np.quantile(turns.numpy(), SHARES, method="higher").tolist()),
-        "single-attribute targeted intervals, not empty": (single(head, x, seed),),
-        "accuracy, 5, 10, 15 % of the attributes turned over": turned(head, x, t, seed),
+        "accuracy, naive Bayes": (float(bayes_right.double().mean()),),
+        "nearest flip, l2": tuple(np.quantile(flips.numpy(), QUANTILES).tolist()),
+        "radius": tuple(np.quantile(r.numpy(), QUANTILES).tolist()),
+        "whole attributes": tuple(np.quantile(flipped.numpy(), QUANTILES, method="higher").tolist()),
+        "single-attribute targeted intervals, not empty": (single_attribute_share(head, x, seed),),
+        "accuracy, 5, 10, 15 % of the attributes turned over": accuracy_with_flips(head, x, t, seed),
     }
-    figures = compared(found, EXPECTED)
+    rows_of_table = compared(figures, EXPECTED)
     columns = {
-        "softmax": right, "naive Bayes": named,
-        "as expected": torch.tensor([row["as expected"] == "yes" for row in figures]),
+        "softmax": right, "naive Bayes": bayes_right,
+        "as expected": torch.tensor([row["as expected"] == "yes" for row in rows_of_table]),
     }  # fmt: skip
     return Tables(
-        name="simulated", tables={f"Simulated birds, {len(x):,}": figures},
+        name="simulated", tables={f"Simulated birds, {len(x):,}": rows_of_table},
         columns={name: listed(values.double()) for name, values in columns.items()},
         seconds=round(time.perf_counter() - began, 1),
     )  # fmt: skip
 
 
-def single(head: AffineHead, x: Tensor, seed: int) -> float:
+def single_attribute_share(head: AffineHead, x: Tensor, seed: int) -> float:
     """Return the share of attributes that alone lead to a random other class."""
     source = torch.Generator().manual_seed(seed)
     some = x[torch.randperm(len(x), generator=source)[:TARGETED]]
@@ -152,20 +152,20 @@ def single(head: AffineHead, x: Tensor, seed: int) -> float:
     return float((low <= high).double().mean())
 
 
-def turned(head: AffineHead, x: Tensor, y: Tensor, seed: int) -> tuple[float, ...]:
-    """Return the accuracy with shares of the attributes turned over at random."""
+def accuracy_with_flips(head: AffineHead, x: Tensor, y: Tensor, seed: int) -> tuple[float, ...]:
+    """Return the accuracy with 5, 10 and 15 % of the attributes flipped at random."""
     source = torch.Generator().manual_seed(seed)
     noisy = [(x - (torch.rand(x.shape, generator=source) < share_).double()).abs() for share_ in (0.05, 0.1, 0.15)]
     return tuple(float((head.logits(one).argmax(1) == y).double().mean()) for one in noisy)
 
 
-def compared(found: Quantities, expected: Quantities) -> Table:
+def compared(figures: Quantities, expected: Quantities) -> Table:
     """Make rows of figures beside those expected: as expected within 3 points (5 % above 1)."""
     return [
         {
-            "figure": name, "here": " / ".join(f"{v:.3g}" for v in found[name]),
+            "figure": name, "here": " / ".join(f"{v:.3g}" for v in figures[name]),
             "expected": " / ".join(f"{v:g}" for v in wanted),
-            "as expected": "yes" if all(close(a, b) for a, b in zip(found[name], wanted, strict=True)) else "no",
+            "as expected": "yes" if all(close(a, b) for a, b in zip(figures[name], wanted, strict=True)) else "no",
         }
         for name, wanted in expected.items()
     ]  # fmt: skip

@@ -62,7 +62,7 @@ def own_folder(recipe: Recipe, side: int, device: str, seed: int) -> Tables:
 def _judged(
     name: str, birds: BirdAttributes, x: Tensor, recipe: Recipe, device: str, seed: int
 ) -> tuple[dict[str, Any], Tensor]:
-    """Train a network, and return its row and which test images it names correctly."""
+    """Train a network, and return its row of the table and which test images it classifies correctly, (n,) bool."""
     classes, n = len(birds.classes), len(birds.names)
     shape = tuple(x.shape[1:])
     net: Any = new_network(
@@ -78,18 +78,18 @@ def _judged(
     with torch.no_grad():
         e = batched(lambda part: net.encode(part.to(device)).cpu().double(), 100)(x)
     head = AffineHead(net.head.weight.detach().cpu(), net.head.bias.detach().cpu(), birds.classes, birds.names)
-    held, truth = e[~birds.train], birds.y[~birds.train]
-    right = head.logits(held).argmax(1) == truth
-    areas = [area(score, one) for score, one in zip(held.T, birds.attributes[~birds.train].T, strict=True)]
+    test, truth = e[~birds.train], birds.y[~birds.train]
+    right = head.logits(test).argmax(1) == truth
+    areas = [area(score, one) for score, one in zip(test.T, birds.attributes[~birds.train].T, strict=True)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the rank
-        published = float(pinv_attackability(head, held).attackability.median())
+        warnings.simplefilter("ignore", UserWarning)  # the warning about the rank
+        published = float(pinv_attackability(head, test).attackability.median())
     covariance = within_covariance(e[birds.train], birds.y[birds.train])
     row: Table = [{
         "training": name, "task error": round(1 - float(right.double().mean()), 3), "AUC, median": _median(areas),
         "not learnt": int((~(np.array(areas) >= LEARNT)).sum()),
-        "exact distance": round(float(flip_distance(head, held).amin(1).median()), 3),
-        "radius": round(float(radius(head, held, covariance).median()), 3),
+        "exact distance": round(float(flip_distance(head, test).amin(1).median()), 3),
+        "radius": round(float(radius(head, test, covariance).median()), 3),
         "published (not a robustness measure)": f"{published:.3g}",
     }]  # fmt: skip
     return row[0], right

@@ -1,4 +1,4 @@
-"""Units of geometry: flip costs, cheapest edits, what cannot be edited, and effects of factors beside their twins."""
+"""Units of geometry: flip costs, cheapest and impossible edits, and effects of factors beside their twins."""
 
 from __future__ import annotations
 
@@ -29,62 +29,63 @@ from unfooled.studies.attackability.records import Columns, Geometry
 from unfooled.studies.common.records import Table, listed
 
 SHOWN = 8
-"""Commonest cheapest edits that the table shows."""
-ROOM = 40
-"""Scenes whose edits under immutable attributes are computed."""
+"""Number of the commonest cheapest edits in the table."""
+BARRED_SCENES = 40
+"""Number of scenes whose edits under immutable attributes are computed."""
 
 
 def geometry(bench: ConceptBench) -> Geometry:
     """Train the joint network, or read it, and measure its head, attributes and twins."""
-    found, truth = bench.embedded(), bench.tests
+    embedded, truth = bench.embedded(), bench.tests
     began = time.perf_counter()
-    head, e = found.head, found.test
-    t = head_effect(head, e, found.gap)
+    head, e = embedded.head, embedded.test
+    t = head_effect(head, e, embedded.gap)
     first = head.logits(e).argmax(1)
     costs = torch.full((head.n, head.c), torch.nan, dtype=torch.float64)
     for k in first.unique().tolist():
         costs[:, k] = t[first == k].quantile(0.5, dim=0)
-    pairs, _ = pair_radii(head, e, found.covariance)
+    pairs, _ = pair_radii(head, e, embedded.covariance)
     return Geometry(
         rho=bench.rho, seed=bench.seed, accuracy=float((first == truth.y).double().mean()),
-        auc=listed(found.auc), costs=[listed(row) for row in costs],
-        pairs=[listed(row) for row in pairs], cheapest=cheapest(found), barred=barred(found),
-        columns=crossings(found), twins=twins(bench, t),
+        auc=listed(embedded.auc), costs=[listed(row) for row in costs],
+        pairs=[listed(row) for row in pairs], cheapest=cheapest(embedded), barred=barred(embedded),
+        columns=crossings(embedded), twins=twins(bench, t),
         seconds=round(time.perf_counter() - began + bench.seconds[JOINT], 1),
     )  # fmt: skip
 
 
-def crossings(found: Embedded) -> Columns:
+def crossings(embedded: Embedded) -> Columns:
     """Measure distances, and check that labels change just beyond them and not before."""
-    head, e = found.head, found.test
+    head, e = embedded.head, embedded.test
     first, flips = head.logits(e).argmax(1), flip_distance(head, e).amin(1)
     edit = flip_edit(head, e, overshoot=0.0)
     moved = {name: (head.logits(e + k * edit.delta).argmax(1) != first) for name, k in SIDES.items()}
-    values = {"flip": flips, "radius": radius(head, e, found.covariance), **moved}
+    values = {"flip": flips, "radius": radius(head, e, embedded.covariance), **moved}
     return {name: listed(value.double()) for name, value in values.items()}
 
 
 SIDES = {"below": 0.999, "above": 1.001}
+"""Multiples of the exact distance just before and just beyond the boundary."""
 
 
-def one_attribute(found: Embedded, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def one_attribute(embedded: Embedded, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the edits of the one learnt attribute that flips the label with fewest switches.
 
     Returns:
         Changes of the embedding, (B, n), classes that they lead to, (B,), and the switches that they take, (B,).
     """
-    unit = found.unit
-    scaled = AffineHead(found.head.weight * unit, found.head.bias)
-    free = found.learnt if found.learnt.any() else torch.ones_like(found.learnt)
+    unit = embedded.unit
+    scaled = AffineHead(embedded.head.weight * unit, embedded.head.bias)
+    free = embedded.learnt if embedded.learnt.any() else torch.ones_like(embedded.learnt)
     edit = flip_edit(scaled, e / unit, norm=1, cost=Cost(immutable=~free))
     return edit.delta * unit, edit.target, edit.cost
 
 
-def cheapest(found: Embedded) -> Table:
+def cheapest(embedded: Embedded) -> Table:
     """List the commonest cheapest edits of one learnt attribute."""
-    head, e = found.head, found.test
-    delta, target, switch = one_attribute(found, e)
-    first, place = head.logits(e).argmax(1), (delta / found.unit).abs().argmax(1)
+    head, e = embedded.head, embedded.test
+    delta, target, switch = one_attribute(embedded, e)
+    first, place = head.logits(e).argmax(1), (delta / embedded.unit).abs().argmax(1)
     sign = delta.gather(1, place[:, None])[:, 0] > 0
     kinds = list(zip(first.tolist(), target.tolist(), place.tolist(), sign.tolist(), strict=True))
     rows: Table = []
@@ -98,29 +99,29 @@ def cheapest(found: Embedded) -> Table:
     return rows
 
 
-def barred(found: Embedded) -> Table:
-    """List what cannot be edited, and why."""
-    head = found.head
-    e = found.test[:ROOM]
+def barred(embedded: Embedded) -> Table:
+    """List kinds of edits with the share that is impossible, and the reason."""
+    head = embedded.head
+    e = embedded.test[:BARRED_SCENES]
     first = head.logits(e).argmax(1)
     empty, far, edits = 0, 0, 0
     infeasible, lacks = [], []
-    least, most = found.held.amin(0), found.held.amax(0)
+    least, most = embedded.held_out.amin(0), embedded.held_out.amax(0)
     inside = ((e >= least) & (e <= most)).all(1)
-    held = [f for name in RELEVANT for f in PLACES[name]]
+    fixed = [f for name in RELEVANT for f in PLACES[name]]
     for j in range(head.c):
         rows = first != j
         if not rows.any():
             continue
         low, high = attribute_interval(head, e[rows], j)
-        near = nearest_in(low, high)[:, found.learnt]
+        near = nearest_in(low, high)[:, embedded.learnt]
         edits += near.numel()
         empty += int(near.isnan().sum())
-        far += int((near.abs() > found.gap[found.learnt]).sum())
+        far += int((near.abs() > embedded.gap[embedded.learnt]).sum())
         if (rows & inside).any():
-            kept = targeted_edit(head, e[rows & inside], j, cost=Cost(immutable=held, low=least, high=most))
-            infeasible += (~kept.feasible).tolist()
-            lacks += kept.shortfall[~kept.feasible].tolist()
+            edit = targeted_edit(head, e[rows & inside], j, cost=Cost(immutable=fixed, low=least, high=most))
+            infeasible += (~edit.feasible).tolist()
+            lacks += edit.shortfall[~edit.feasible].tolist()
     return [
         {
             "edit": "one learnt attribute, to a given class",
@@ -151,11 +152,11 @@ def twins(bench: ConceptBench, t: Tensor) -> Columns:
         bench: The bench.
         t: Switches of each attribute alone that flip the label, (N, n).
     """
-    found, scenes = bench.embedded(), bench.tests
+    embedded, scenes = bench.embedded(), bench.tests
     rows = torch.arange(min(bench.size.twins, len(scenes)))
-    head, e = found.head, found.test[rows]
+    head, e = embedded.head, embedded.test[rows]
     first = head.logits(e).argmax(1)
-    effects = fit_effects(found.held, bench.held.attributes)
+    effects = fit_effects(embedded.held_out, bench.held_out.attributes)
     draw = np.random.default_rng(bench.seed)
     columns: Columns = {}
     for column, (name, values) in enumerate(FACTORS.items()):

@@ -1,4 +1,4 @@
-"""Unit of the published metric: an identity, overstatement, a score that is gamed, and one that is the cut-off's."""
+"""Unit of the published metric: an identity, overstatement, scores lowered by gaming, and scores set by the cut-off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unfooled.studies.attackability.records import Tables
 from unfooled.studies.common.records import Table, listed
 
 HEADS, CLASSES, ENTRIES, SAMPLES = 60, 10, 24, 8
-"""Random heads, and their sizes."""
+"""Number of random heads, and their classes, entries and samples."""
 CONTROL, GAMED = "fine-tuned, control", "fine-tuned on the published term"
 SINGULAR = "no training: smallest singular value set to 1e-4"
 CUTOFFS = (1e-15, 1e-12, 1e-8, 1e-4)
@@ -126,11 +126,11 @@ def cutoffs(head: AffineHead, e: Tensor) -> Table:
     rows: Table = []
     for cutoff in CUTOFFS:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of the rank, which the table gives
-            found: Any = pinv_attackability(head, e, cutoff=cutoff)
+            warnings.simplefilter("ignore", UserWarning)  # the warning about the rank, which the table gives
+            score: Any = pinv_attackability(head, e, cutoff=cutoff)
         rows.append({
-            "cut-off": f"{cutoff:g}", "published attackability": f"{float(np.median(found.attackability)):.3g}",
-            "published norm": f"{float(found.norm.median()):.3g}", "rank": f"{found.rank} of {found.full}",
+            "cut-off": f"{cutoff:g}", "published attackability": f"{float(np.median(score.attackability)):.3g}",
+            "published norm": f"{float(score.norm.median()):.3g}", "rank": f"{score.rank} of {score.full}",
             "exact distance": round(float(flip_distance(head, e).amin(1).median()), 3),
         })  # fmt: skip
     return rows

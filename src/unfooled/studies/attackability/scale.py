@@ -27,7 +27,7 @@ class Recipe:
         width: Channels of the first convolution.
         scenes: Training scenes.
         updates: Updates of the joint loss.
-        batch: Scenes an update.
+        batch: Scenes per update.
         rate: Largest learning rate.
     """
 
@@ -43,7 +43,7 @@ class Editing:
     """Edits that are carried into pixels.
 
     Attributes:
-        n: Scenes, the first that are classified correctly.
+        n: Number of scenes: the first that are classified correctly.
         threat: Set of allowed inputs.
         steps: Steps for each kappa, and of targeted PGD.
         kappa: Weights of the label.

@@ -1,9 +1,9 @@
-"""Unit on ten classes of CUB-200-2011: a frozen network, probes of attributes, and where in the image they look.
+"""Unit on ten classes of CUB-200-2011: a frozen network, probes of attributes, and the image regions they depend on.
 
-The attributes are functions of the class, for want of those of single images: no claim of accuracy is made. Energy is
-that of the gradient of an attribute's probe, in a disc around the part that the attribute is of, over the disc's share
-of the image: 1 where the part is nothing special. Controls: the discs of other parts, and attributes of other parts in
-the same disc.
+The attributes are functions of the class, since those of single images are not there: no claim of accuracy is made.
+Energy is the squared gradient of an attribute's probe in a disc around the attribute's part, divided by the disc's
+share of the image: 1 is the value of a gradient that is spread evenly. Controls: the discs of other parts, and
+attributes of other parts in the same disc.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from unfooled.training import Standard
 
 SIDE, WIDTH, FEATURES, UPDATES, BATCH = 64, 8, 64, 400, 32
 LOCATED = 60
-"""Test images whose gradients are looked at."""
+"""Number of test images whose gradients are measured."""
 DISC = 0.1
 """Radius of a disc, in diagonals of the bird's box."""
 PARTS = {
@@ -42,11 +42,11 @@ PARTS = {
     "breast": ("breast",), "throat": ("throat",), "eye": ("left eye", "right eye"), "forehead": ("forehead",),
     "nape": ("nape",), "belly": ("belly",), "leg": ("left leg", "right leg"), "crown": ("crown",),
 }  # fmt: skip
-"""Word in the name of an attribute -> parts that it is of."""
+"""Word in the name of an attribute -> names of its parts."""
 
 
 def ten_classes(device: str, seed: int) -> Tables:
-    """Train a network on ten classes, probe its last layer, and look where the probes look."""
+    """Train a network on ten classes, probe its last layer, and measure which image regions the probes depend on."""
     began = time.perf_counter()
     train, test = (load_dataset("cub", split, size=SIDE) for split in ("train", "test"))
     table = load_class_table()
@@ -82,17 +82,17 @@ def ten_classes(device: str, seed: int) -> Tables:
 
 
 def localised(net: Any, weight: Tensor, names: list[str], x: Tensor, index: Tensor, device: str) -> Table:
-    """Make rows of the energy of the probes' gradients at their part, other parts, and of other attributes.
+    """Make rows of the energy of probes' gradients: at their own part, at other parts, and of other attributes' probes.
 
     Args:
         net: Network with `encode`.
         weight: Directions of the probes, (p, n).
         names: Names of the attributes.
         x: Test images.
-        index: Their numbers in the test split.
+        index: Indices of these images in the test split.
         device: Device of the network.
     """
-    discs, seen, part_names = part_discs(index[:LOCATED])
+    discs, visible, part_names = part_discs(index[:LOCATED])
     x = x[: len(discs)].to(device)
     words = {f: word for f, name in enumerate(names) for word in PARTS if f"_{word}_" in name.split("::")[0] + "_"}
     energy = {f: slope(net, x, weight[f]) for f in words}
@@ -105,7 +105,7 @@ def localised(net: Any, weight: Tensor, names: list[str], x: Tensor, index: Tens
         others = [f for f, at in words.items() if at != word]
         if not mine or not others:
             continue
-        here, there = seen[:, own], seen.clone()
+        here, there = visible[:, own], visible.clone()
         there[:, own] = False
         rows.append({
             "part": word, "attributes": len(mine), "images": int(here.any(1).sum()),
@@ -117,7 +117,7 @@ def localised(net: Any, weight: Tensor, names: list[str], x: Tensor, index: Tens
 
 
 def slope(net: Any, x: Tensor, direction: Tensor) -> Tensor:
-    """Return the energy of the gradient of a probe, (B, H, W), 1 in all for each image."""
+    """Return the energy of the gradient of a probe, (B, H, W), which sums to 1 over each image."""
     z = x.clone().requires_grad_()
     score = net.encode(z) @ direction.to(z)
     energy = torch.autograd.grad(score.sum(), z)[0].square().sum(1).cpu()
@@ -125,7 +125,7 @@ def slope(net: Any, x: Tensor, direction: Tensor) -> Tensor:
 
 
 def part_discs(index: Tensor) -> tuple[Tensor, Tensor, list[str]]:
-    """Return discs around the parts of test images, (B, P, H, W), which are visible, (B, P), and the parts' names."""
+    """Return the discs around parts of test images, (B, P, H, W), which parts are visible, (B, P), and their names."""
     place = Path(os.environ.get(FOLDER, "../shared/data")) / "cub200"
     with archive(place / "cub10_images128_jpeg.npz") as images, archive(place / "cub_meta.npz") as about:
         rows = np.flatnonzero(~np.asarray(images["is_train"], bool))[index.numpy()]

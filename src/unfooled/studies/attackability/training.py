@@ -1,4 +1,4 @@
-"""Units of pixel distances and of semantic training: every network judged by what it does, not by its own score."""
+"""Units of pixel distances and of semantic training; networks are judged by attacks, not by their own score."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def nearest(net: nn.Module, x: Tensor, y: Tensor, steps: int, seed: int) -> Tens
         ddn(net, x, y, steps=steps, generator=source),
         fmn(net, x, y, 2, steps=steps, generator=source),
     )  # fmt: skip
-    found = [verify(net, x, y, z, L2(math.inf)).distance for z in points]
-    return torch.stack(found).amin(0).double().cpu()
+    distances = [verify(net, x, y, z, L2(math.inf)).distance for z in points]
+    return torch.stack(distances).amin(0).double().cpu()
 
 
 def near(bench: ConceptBench) -> Near:
     """Measure radii and pixel distances of scenes that the joint network classifies correctly."""
-    found, size = bench.embedded(), bench.size
+    embedded, size = bench.embedded(), bench.size
     began = time.perf_counter()
     first = bench.seed % size.networks == 0 and bench.rho == size.rhos[0]
     rows = bench.right[: size.near if first else size.near_few]
     x, y = (one.to(bench.device) for one in subset(bench.tests, rows))
-    e = found.test[rows]
-    ordered = found.head.logits(e).sort(1).values
+    e = embedded.test[rows]
+    ordered = embedded.head.logits(e).sort(1).values
     columns = {
-        "radius": radius(found.head, e, found.covariance),
-        "flip": flip_distance(found.head, e).amin(1),
+        "radius": radius(embedded.head, e, embedded.covariance),
+        "flip": flip_distance(embedded.head, e).amin(1),
         "margin": ordered[:, -1] - ordered[:, -2],
         "distance": nearest(bench.network(JOINT), x, y, size.near_steps, bench.seed),
     }
@@ -54,17 +54,17 @@ def near(bench: ConceptBench) -> Near:
 
 def trained(bench: ConceptBench, arm: str) -> Trained:
     """Train by one semantic training, or read it, and judge the network."""
-    found, size = bench.embedded(arm), bench.size.semantic
+    embedded, size = bench.embedded(arm), bench.size.semantic
     began = time.perf_counter()
-    net, head, truth = bench.network(arm), found.head, bench.tests
+    net, head, truth = bench.network(arm), embedded.head, bench.tests
     rows = torch.arange(min(size.n, len(truth)))
     x, y = (one.to(bench.device) for one in subset(truth, rows))
     clean = ~verify(net, x, y, x, size.threat).success
     z = cascade(net, x, y, size.threat, effort=size.effort, seed=bench.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the rank; the section on the published metric is about it
-        published = pinv_attackability(head, found.test).attackability
-    radii, flips = radius(head, found.test, found.covariance), flip_distance(head, found.test).amin(1)
+        warnings.simplefilter("ignore", UserWarning)  # the warning about the rank, which a section of its own covers
+        published = pinv_attackability(head, embedded.test).attackability
+    radii, flips = radius(head, embedded.test, embedded.covariance), flip_distance(head, embedded.test).amin(1)
     columns = {
         "clean": clean.double().cpu(),
         "robust": (~verify(net, x, y, z, size.threat).success).double().cpu(),
@@ -75,8 +75,8 @@ def trained(bench: ConceptBench, arm: str) -> Trained:
     }
     return Trained(
         arm=arm, seed=bench.seed, updates=bench.arm(arm)[1],
-        accuracy=float((head.logits(found.test).argmax(1) == truth.y).double().mean()),
-        auc=float(found.auc.nanmedian()), published=float(published.median()), radius=float(radii.median()),
+        accuracy=float((head.logits(embedded.test).argmax(1) == truth.y).double().mean()),
+        auc=float(embedded.auc.nanmedian()), published=float(published.median()), radius=float(radii.median()),
         columns={name: listed(values) for name, values in columns.items()},
         seconds=round(time.perf_counter() - began + bench.seconds[arm], 1),
     )  # fmt: skip

@@ -51,7 +51,7 @@ class AnalysisEffort:
 
     Attributes:
         n: Samples looked at.
-        budget: Passes a sample for the nearest adversarial example.
+        budget: Passes per sample for the nearest adversarial example.
         steps: Steps of PGD.
         shown: Images in the gallery.
     """
@@ -127,7 +127,8 @@ def attention_under_attack(
         noisy: Points with random noise of the same size, (n, C, H, W).
 
     Returns:
-        Columns, (n,) each; the course along the way to z, (n, WAY) each; and the maps before and after, (n, h, w).
+        Columns, (n,) each; the course along the way to z, (n, PATH_POINTS) each; and the maps before and after,
+        (n, h, w).
     """
     x, y = samples.x, samples.y
     measured = attention_records(model, x, y, mask=samples.mask, parts=samples.parts)
@@ -158,7 +159,8 @@ def course_of_attention(
         clean: Attention of the clean images, (n, h, w).
 
     Returns:
-        1 for samples whose map moves before the label is lost, else 0, (n,) float, and the course, (n, WAY) each.
+        1 for samples whose map moves before the label is lost, else 0, (n,) float, and the course, (n, PATH_POINTS)
+        each.
     """
     apart, lost, moved = [], [], []
     for t in torch.linspace(0, 1, PATH_POINTS):
@@ -172,7 +174,7 @@ def course_of_attention(
     label, map_ = torch.stack(lost, 1), torch.stack(moved, 1)
 
     def first_true(flags: Tensor) -> Tensor:
-        """Return the index of the first true point of the line; WAY where there is none."""
+        """Return the index of the first true point of the line; PATH_POINTS where there is none."""
         return torch.where(flags.any(1), flags.int().argmax(1), PATH_POINTS)
 
     course = {"JS divergence": torch.stack(apart, 1), "label lost": label.float(), "map moved": map_.float()}

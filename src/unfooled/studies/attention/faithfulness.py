@@ -23,7 +23,7 @@ def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: st
 
     Only samples that the network classifies correctly are used.
 
-    Cost: 68 forwards a sample, an attention map, and one more for each layer that is shuffled.
+    Cost: 68 forwards per sample, an attention map, and one more for each layer that is shuffled.
 
     Args:
         model: Network.

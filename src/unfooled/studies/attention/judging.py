@@ -139,7 +139,7 @@ def attention_columns(
 
 
 def ascend_arp(model: Model, x: Tensor, y: Tensor, threat: Threat, *, steps: int, seed: int = 0) -> Tensor:
-    """Maximise the loss of `Arp`: cross-entropy, R and V together, (B, *D). Cost: 8 passes a step.
+    """Maximise the loss of `Arp`: cross-entropy, R and V together, (B, *D). Cost: 8 passes per step.
 
     Args:
         model: Any callable with a spatial layer.

@@ -28,7 +28,7 @@ def notes(claims: Sequence[Claim], results: Results, seeds: Sequence[int]) -> li
         )
     if results.judged and len(seeds) < MIN_SEEDS:
         lines.append(
-            f"One network an arm and seed, and {len(seeds)} of the {MIN_SEEDS} seeds that a claim about training "
+            f"One network per arm and seed, and {len(seeds)} of the {MIN_SEEDS} seeds that a claim about training "
             "needs: these are called undecided. Intervals are over images and say nothing about other seeds."
         )
     return lines + list(NOTES if results.judged else NOTES[:4])
@@ -60,8 +60,8 @@ NOTES = (
     "Under the predicted class an attack that succeeds changes the class explained, so deviation is built in; the "
     "paper's claims are judged on the fixed class.",
     "Correlation is no cause: what margin and area leave is still confounded by whatever makes an image hard. The "
-    "regression of the claims holds classes, too (shrunk); the tables' regressions do not. AUCs are of the samples "
-    "that the scores were fitted to.",
+    "logistic regression of the claims also holds the class fixed, with penalised class effects; the tables' "
+    "regressions do not. AUCs are of the samples that the scores were fitted to.",
     "Intervals are bootstraps over images, of all their seeds at once; frames of one track of a GTSRB test set are not "
     "marked as such, and narrow them. A claim about a network's attention is decided where its interval and Holm's p "
     "over all claims about it agree; with one seed it is about this network alone.",

@@ -61,9 +61,9 @@ class Scores(Record):
         zero_share: Share of zeros in the clean map's top k, one value per sample.
         output_change: Change of the label's logit, |f_y(x') - f_y(x)|, at the attack's point, for each sample.
         gap: Median relative completeness gap of the clean maps; None: the explanation is no path integral.
-        forwards: Forwards a sample of the attack.
-        backwards: Backwards a sample of the attack.
-        explanations: Explanations a sample of the attack.
+        forwards: Forwards per sample of the attack.
+        backwards: Backwards per sample of the attack.
+        explanations: Explanations per sample of the attack.
         attack_seconds: Seconds of the attack on all samples.
         seconds: Seconds of the unit.
         picture: The worst cases; None: there are none.

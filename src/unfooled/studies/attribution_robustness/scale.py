@@ -2,8 +2,8 @@
 
 Published settings (Chen et al. 2019, their code): for MNIST and Fashion-MNIST two 5x5 convolutions of 32 and 64
 channels and a hidden layer of 1024 units, trained with batches of 50 for 25,000 plain or 100,000 adversarial steps; for
-GTSRB a residual network, 70,000 steps with batches of 64. An IG-NORM step on MNIST takes 450 double backward passes a
-sample. The sizes for two cores are smaller.
+GTSRB a residual network, 70,000 steps with batches of 64. An IG-NORM step on MNIST takes 450 double backward passes
+per sample. The sizes for two cores are smaller.
 """
 
 from __future__ import annotations

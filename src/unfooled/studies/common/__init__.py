@@ -25,7 +25,7 @@ from unfooled.studies.common.feature_records import (
     packed,
     unpacked,
 )
-from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.feature_results import Accuracies, Alignments, AttackedAccuracies
 from unfooled.studies.common.feature_units import align, attack, describe_set, radii_survived, stored_set
 from unfooled.studies.common.fitting import FRESH, Updates, fit, new_network
 from unfooled.studies.common.records import Claim, Outcome, StudySummary, Table, array, bits, listed
@@ -42,6 +42,7 @@ __all__ = [
     "Arm",
     "ArmBench",
     "Attacked",
+    "AttackedAccuracies",
     "Bench",
     "Claim",
     "Drawn",
@@ -55,7 +56,6 @@ __all__ = [
     "Splits",
     "StudyRun",
     "StudySummary",
-    "Survival",
     "Table",
     "Task",
     "Updates",

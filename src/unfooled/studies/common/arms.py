@@ -30,7 +30,7 @@ class Task:
         eps: Radius in Linf of training and of attacks.
         steps: Optimiser steps of an arm whose share is 1.
         arch: `(input_shape, classes) -> module`.
-        batch: Samples a step.
+        batch: Samples per step.
         lr: Peak learning rate of an arm whose factor is 1.
     """
 

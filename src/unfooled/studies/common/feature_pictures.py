@@ -65,7 +65,7 @@ def accuracy_by_column(
 def under_attack(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], title: str = "Under attack"
 ) -> Picture:
-    """Draw the accuracy left at each radius: one panel per norm, one line per network; see `Survival.curves`."""
+    """Draw the accuracy left at each radius: a panel per norm, a line per network; see `AttackedAccuracies.curves`."""
     figure, axes = new_figure(1, len(curves), 4.4 * len(curves) + 2.6, 3.6)
     for (norm, lines), axis in zip(curves.items(), axes[0], strict=True):
         for k, (name, (radii, left)) in enumerate(lines.items()):

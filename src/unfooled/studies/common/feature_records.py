@@ -54,7 +54,7 @@ class Rebuilt(Record):
         reached: Share of images that ended early because they were good enough; for moved images, share that is taken
             for its target class.
         vanished: Share that had no gradient; None: moved images.
-        gradients: Gradients a sample; None: moved images.
+        gradients: Gradients per sample; None: moved images.
         to_source: Median distance in L2 to the source.
         to_start: Median distance in L2 to the start; None: moved images.
         seconds: Seconds of the start that finished it.

@@ -55,7 +55,7 @@ class Accuracies:
         return over_seeds([a[seed] - b[seed] for seed in a if seed in b], discrete_mean(gap.round(9)))
 
 
-class Survival:
+class AttackedAccuracies:
     """Accuracies under the cascade, by norm, network and radius.
 
     Args:
@@ -63,7 +63,7 @@ class Survival:
 
     Attributes:
         radii: Norm -> radii in increasing order.
-        rows: Norm -> name -> how many radii each image survived, one array a seed.
+        rows: Norm -> name -> how many radii each image survived, one array per seed.
     """
 
     def __init__(self, attacks: Sequence[Attacked]) -> None:

@@ -22,6 +22,7 @@ from unfooled.training import Standard
 
 NETWORK = "standard"
 LAST, ALL = "the last layer", "all layers"
+"""Layers of a network that get new weights."""
 
 
 class ShiftBench(Bench):

@@ -48,7 +48,12 @@ class Columns:
         return self.figure([a, b], lambda rows: rows[a] - rows[b])
 
     def figure(self, needed: Sequence[str], value: Callable[[Rows], np.ndarray]) -> Interval:
-        """Return the mean of a value of each image."""
+        """Return the mean over images of a value that is computed from columns.
+
+        Args:
+            needed: Columns that the value needs; without one of them there is no figure.
+            value: Function from the columns of a seed to one value for each image.
+        """
         if not self.seeds or any(name not in rows for rows in self.seeds for name in needed):
             return NO_SAMPLES
         seeds = tuple({"id": rows["id"], "value": value(rows)} for rows in self.seeds)
@@ -90,7 +95,7 @@ def _mean(by_seed: Sequence[np.ndarray]) -> Interval:
 
 
 def table_columns(rows: Sequence[Scaffolded], value: Callable[[Scaffolded], Sequence[float]]) -> TableColumns:
-    """Return one column a sampler, over the explained rows."""
+    """Return one column for each sampler, over the explained rows."""
     seeds: dict[int, Rows] = {}
     for row in rows:
         seeds.setdefault(row.seed, {})[row.sampler] = np.asarray(value(row), dtype=float)

@@ -28,7 +28,7 @@ def correlations(results: Results) -> Picture:
     axis.tick_params(labelsize=8)
     axis.set_xlabel("Spearman's correlation with the clean explanation", fontsize=8)
     caption = (
-        "Mean over images with its 95 % interval. Above, of images on which the attack succeeded; below, LIME's own "
+        "Mean over images with its 95 % interval. Above: images on which the attack succeeded. Below: LIME's own "
         "choices on clean images, and networks with new weights."
     )
     return as_picture(figure, f"{results.task.source}: how far explanations move", caption)

@@ -23,6 +23,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from unfooled.explanations import TabularSpace, lime_tabular
 from unfooled.explanations.lime import by_bins, conditional, neighbours
+from unfooled.statistics.association import roc_area
 from unfooled.studies.lime_shift.scale import TableScale
 
 Table = npt.NDArray[np.float64]
@@ -31,6 +32,7 @@ NAMES = ("sensitive", "innocent", *(f"measure {k}" for k in range(1, 7)))
 LIME, CONDITIONAL, NEIGHBOURS = "bins, as LIME", "conditional", "neighbours"
 SAMPLERS: dict[str, Any] = {LIME: by_bins, CONDITIONAL: conditional(20), NEIGHBOURS: neighbours(5, 20)}
 RIDGE = 1e-3
+"""Ridge penalty of the surrogates."""
 
 
 def synthetic_table(rows: int, seed: int) -> Table:
@@ -98,10 +100,10 @@ class TableBench:
         return table[(table != row).any(1)]
 
     def auc(self, sampler: str) -> list[float]:
-        """Return for each explained row how well the detector tells its perturbed rows from real ones."""
+        """Return the AUC by which the detector tells the perturbed rows of each explained row from real ones."""
         real = self.scaffold.suspicion(self.held_out)
         scores = (self.scaffold.suspicion(self.perturbed(k, sampler)) for k in range(len(self.explained)))
-        return [float((s[:, None] > real).mean() + 0.5 * (s[:, None] == real).mean()) for s in scores]
+        return [roc_area(score, real) for score in scores]
 
     def leading(self, model: Callable[[Table], Table], sampler: str) -> list[int]:
         """Return for each explained row the column of the largest |weight|."""

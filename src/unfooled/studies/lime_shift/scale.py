@@ -24,7 +24,7 @@ class ShiftTask:
         source: Data set, as `load_dataset` reads it.
         threat: Threat of the attack on the label.
         updates: Updates of the network.
-        batch: Samples an update.
+        batch: Samples per update.
         arch: Architecture of the network, a name that `build` knows.
         options: Options of the architecture.
         optimizer: Function `parameters -> optimizer`; the learning rate follows one cycle.
@@ -45,8 +45,8 @@ class TableScale:
 
     Attributes:
         rows: Training rows.
-        explained: Rows explained.
-        samples: Perturbed rows for each.
+        explained: Number of rows that are explained.
+        samples: Perturbed rows for each of them.
         trees: Trees of the detector.
     """
 

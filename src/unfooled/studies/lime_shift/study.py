@@ -49,7 +49,7 @@ def run_lime_shift(
             masks); or your own sizes.
         out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
-        data: Data sets to look at; None: all of the scale's.
+        data: Data sets to use; None: all of the scale's.
         device: Device of the networks.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run, for the record.
@@ -77,15 +77,15 @@ def shift_findings(results: Sequence[Results], scaffolds: Sequence[Scaffolded], 
 
 NOTES = (
     "Only images that the network classifies correctly and that the attack fools count in the comparison with attacked "
-    "images; noise and other masks are looked at on the same ones. The attack stops at the first point with another "
-    "label, so that changes are near the least that fool.",
-    "Noise has the very magnitudes of the attack's change, at random places and with random signs, clipped to the box.",
+    "images; noise and other masks are measured on the same ones. The attack stops at the first point with another "
+    "label, so that its changes are close to the smallest that fool the network.",
+    "Noise has the magnitudes of the attack's change, at random positions and with random signs, clipped to the box.",
     "Standard errors are those of the draw of masks. Where the held-out R2 is low, no linear surrogate fits, clean or "
     "attacked, and a moved explanation says little about the network.",
-    "The masks of clean and moved images are the same, those of the row of other masks are drawn anew: its changes of "
-    "sign are judged by the errors of both. Intervals are bootstraps over images or rows.",
-    "Detector, explainer and the rows that are explained have a third of the table each, so that neighbours are "
+    'Clean and changed images share their masks. Those of the row "other masks" are drawn anew, so that its changes of '
+    "sign are judged by the standard errors of both explanations. Intervals are bootstraps over images or rows.",
+    "The detector, the explainer and the rows that are explained get a third of the table each, so that neighbours are "
     "rows that the detector has not seen.",
-    "The table is made, and its detector knows LIME's sampler; a scaffold built against another sampler may hide from "
-    "that one, too.",
+    "The table is synthetic, and its detector was trained on LIME's sampler; a scaffold that is trained on another "
+    "sampler may hide from that one, too.",
 )

@@ -51,7 +51,7 @@ def _fooled(results: Results, seed: int) -> int:
 
 
 def _shifts(shifts: Columns, top: int) -> Table:
-    """Make rows of what the attack, noise and other masks do, for both classes."""
+    """Make rows of the changes under attack, noise and other masks, for both explained classes."""
     return [
         {
             "explained class": name,

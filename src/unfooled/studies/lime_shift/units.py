@@ -23,7 +23,7 @@ from unfooled.studies.lime_shift.scaffold import INNOCENT, SAMPLERS, SENSITIVE, 
 from unfooled.studies.lime_shift.scale import ShiftTask, TableScale
 
 PART = 20
-"""Number of images of one unit; an interrupted run loses at most one unit."""
+"""Number of images of one unit; an interruption loses at most the unit that was being computed."""
 ATTACK, NOISE, SEED = "attack", "noise", "seed"
 ARMS = (ATTACK, NOISE, SEED)
 CLASSES = ("original", "new")
@@ -33,7 +33,7 @@ NETWORKS = (LAST, ALL)
 
 
 class Trained(Record):
-    """Accuracy of the network."""
+    """Number of test images, `n`, of which the network classifies `right` correctly."""
 
     seed: int
     right: int
@@ -64,8 +64,8 @@ class Scaffolded(Record):
         sampler: Name of the sampler.
         seed: Random seed.
         auc: Area under the detector's ROC curve, of perturbed against real rows.
-        biased: Leading column of the biased model.
-        scaffold: Leading column of the scaffold.
+        biased: Column of the largest |weight| for the biased model, row by row.
+        scaffold: The same for the scaffold.
         seconds: Seconds of the unit.
     """
 
@@ -209,7 +209,7 @@ def _part(bench: ShiftBench, first: int, most: int) -> tuple[Tensor, Tensor, lis
 
 
 def _record(bench: ShiftBench, images: list[int], columns: dict[str, Tensor], began: float) -> Compared:
-    """Store columns."""
+    """Return the record of one part."""
     seconds = round(time.perf_counter() - began, 1)
     plain = {name: listed(values) for name, values in columns.items()}
     return Compared(seed=bench.seed, images=images, columns=plain, seconds=seconds)

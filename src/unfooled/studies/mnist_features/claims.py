@@ -7,7 +7,7 @@ from itertools import pairwise
 from unfooled.statistics.bootstrap import discrete_mean
 from unfooled.statistics.intervals import Interval
 from unfooled.studies.common.claims import MIN_DIFFERENCE, claim, lowest
-from unfooled.studies.common.feature_results import Accuracies, Survival
+from unfooled.studies.common.feature_results import Accuracies, AttackedAccuracies
 from unfooled.studies.common.records import Claim
 from unfooled.studies.mnist_features.scale import AS_TABLED, FIVE, PUBLISHED
 
@@ -99,20 +99,20 @@ def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
     return claims
 
 
-def claims_of_attacks(left: Survival) -> list[Claim]:
+def claims_of_attacks(attacked: AttackedAccuracies) -> list[Claim]:
     """Decide claims that the source did not measure: are these networks robust?"""
     claims = []
-    for norm, radii in left.radii.items():
-        k, rows = len(radii) // 2, left.rows[norm]
+    for norm, radii in attacked.radii.items():
+        k, rows = len(radii) // 2, attacked.rows[norm]
         at = f"{norm} {radii[k]:g}"
         if "group, faithful" in rows:
             text = f"Under attack, {at}: the network trained on the worst of five keeps half of its images."
-            claims.append(claim(text, SOURCE, left.accuracy(norm, "group, faithful", k), 0.5))
+            claims.append(claim(text, SOURCE, attacked.accuracy(norm, "group, faithful", k), 0.5))
         for name, source in (("group set", ILYAS), ("non-robust set", "unfooled")):
             if name in rows and "originals" in rows:
                 text = f"Under attack, {at}: the {name} makes a network more robust than originals do; difference."
-                claims.append(claim(text, source, left.gap(norm, name, "originals", k), MIN_DIFFERENCE))
+                claims.append(claim(text, source, attacked.gap(norm, name, "originals", k), MIN_DIFFERENCE))
         if "group set" in rows:
             text = f"Under attack, {at}: the network trained on the group set is wrong on at least nine tenths."
-            claims.append(claim(text, REAL, left.accuracy(norm, "group set", k).complement(), 0.9))
+            claims.append(claim(text, REAL, attacked.accuracy(norm, "group set", k).complement(), 0.9))
     return claims

@@ -34,7 +34,7 @@ class Recipe:
         network: "standard"; or "group", trained on each image's worst of the five corruptions.
         arm: "faithful", the published recipe whose networks are inverted; "as tabled", that of the revision in which
             the first table was written, where it differs; or "converged".
-        batch: Samples an update.
+        batch: Samples per update.
         lr: Learning rate of Adam.
         epochs: Epochs.
         decay: Factor of the learning rate over 80 updates; 1: a constant rate. None: one cycle of the rate.

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from unfooled.runs.chunks import Progress
 from unfooled.runs.spelling import spelled
-from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.feature_results import Accuracies, Alignments, AttackedAccuracies
 from unfooled.studies.common.records import StudySummary
 from unfooled.studies.common.run import Findings, StudyRun, seconds_of
 from unfooled.studies.common.scale import pick_scale
@@ -73,18 +73,22 @@ def run_mnist_features(
 
 def mnist_findings(results: Results, size: MnistScale) -> Findings:
     """Make tables, claims and pictures from the units alone."""
-    accuracies, left, alignments = Accuracies(results.tests), Survival(results.attacks), Alignments(results.alignments)
+    accuracies, attacked, alignments = (
+        Accuracies(results.tests),
+        AttackedAccuracies(results.attacks),
+        Alignments(results.alignments),
+    )
     published = size.source == "mnist"
-    made = tables(results, accuracies, left, size)
+    made = tables(results, accuracies, attacked, size)
     if results.alignments:
         made["Alignment of gradients with images"] = alignments.table()
     claims = [
-        *claims_of_training(accuracies, published=published), *claims_of_sets(accuracies), *claims_of_attacks(left),
+        *claims_of_training(accuracies, published=published), *claims_of_sets(accuracies), *claims_of_attacks(attacked),
         *alignments.claims(PAIRS, "Alignment"),
     ]  # fmt: skip
     return Findings(
         tables=made, claims=claims, notes=NOTES if published else [*NOTES, DIGITS],
-        pictures=[*results.pictures, *pictures(accuracies, left, size, published=published)],
+        pictures=[*results.pictures, *pictures(accuracies, attacked, size, published=published)],
         seconds=seconds_of(results.tests, results.sets, results.attacks, results.alignments),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from unfooled.statistics.intervals import NO_SAMPLES
 from unfooled.studies.common.feature_records import Measured, Rebuilt
-from unfooled.studies.common.feature_results import Accuracies, Survival
+from unfooled.studies.common.feature_results import Accuracies, AttackedAccuracies
 from unfooled.studies.common.records import Table
 from unfooled.studies.mnist_features.claims import CORRUPTED, TABLE_1, TABLE_2
 from unfooled.studies.mnist_features.scale import FIVE, MnistScale, Retraining
@@ -20,7 +20,9 @@ UPDATES = (25 * 1688, 8 * 1688)
 CONTROLS = ("originals", "untrained set")
 
 
-def tables(results: Results, accuracies: Accuracies, left: Survival, size: MnistScale) -> dict[str, Table]:
+def tables(
+    results: Results, accuracies: Accuracies, attacked: AttackedAccuracies, size: MnistScale
+) -> dict[str, Table]:
     """Make all tables that have rows, except that of the alignments."""
     made = {
         "Table 1: accuracy under five corruptions": _encoders(accuracies, size),
@@ -28,7 +30,7 @@ def tables(results: Results, accuracies: Accuracies, left: Survival, size: Mnist
         "Table 2: differences, paired by image": _differences(accuracies),
         "Table 2: parts of the sets": _parts(accuracies, size),
     }
-    made |= {f"Under attack, {norm} (cascade, {size.effort})": _under_attack(left, norm) for norm in left.radii}
+    made |= {f"Under attack, {norm} (cascade, {size.effort})": _under_attack(attacked, norm) for norm in attacked.radii}
     made |= {"Rebuilt sets": _sets(results.sets), "Networks": _networks(results.tests)}
     return {title: rows for title, rows in made.items() if rows}
 
@@ -94,12 +96,12 @@ def _differences(accuracies: Accuracies) -> Table:
     ]  # fmt: skip
 
 
-def _under_attack(left: Survival, norm: str) -> Table:
+def _under_attack(attacked: AttackedAccuracies, norm: str) -> Table:
     """Make rows of the accuracy that the cascade leaves at each radius."""
     return [
-        {"network": name, "clean": left.accuracy(norm, name, -1).text(),
-         **{f"{norm} {eps:g}": left.accuracy(norm, name, k).text() for k, eps in enumerate(left.radii[norm])}}
-        for name in left.rows[norm]
+        {"network": name, "clean": attacked.accuracy(norm, name, -1).text(),
+         **{f"{norm} {eps:g}": attacked.accuracy(norm, name, k).text() for k, eps in enumerate(attacked.radii[norm])}}
+        for name in attacked.rows[norm]
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Detection as a by-product: scores of clean and attacked images, against static attacks and a joint one.
+"""Detection of attacks by the purifier: scores of clean and attacked images, also under an attack on both at once.
 
     distance          min over clusters of the predicted class of d_k(e(x))
     reconstruction    ||x - P(x)||_2
@@ -28,9 +28,11 @@ from unfooled.studies.common.records import listed
 from unfooled.studies.purification.bench import PurificationBench
 
 KAPPAS = (0.1, 1.0, 10.0)
+"""Weights of the detector's score in the joint attack."""
 DISTANCE, RECONSTRUCTION, CHANGE = "distance", "reconstruction", "label change"
 SCORES = (DISTANCE, RECONSTRUCTION, CHANGE)
 QUANTILE, VALIDATION = 0.95, 500
+"""Quantile of the clean scores that is the threshold, and the number of training images that it is taken over."""
 
 
 class Detected(Record):
@@ -40,9 +42,9 @@ class Detected(Record):
         seed: Random seed.
         network: Name of the network behind the purifier.
         eps: Radius of the attacks.
-        threshold: Threshold of the distance.
+        threshold: Threshold of the distance, above which an image is rejected.
         scores: "score, images" -> score of each image; images are clean, static, end to end or joint at a kappa.
-        right: images -> whether the guarded network is right.
+        right: images -> 1 for each image that the guarded network classifies correctly, else 0.
         seconds: Seconds of the unit.
     """
 

@@ -40,17 +40,17 @@ TEMPERATURES = (10.0, 1.0, 0.1)
 
 @dataclass(frozen=True, eq=False)
 class Defence:
-    """A network behind a purifier, and how it is attacked.
+    """Network behind a purifier, with the sizes of the attacks on it.
 
     Attributes:
         model: The bare network.
         purify: The purifier.
-        random: Whether the purifier draws random numbers.
+        random: True: the purifier draws random numbers.
         steps: Steps of each attack.
         queries: Queries of the black-box attack; 0: none.
-        few: Samples, the first of these, of the black-box attack.
+        few: Number of the first samples, which the black-box attack is run on.
         draws: Draws that a random purifier's gradient is averaged over.
-        submissions: Fresh draws by which a random purifier is scored.
+        submissions: Times that each point is submitted to a random purifier when it is scored.
         seed: Random seed.
         twin: Another undefended network, whose adversarial examples are tried; None: none.
     """
@@ -91,7 +91,7 @@ Points = Mapping[str, Tensor]
 
 
 def attacked(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
-    """Attack a defence in every way that applies; return the points of each attack, whole batches of them.
+    """Attack a defence in every way that applies, and return the points of each attack, (B, C, H, W).
 
     Args:
         defence: Network and purifier.
@@ -112,8 +112,8 @@ def attacked(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str
     if not defence.bare:
         if not defence.random:
             points[f"{BPDA} identity"] = climb(bpda(purify, model), x, y, threat, generator=defence.source())
-            borrowed = bpda(purify, model, partial(low_band, smooth=1.0))
-            points[f"{BPDA} low"] = climb(borrowed, x, y, threat, generator=defence.source())
+            stand_in = bpda(purify, model, partial(low_band, smooth=1.0))
+            points[f"{BPDA} low"] = climb(stand_in, x, y, threat, generator=defence.source())
         points[END] = climb(soft, x, y, threat, generator=defence.source())
     if isinstance(purify, SemanticPurifier) and len(purify.label.unique()) > 1:
         points[f"{END} soft"] = _annealed(defence, x, y, threat)
@@ -141,13 +141,13 @@ def _annealed(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     z = threat.sample(x, defence.source())
     for temperature in TEMPERATURES:
         soft = replace(purify, temperature=temperature)
-        model = _borrowed(defence.guarded, guard(defence.model, soft))
+        model = _with_gradients_of(guard(defence.model, soft), defence.guarded)
         z = pgd_from(z, model, x, y, threat, loss=margin, steps=max(1, defence.steps // len(TEMPERATURES)))
     return z
 
 
-def _borrowed(values: Model, gradients: Model) -> Model:
-    """Return a model with the values of one and the gradients of another."""
+def _with_gradients_of(gradients: Model, values: Model) -> Model:
+    """Return a model with the gradients of one model and the values of another."""
 
     def model(x: Tensor) -> Tensor:
         near = gradients(x)
@@ -159,7 +159,7 @@ def _borrowed(values: Model, gradients: Model) -> Model:
 
 
 def _black_box(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
-    """Return the points of attacks that see no gradient of the defence."""
+    """Return the points of attacks that use no gradient of the defence."""
     if not defence.queries:
         return {}
     few, guarded = defence.few, defence.guarded

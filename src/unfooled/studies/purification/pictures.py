@@ -17,7 +17,7 @@ CHOICES = {
     "worst": "Those whose purified attacked image is farthest from the clean one.",
     "random": "Drawn at random.",
 }
-"""Choice of images -> its sentence in a caption."""
+"""Selection of images -> its sentence in a caption."""
 
 
 @torch.no_grad()

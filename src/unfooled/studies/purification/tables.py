@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from unfooled.drawing.figures import Picture
@@ -15,6 +13,7 @@ from unfooled.studies.purification.figures import (
     Grid,
     area,
     bounded,
+    by_name,
     column_of,
     hits_at,
     interval,
@@ -28,6 +27,7 @@ from unfooled.studies.purification.scale import NONE
 from unfooled.studies.purification.units import Moved, Results
 
 ATTACKED = ("static", "end to end", *(f"joint {kappa:g}" for kappa in KAPPAS))
+"""Names of the attacks that a detector is tested on."""
 
 
 def tables(results: Results) -> dict[str, Table]:
@@ -39,7 +39,7 @@ def tables(results: Results) -> dict[str, Table]:
         made[f"{where}: accuracy at eps {eps:g}"] = _grid(results, grid, eps)
     made[f"{where}: random purifiers, {_submissions(results)}"] = _random(results, grid)
     made[f"{where}: purifiers in front of other networks, eps {task.eps[0]:g}"] = _transfer(results)
-    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in _named(results.unseen).items()]
+    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in by_name(results.unseen).items()]
     made[f"{where}: detection, eps {task.eps[0]:g}"] = [row for one in results.detected for row in _detected(one)]
     made[f"{where}: clusters of each class"] = [
         {
@@ -53,7 +53,7 @@ def tables(results: Results) -> dict[str, Table]:
 
 
 def pictures(results: Results) -> list[Picture]:
-    """Draw the accuracy under the worst attack by radius, the ROC curves, and what was drawn while measuring."""
+    """Draw the accuracy under the worst attack by radius and the ROC curves; add the pictures of the units."""
     grid = Grid(results.grid, results.task.eps)
     radii = [eps for eps in results.task.eps if eps < 1]
     lines = {}
@@ -65,13 +65,13 @@ def pictures(results: Results) -> list[Picture]:
     made = [under_attack({"linf": lines}, f"{results.task.source}: under the worst attack")]
     for one in results.detected[:1]:
         unmoved = array(one.scores["distance, clean"])
-        found = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
+        rates = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
         caption = (
             f"Distance to the nearest cluster of the predicted class as a detector, {one.network} behind SRD, eps "
             f"{one.eps:g}. Only the joint attacks know the detector."
         )
         made.append(
-            curves(found, title=f"{results.task.source}: detection", caption=caption, axis="false positives|detected")
+            curves(rates, title=f"{results.task.source}: detection", caption=caption, axis="false positives|detected")
         )
     return [*made, *(picture for one in results.pictures for picture in one.pictures)]
 
@@ -92,7 +92,7 @@ def _text(figure: Interval) -> str:
 
 
 def _grid(results: Results, grid: Grid, eps: float) -> Table:
-    """Make one row a network and purifier: accuracy under each attack, and what the purifier adds."""
+    """Make one row for each network and purifier: accuracy under each attack, and what the purifier adds."""
     rows: Table = []
     for network, purifier in grid.cells:
         shares = {attack: _text(grid.share(network, purifier, attack, eps)) for attack in (*ATTACKS, WORST)}
@@ -124,13 +124,6 @@ def _random(results: Results, grid: Grid) -> Table:
                 }
             )  # fmt: skip
     return rows
-
-
-def _named(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
-    found: dict[str, list[Moved]] = {}
-    for row in rows:
-        found.setdefault(row.name, []).append(row)
-    return found
 
 
 def _share(rows: list[Moved], field: str) -> str:

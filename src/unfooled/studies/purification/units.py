@@ -62,8 +62,8 @@ class Judged(Record):
         setting: The purifier, as text.
         columns: "attack, eps" -> share of submissions in which each image is right; one submission, or several of a
             random purifier.
-        sure: The same, for images that are right in every submission; empty unless the purifier is random.
-        assigned: "clean" or "eps" -> whether the dictionary is of a cluster of the right class; empty without clusters.
+        sure: The same, 1 for images that are right in every submission; empty unless the purifier is random.
+        assigned: "clean" or "eps" -> 1 where the dictionary is of a cluster of the right class; empty without clusters.
         left: "eps" -> part of the perturbation's length that is left after purifying, of the end-to-end points.
         seconds: Seconds of the unit.
     """
@@ -80,7 +80,18 @@ class Judged(Record):
 
 
 class Moved(Record):
-    """One purifier of another network, or one kind of unseen change: images right without and behind the purifier."""
+    """One purifier of another network, or one kind of unseen change, with one value for each image.
+
+    Attributes:
+        seed: Random seed.
+        name: Network that the purifier was fitted to, or name of the change.
+        network: Network that is behind the purifier.
+        static: 1 where the guarded network is right on points made for the bare one.
+        bare: 1 where the bare network is right on points made for it.
+        behind: 1 where the guarded network is right under every attack.
+        plain: The control: for a change, 1 where PGD-AT is right; for a purifier, `bare`.
+        seconds: Seconds of the unit.
+    """
 
     seed: int
     name: str
@@ -146,9 +157,9 @@ def measure(task: PurifierTask, benches: Iterable[PurificationBench], units: Uni
         pairs = {f"{a} in front of {b}": (a, b) for a in three for b in three}
         rows["transfer"] += map_jobs(units, f"{at}, transfer", Moved, pairs, partial(transferred, bench))
         rows["unseen"] += map_jobs(units, f"{at}, unseen", Moved, unseen_changes(bench), partial(unseen, bench))
-        found = [name for name in (STANDARD, LATENT) if name in bench.networks]
-        rows["detected"] += map_names(units, f"{at}, detection", Detected, found, partial(detection, bench))
-        rows["clusters"] += map_names(units, f"{at}, clusters", Clustered, found, partial(clustered, bench))
+        encoders = [name for name in (STANDARD, LATENT) if name in bench.networks]
+        rows["detected"] += map_names(units, f"{at}, detection", Detected, encoders, partial(detection, bench))
+        rows["clusters"] += map_names(units, f"{at}, clusters", Clustered, encoders, partial(clustered, bench))
         if not rows["pictures"]:
             rows["pictures"] += map_names(units, f"{at}, pictures", Pictures, ["pictures"], partial(_pictures, bench))
     return Results(task, **rows)
@@ -160,7 +171,7 @@ def _purifiers(bench: PurificationBench, network: str) -> Sequence[str]:
 
 
 def tested(bench: PurificationBench, name: str) -> Network:
-    """Train a network, or read it, and test it."""
+    """Train a network, or read the stored one, and measure its clean accuracy."""
     x, y = bench.test
     clean = float((bench.labels(bench.network(name), x) == y).double().mean())
     return Network(seed=bench.seed, name=name, clean=clean, seconds=round(bench.seconds.get(name, 0.0), 1))
@@ -196,10 +207,10 @@ def cell(bench: PurificationBench, at: tuple[str, str]) -> Judged:
         for eps in bench.task.eps:
             threat = Linf(eps)
             points = attacked(one, x, y, threat)
-            found = judged(one, x, y, threat, points)
-            columns |= {f"{attack}, {eps:g}": value for attack, value in found.items()}
+            shares = judged(one, x, y, threat, points)
+            columns |= {f"{attack}, {eps:g}": value for attack, value in shares.items()}
             if one.random:
-                sure |= {f"{attack}, {eps:g}": (value == 1).double() for attack, value in found.items()}
+                sure |= {f"{attack}, {eps:g}": (value == 1).double() for attack, value in shares.items()}
             if END in points:
                 left[f"{eps:g}"] = _left(one, x, points[END])
             if isinstance(one.purify, SemanticPurifier):
@@ -247,15 +258,15 @@ def transferred(bench: PurificationBench, at: tuple[str, str]) -> Moved:
     threat = Linf(bench.task.eps[0])
     bare = judged(one, x, y, threat, attacked(one, x, y, threat))
     behind = replace(one, purify=purify)
-    found = judged(behind, x, y, threat, attacked(behind, x, y, threat))
-    return _moved(bench, source, target, (found["static"], bare[WORST], found[WORST], bare[WORST]), began)
+    shares = judged(behind, x, y, threat, attacked(behind, x, y, threat))
+    return _moved(bench, source, target, (shares["static"], bare[WORST], shares[WORST], bare[WORST]), began)
 
 
 Change = Callable[[nn.Module, Tensor, Tensor], Sequence[Tensor]]
 
 
 def unseen_changes(bench: PurificationBench) -> dict[str, tuple[str, Change]]:
-    """Return the changes that nobody was trained on: `(model, x, y) -> versions of x`."""
+    """Return the changes that no network was trained on: name -> (name, `(model, x, y) -> versions of x`)."""
     x, steps, seed = bench.test[0], bench.size.steps, bench.seed
     pixels = x[0].numel() / 784
     climb = partial(pgd, steps=steps, loss=margin)
@@ -272,7 +283,7 @@ def unseen_changes(bench: PurificationBench) -> dict[str, tuple[str, Change]]:
         try:
             corrupt(x[:1], seed=seed)
         except BadInput:
-            continue  # of larger images
+            continue  # this corruption needs larger images
         changes[name] = lambda _model, x, _y, corrupt=corrupt: [corrupt(x, seed=seed)]  # type: ignore[misc]
     return {name: (name, change) for name, change in changes.items()}
 
@@ -290,13 +301,13 @@ def unseen(bench: PurificationBench, at: tuple[str, Change]) -> Moved:
             return torch.stack([model(z).argmax(1) == y for z in versions]).double().amin(0)
 
     own = change(latent, x, y)
-    found = (right(guarded, own), right(latent, own), right(guarded, [*own, *change(guarded, x, y)]),
+    shares = (right(guarded, own), right(latent, own), right(guarded, [*own, *change(guarded, x, y)]),
              right(plain, change(plain, x, y)))  # fmt: skip
-    return _moved(bench, name, networks[0], found, began)
+    return _moved(bench, name, networks[0], shares, began)
 
 
-def _moved(bench: PurificationBench, name: str, network: str, found: Sequence[Tensor], began: float) -> Moved:
-    static, bare, behind, plain = (listed(one) for one in found)
+def _moved(bench: PurificationBench, name: str, network: str, shares: Sequence[Tensor], began: float) -> Moved:
+    static, bare, behind, plain = (listed(one) for one in shares)
     return Moved(
         seed=bench.seed, name=name, network=network, static=static, bare=bare, behind=behind, plain=plain,
         seconds=round(time.perf_counter() - began, 1),

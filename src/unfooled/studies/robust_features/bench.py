@@ -124,7 +124,7 @@ class FeatureBench(Bench):
         """Find the first of the task's `moves` in which an attack on the natural network reaches nearly all targets.
 
         None large enough: the last. Images are held out of training; targets are those of D_det, since one in K of the
-        targets of D_rand is the image's own class. Cost: `moving` passes an image for each threat that is tried.
+        targets of D_rand is the image's own class. Cost: `moving` passes per image for each threat that is tried.
         """
         moves = self.task.moves
         threat, share = smallest_threat(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unfooled.statistics.bootstrap import discrete_mean
 from unfooled.statistics.intervals import Interval, over_seeds
 from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
-from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.feature_results import Accuracies, Alignments, AttackedAccuracies
 from unfooled.studies.common.records import Claim
 from unfooled.studies.robust_features.scale import (
     D_DET,
@@ -37,27 +37,27 @@ PAIRS = ((HARDENED, NATURAL, "Etmann et al. 2019, arXiv:1905.04172"), (ROBUST, O
 
 def claims(results: Results) -> list[Claim]:
     """Decide all claims on one data set."""
-    tests, left, where = Accuracies(results.tests), Survival(results.attacks), results.task.source
+    tests, attacked, where = Accuracies(results.tests), AttackedAccuracies(results.attacks), results.task.source
     return [
-        *_of_the_robust_set(left, where),
-        *_of_the_non_robust_set(tests, left, where),
+        *_of_the_robust_set(attacked, where),
+        *_of_the_non_robust_set(tests, attacked, where),
         *_of_moved_images(tests, where, results.chance),
-        *_of_real_robustness(left, where),
+        *_of_real_robustness(attacked, where),
         *Alignments(results.alignments).claims(PAIRS, where),
     ]
 
 
-def _at(left: Survival, k: int) -> tuple[str, str]:
+def _at(attacked: AttackedAccuracies, k: int) -> tuple[str, str]:
     """Return the norm, and the name of the k-th radius in a claim."""
-    ((norm, radii),) = left.radii.items()
+    ((norm, radii),) = attacked.radii.items()
     return norm, f"{norm} {radii[k]:g}"
 
 
-def _of_the_robust_set(left: Survival, where: str) -> list[Claim]:
+def _of_the_robust_set(attacked: AttackedAccuracies, where: str) -> list[Claim]:
     """Decide whether plain training on the robust set gives robust accuracy."""
-    norm, half = _at(left, HALF)
+    norm, half = _at(attacked, HALF)
     return [
-        claim(f"{where}, {half}: {text}; difference.", source, left.gap(norm, ROBUST, other, HALF), MIN_DIFFERENCE)
+        claim(f"{where}, {half}: {text}; difference.", source, attacked.gap(norm, ROBUST, other, HALF), MIN_DIFFERENCE)
         for other, source, text in (
             (ORIGINALS, ILYAS, "plain training on the robust set gives more robust accuracy than on as many originals"),
             (RANDOM, "unfooled", "the robust set gives more than images rebuilt from an untrained network"),
@@ -66,9 +66,9 @@ def _of_the_robust_set(left: Survival, where: str) -> list[Claim]:
     ]
 
 
-def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> list[Claim]:
+def _of_the_non_robust_set(tests: Accuracies, attacked: AttackedAccuracies, where: str) -> list[Claim]:
     """Decide whether plain training on the non-robust set gives accuracy without robustness."""
-    norm, half = _at(left, HALF)
+    norm, half = _at(attacked, HALF)
     return [
         claim(
             f"{where}: the non-robust set costs at most {100 * MAX_ACCURACY_LOSS:.0f} points of clean accuracy against "
@@ -81,7 +81,7 @@ def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> lis
         claim(
             f"{where}, {half}: the non-robust set gives no more robust accuracy than originals, to "
             f"{100 * MAX_EQUAL_GAIN:.0f} points; originals minus it.", ILYAS,
-            left.gap(norm, ORIGINALS, NON_ROBUST, HALF), -MAX_EQUAL_GAIN,
+            attacked.gap(norm, ORIGINALS, NON_ROBUST, HALF), -MAX_EQUAL_GAIN,
         ),
     ]  # fmt: skip
 
@@ -106,18 +106,18 @@ def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim
     ]  # fmt: skip
 
 
-def _of_real_robustness(left: Survival, where: str) -> list[Claim]:
+def _of_real_robustness(attacked: AttackedAccuracies, where: str) -> list[Claim]:
     """Decide whether a network that is trained on the robust set is robust."""
-    (norm, half), (_, whole) = _at(left, HALF), _at(left, WHOLE)
+    (norm, half), (_, whole) = _at(attacked, HALF), _at(attacked, WHOLE)
     return [
         claim(
             f"{where}, {whole}: the network trained on the robust set is largely not robust; share of images that it "
-            f"is wrong on, at least {MIN_FOOLED_SHARE:g}.", REAL, left.accuracy(norm, ROBUST, WHOLE).complement(),
+            f"is wrong on, at least {MIN_FOOLED_SHARE:g}.", REAL, attacked.accuracy(norm, ROBUST, WHOLE).complement(),
             MIN_FOOLED_SHARE,
         ),
         claim(
             f"{where}, {half}: plain training on the robust set is far from hardening on as many originals, by "
             f"{100 * MIN_FAR_LOSS:.0f} points or more; hardened minus it.", REAL,
-            left.gap(norm, HARDENED_TOO, ROBUST, HALF), MIN_FAR_LOSS,
+            attacked.gap(norm, HARDENED_TOO, ROBUST, HALF), MIN_FAR_LOSS,
         ),
     ]  # fmt: skip

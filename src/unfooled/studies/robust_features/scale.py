@@ -48,7 +48,7 @@ class FeatureTask:
         natural: Updates of the natural network.
         hardened: Updates of the hardened network.
         fresh: Updates of each network on a set.
-        batch: Samples an update.
+        batch: Samples per update.
         arch: Architecture of every network, a name that `build` knows.
         options: Options of the encoders' architecture.
         fresh_options: Options of the architecture of networks that are trained on the sets.

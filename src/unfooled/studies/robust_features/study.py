@@ -28,7 +28,7 @@ from pathlib import Path
 
 from unfooled.runs.chunks import Progress
 from unfooled.studies.common.feature_pictures import under_attack
-from unfooled.studies.common.feature_results import Survival
+from unfooled.studies.common.feature_results import AttackedAccuracies
 from unfooled.studies.common.records import StudySummary
 from unfooled.studies.common.run import Findings, StudyRun, seconds_of
 from unfooled.studies.common.scale import pick_scale
@@ -81,7 +81,7 @@ def feature_findings(results: Sequence[Results], size: FeatureScale) -> Findings
     """Make tables, claims and pictures from the stored results."""
     pictures, notes, seconds = [], list(NOTES), 0.0
     for result in results:
-        curves = Survival(result.attacks).curves()
+        curves = AttackedAccuracies(result.attacks).curves()
         pictures += [*result.pictures, under_attack(curves, f"{result.task.source}: under attack")]
         notes += short_of_targets(result)
         seconds += seconds_of(result.tests, result.attacks, result.alignments, *result.sets.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from unfooled.studies.common.feature_records import Measured, Reach, Rebuilt
-from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.feature_results import Accuracies, Alignments, AttackedAccuracies
 from unfooled.studies.common.records import Table
 from unfooled.studies.robust_features.scale import (
     ENCODER_OF_SET,
@@ -29,11 +29,11 @@ PAIRS = (
 
 def tables(results: Results, size: FeatureScale) -> dict[str, Table]:
     """Make all tables of one data set."""
-    tests, left, where = Accuracies(results.tests), Survival(results.attacks), results.task.source
+    tests, attacked, where = Accuracies(results.tests), AttackedAccuracies(results.attacks), results.task.source
     reach, made = results.reach, [(seed, row) for seed, rows in results.sets.items() for row in rows]
     return {
-        f"{where}: clean accuracy, and what the cascade ({size.effort}) leaves": _accuracies(tests, left),
-        f"{where}: differences, paired by image": _differences(tests, left),
+        f"{where}: clean accuracy, and what the cascade ({size.effort}) leaves": _accuracies(tests, attacked),
+        f"{where}: differences, paired by image": _differences(tests, attacked),
         f"{where}: sets of rebuilt images": _rebuilt(
             [(seed, row) for seed, row in made if row.origin in ENCODER_OF_SET]
         ),
@@ -46,27 +46,27 @@ def tables(results: Results, size: FeatureScale) -> dict[str, Table]:
     }
 
 
-def _accuracies(tests: Accuracies, left: Survival) -> Table:
+def _accuracies(tests: Accuracies, attacked: AttackedAccuracies) -> Table:
     """Make rows of clean accuracy, and of accuracy under attack at each radius."""
-    ((norm, radii),) = left.radii.items()
+    ((norm, radii),) = attacked.radii.items()
     return [
         {
             "network, or set it was trained on": name, "clean": tests.accuracy(name)[0].text(),
             "says the next class": tests.accuracy(name)[1].text(),
-            **{f"{norm} {eps:g}": left.accuracy(norm, name, k).text() if name in left.rows[norm] else ""
+            **{f"{norm} {eps:g}": attacked.accuracy(norm, name, k).text() if name in attacked.rows[norm] else ""
                for k, eps in enumerate(radii)},
         }
         for name in (*ENCODERS, *TRAINED_ON)
     ]  # fmt: skip
 
 
-def _differences(tests: Accuracies, left: Survival) -> Table:
+def _differences(tests: Accuracies, attacked: AttackedAccuracies) -> Table:
     """Make rows of accuracy differences between the pairs of networks in `PAIRS`."""
-    ((norm, radii),) = left.radii.items()
+    ((norm, radii),) = attacked.radii.items()
     return [
         {
             "difference": f"{a} minus {b}", "clean": tests.gap(a, b, [0]).text(),
-            **{f"{norm} {eps:g}": left.gap(norm, a, b, k).text() for k, eps in enumerate(radii)},
+            **{f"{norm} {eps:g}": attacked.gap(norm, a, b, k).text() for k, eps in enumerate(radii)},
         }
         for a, b in PAIRS
     ]  # fmt: skip

@@ -3,13 +3,14 @@
     L = mean base(f(x), f(x'), y) + beta mean [R(x) + R(x')] / 2 + gamma mean V(P(x), P(x'))
 
 R, rectification: without the attended region, x^m = (1 - m) x + m b, nothing can be read from the rest.
-V, preservation: the maps of clean and adversarial sample agree. Both explain the label. All is per sample, in means.
+V, preservation: the maps of clean and adversarial sample agree. Both maps explain the label y. Each term is computed
+per sample, then averaged.
 
     soft_mask      m = sigmoid((h w P - 1) / s)                      uniform_gap    KL(U || q),  q = softmax f(x^m)
     top_mask       the top share of the cells, straight through      squared_gap    - ||p - q||^2
     fill_mixed     b: own mean colour, blur or noise, per step       label_hinge    max(0, q_y - 1/K)
 
-"Mask everything" satisfies every R but is no attention: watch `area` in the notes, or use `top_mask`.
+A mask of the whole image minimises every R but is no attention: watch `area` in the notes, or use `top_mask`.
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831. Differs from its code (`ArpPublished`): a mask with a gradient, standardised

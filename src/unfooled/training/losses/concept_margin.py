@@ -4,13 +4,13 @@
     ConceptStability   L(x) - weight mean_j log ||G_j^+ h_j||^2
 
 d_k = w_k - w_y, S the within-class covariance of the attribute logits. r does not change with the scale of the
-attribute logits or of the head, since both are standardised before S is detached: longer logits gain nothing. G_j holds
-the rows w_j - w_k, h_j the differences l_k - l_j: the published stability term, which grows without bound through the
-smallest singular value of G_j while no decision changes; it is here as a negative control.
+attribute logits or of the head, since both are standardised before S is computed, without a gradient: larger logits
+gain nothing. G_j has the rows w_j - w_k, and h_j the entries l_k - l_j. The published stability term grows without
+bound through the smallest singular value of G_j while no decision changes; it is here as a negative control.
 
 References:
     Ding et al., MMA training, ICLR 2020, arXiv:1812.02637 (margins in training).
-    adityaSridharr/SPECTRA (the stability term; stated there without code or weights).
+    adityaSridharr/SPECTRA (the stability term; that source gives neither code nor weights for it).
     Differs from both: the margin is in attribute space, and S is shrunk towards its mean variance.
 """
 
@@ -30,7 +30,7 @@ Radius = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """(weight (K, n), bias (K,), e (B, n), y (B,), covariance (n, n)) -> signed radius (B,), differentiable."""
 
 SHRINK = 0.1
-"""Share of the mean variance in a batch's covariance, which has few samples."""
+"""Weight of the mean variance in a batch's covariance, which is shrunk because a batch has few samples."""
 TINY = 1e-12
 
 

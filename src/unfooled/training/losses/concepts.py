@@ -31,8 +31,8 @@ from unfooled.training.losses.inner import at_least, worst_points
 from unfooled.training.losses.standard import Standard
 from unfooled.training.progress import base_of
 
-ATTACKED = ("both", "label", "attribute")
-"""Parts of the joint loss that an attack can maximise."""
+OBJECTIVES = ("both", "label", "attribute")
+"""Parts of the joint loss that the inner attack can maximise."""
 
 
 class Joint(Protocol):
@@ -134,15 +134,15 @@ def looked_up(loss: Joint, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def takes_rows(loss: Any) -> bool:
-    """Return whether the y of a loss carries row numbers: it, or a loss inside it, is a concept loss."""
+    """Return whether the `y` of a loss carries row numbers, because it is a concept loss or contains one."""
     inside = getattr(loss, "loss", None) or base_of(loss)
     return (hasattr(loss, "attributes") and hasattr(loss, "labels")) or (inside is not None and takes_rows(inside))
 
 
-def rows_of(loss: Any) -> Tensor:
+def attributes_of(loss: Any) -> Tensor:
     """Return the attributes of all rows of a concept loss, (N, n)."""
     attributes = getattr(loss, "attributes", None)
-    return rows_of(getattr(loss, "loss", None) or base_of(loss)) if attributes is None else attributes
+    return attributes_of(getattr(loss, "loss", None) or base_of(loss)) if attributes is None else attributes
 
 
 def on_rows(loss: Any, labels: Tensor, attributes: Tensor) -> Any:
@@ -167,7 +167,7 @@ class ConceptLoss:
         label: Weight of the label's loss. 0: the encoder alone is trained, for a head that is fitted afterwards.
         attribute: Weight of the attributes' loss.
         sparse: Weight of the sum of the absolute weights of the head.
-        base: Loss of the label, `(model, x, y)`; another one than `Standard` costs 1 forward and backward more.
+        base: Loss of the label, `(model, x, y)`; any other than `Standard` costs another forward and backward.
 
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
@@ -222,7 +222,7 @@ class ConceptMadry:
         threat: Constraint set of the adversary.
         label: Weight of the label's loss.
         attribute: Weight of the attributes' loss.
-        attack: What the adversary maximises: "both", "label" (cross-entropy) or "attribute" (binary cross-entropy).
+        attack: Objective of the adversary: "both", "label" (cross-entropy) or "attribute" (binary cross-entropy).
         steps: Steps of the inner attack.
         rule: Step sizes of the inner attack, relative to eps.
     """
@@ -238,8 +238,8 @@ class ConceptMadry:
 
     def __post_init__(self) -> None:
         check_concepts(self.labels, self.attributes, label=self.label, attribute=self.attribute)
-        if self.attack not in ATTACKED:
-            raise BadInput(f"attack is {self.attack!r}; it must be {', '.join(ATTACKED[:-1])} or {ATTACKED[-1]}")
+        if self.attack not in OBJECTIVES:
+            raise BadInput(f"attack is {self.attack!r}; it must be {', '.join(OBJECTIVES[:-1])} or {OBJECTIVES[-1]}")
 
     def __call__(self, model: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""

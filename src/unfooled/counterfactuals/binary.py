@@ -20,8 +20,8 @@ from unfooled.counterfactuals.edits import Edit, EditRows
 from unfooled.counterfactuals.head import AffineHead, embeddings, target_classes
 
 PART = 1 << 22
-"""Numbers in a temporary array, at most."""
-FEW = 16
+"""Largest number of entries of a temporary array."""
+TRIED_FIRST = 16
 """Number of attributes with the largest gains that are tried first; they are enough for most samples."""
 
 
@@ -77,7 +77,7 @@ def _check(a: np.ndarray, head: AffineHead, cost: Cost) -> None:
 def _fewest_flips(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: EditRows) -> None:
     """Fill in the fewest attributes for a change to any class, for many samples and all rivals at once."""
     part = max(1, PART // (head.c * head.n))
-    few = min(FEW, head.n)
+    few = min(TRIED_FIRST, head.n)
     for start in range(0, len(a), part):
         rows = np.arange(start, min(start + part, len(a)))
         left = _at_most(head, a, free, sheet, rows, few)
