@@ -160,9 +160,7 @@ def test_the_class_table_of_cub() -> None:
         fine, coarse = (pinv_attackability(head, some, cutoff=cutoff) for cutoff in (1e-12, 1e-8))
     assert 2.7e-8 < fine.score < 2.7e-6
     assert coarse.score == pytest.approx(0.72, abs=0.06)
-    with pytest.warns(UserWarning, match="rank 167, under 199"):
-        optimum = pinv_attackability(fit_head(e, y, decay=1e-4), some, cutoff=1e-12)
-    assert optimum.score == pytest.approx(coarse.score, rel=0.02)
+    assert difference_rank(fit_head(e, y, decay=1e-4)) == 167  # of what Adam leaves, nothing is there at the optimum
 
 
 @pytest.mark.skipif(not CUB.is_file(), reason=f"no {CUB}; set UNFOOLED_DATA")
