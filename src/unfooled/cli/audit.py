@@ -48,7 +48,7 @@ def audit(
         str,
         typer.Option("--reasons", help=f"Explanation that is attacked, label kept: {', '.join(catalog.REASONS)}."),
     ] = "saliency",
-    reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked.")] = 32,
+    reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked at most.")] = 32,
     purify: Annotated[
         str | None,
         typer.Option("--purify", help="Purifier in front of the model: a folder, or file.py:name of a function."),

@@ -45,7 +45,7 @@ class AuditOptions:
         restarts: That attack's random starts.
         explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
         reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
-        reasons_n: Samples whose explanation is attacked.
+        reasons_n: Samples whose explanation is attacked at most.
         purify: Purifier in front of the model: the folder of a saved one, "file.py:name", or a function x -> x; see
             `uf.purification.guard`. None: none.
     """

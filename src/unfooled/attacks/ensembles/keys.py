@@ -80,7 +80,7 @@ class StageKey:
             case Family.NEAREST:
                 return f"nearest points in {self.label}"
             case Family.EXPLANATIONS:
-                return f"reasons under attack, {self.label} eps"
+                return f"reasons under attack, {self.label}"
         return {
             Family.CLEAN: "clean samples", Family.JUDGE: "judging what was found", Family.EXPLAIN: "explanations",
         }.get(self.family, f"{self.family} {self.label}".rstrip())  # fmt: skip

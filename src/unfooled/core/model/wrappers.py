@@ -77,6 +77,26 @@ class Counted:
         return getattr(self.__dict__["model"], name)
 
 
+def note_second_derivatives(model: Any, attribution: Tensor) -> None:
+    """Count a later gradient of an attribution as two backwards a sample more, in every `Counted` around the model.
+
+    The gradient of a gradient goes back through both, the forward pass and its backward pass.
+    """
+    counters = []
+    while model is not None:
+        counters += [model] if isinstance(model, Counted) else []
+        model = getattr(model, "__dict__", {}).get("model")
+    if not counters or not attribution.requires_grad:
+        return
+    spent = 2 * len(attribution)
+
+    def note(_: Tensor) -> None:
+        for counter in counters:
+            counter.backwards += spent
+
+    attribution.register_hook(note)
+
+
 class StandIn:
     """A model whose passes are counted as those of another one."""
 

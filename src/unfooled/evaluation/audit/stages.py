@@ -6,7 +6,7 @@
     nearest       the nearest adversarial examples of the first samples, hence every radius
     judge         what is true of the points found
     explain       maps of the first samples, before and after
-    attack_maps   attacks that move the explanation and keep the label, by radius
+    attack_maps   attacks that move the explanation and keep the label, by radius; see `attacked_maps`
 
 `perform` runs them in order; between them the checks decide whether the attack goes on.
 """
@@ -14,8 +14,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
@@ -37,10 +37,11 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.distances.quality import psnr, ssim
+from unfooled.evaluation.audit.attacked_maps import attack_maps
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.guards import attack_through, draws_of
-from unfooled.evaluation.audit.missed import each_eps, missed_by
-from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
+from unfooled.evaluation.audit.missed import missed_by
+from unfooled.evaluation.audit.plan import Explaining, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.replays import replay, replay_first
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
@@ -51,17 +52,12 @@ from unfooled.evaluation.checks.points import check_points
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
-from unfooled.evaluation.explanations.nearer import BelowLabel, below_the_label
-from unfooled.evaluation.explanations.survival import (
-    Approach,
-    AttackedExplanations,
-    approach_to,
-    attack_explanations,
-    shrunk,
-)
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
+from unfooled.statistics import intervals
 
+FIRST_BLOCK, BLOCK = 64, 32
+"""Samples whose nearest points are searched in any case, and samples between two later decisions to go on."""
 PURIFIER = StageKey(Family.CASCADE, "through the purifier")
 """Line of the log after the attacks on a purifier."""
 CUT_SHORT = (
@@ -172,7 +168,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
         if through := attack_through(s, label, attack, state, gradients):
             state, findings = attack.log_stage(through.state, PURIFIER, s.n, 0), [*findings, *through.findings]
         attack_frontier = state.frontier
-        nearest_rows = nearest(s, plan.nearest, gradients)
+        nearest_rows = nearest(s, plan.nearest, gradients, attack_frontier.fooled)
         missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
         state = replace(state, frontier=frontier)
         count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
@@ -222,8 +218,12 @@ def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Grad
     return attack.adopt(replace(state, log=(*state.log, *log)), points)
 
 
-def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
-    """Find the nearest adversarial examples of the first samples: points and distances by norm."""
+def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, fooled: Tensor) -> dict[float, Rows]:
+    """Find the nearest adversarial examples of the first samples: points and distances by norm.
+
+    Samples are searched in blocks, and no further ones once the median's interval is narrow, if the attack has fooled
+    all that are left: then there is nothing that it could have missed.
+    """
     points = {}
     for norm in plan.norms or (s.threat.norm,):
         own = norm == s.threat.norm
@@ -243,9 +243,34 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
             z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
             return {"z": z, "distance": distance, "unanswered": observer.distance}
 
-        key = StageKey(Family.NEAREST, norm_name(norm))
-        points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
+        points[norm] = _in_blocks(s, plan, norm_name(norm), work, fooled[: plan.n])
     return points
+
+
+def _in_blocks(s: Setting, plan: NearestPoints, name: str, work: Callable[[Tensor], Rows], fooled: Tensor) -> Rows:
+    """Search block by block; names of the later blocks end with their samples."""
+    blocks = [min(len(fooled), FIRST_BLOCK), *(len(b) for b in fooled[FIRST_BLOCK:].split(BLOCK) if len(b))]
+    parts: list[Rows] = []
+    done = 0
+    for size in blocks:
+        key = StageKey(Family.NEAREST, name if not done else f"{name} {done + 1}-{done + size}")
+        parts.append(s.ledger.map(key, partial(_shifted, work, done), size, model=s.counted))
+        done += size
+        distance = torch.cat([part["distance"] for part in parts])
+        if bool(fooled[done:].all()) and _narrow(distance, plan.precision):
+            break
+    return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+
+
+def _shifted(work: Callable[[Tensor], Rows], by: int, rows: Tensor) -> Rows:
+    """Compute rows counted from another one."""
+    return work(rows + by)
+
+
+def _narrow(distance: Tensor, precision: float) -> bool:
+    """Return whether half the interval of the median is at most this share of the median."""
+    low, value, high = intervals.median_limits(distance.double())
+    return value > 0 and high < math.inf and high - low <= 2 * precision * value
 
 
 def judge(s: Setting, points: Tensor) -> Judged:
@@ -294,54 +319,6 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
         return scores
 
     return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
-
-
-def attack_maps(
-    s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients, nearest: Tensor
-) -> AttackedExplanations:
-    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this.
-
-    Where the nearest adversarial example, of those in `nearest`, is no farther than the smallest radius, the sample is
-    also attacked at a radius below it: else it could never be told that its explanation moves first.
-    """
-    samples = right.nonzero()[:, 0][: plan.n]
-    if s.subject.random:
-        reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach(None, reason), samples)
-    if not len(samples):
-        return AttackedExplanations(Approach(None), samples)
-    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
-        reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach(None, reason), samples)
-    at = s.at(samples)
-    x, y, threat = s.x[at], s.y[at], s.threat.take(at)
-    approach = approach_to(s.counted, x, y, plan.explain)
-    if approach.by is None:
-        return AttackedExplanations(approach, samples)
-    radii = tuple(sorted(plan.radii))
-
-    def attacked(key: str, at: Tensor, within: Threat, pictures: bool) -> Rows:
-        def work(rows: Tensor) -> Rows:
-            rows = s.at(rows)
-            scores = attack_explanations(
-                s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
-                restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
-            )  # fmt: skip
-            return scores | {k: s.subject.shown(scores[k]) for k in ("x_adv", "before", "after") if k in scores}
-
-        return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
-
-    all_rows = torch.arange(len(samples), device=x.device)
-    by_radius = [attacked(f"{r:g}", all_rows, shrunk(threat, r), r == radii[-1]) for r in radii]
-    eps = each_eps(threat, x).double()
-    close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
-    if len(close):
-        nearer = threat.take(s.at(close)).with_eps(below.to(x))
-        lower = BelowLabel(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
-    passes = s.ledger.passes(Family.EXPLANATIONS)
-    return AttackedExplanations(
-        approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts, lower if len(close) else None
-    )
 
 
 def _unanswered(s: Setting, points: Judged, nearest_rows: Mapping[float, Tensor]) -> Tensor:
