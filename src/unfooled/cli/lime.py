@@ -60,8 +60,8 @@ HideOpt = Annotated[
     str,
     typer.Option(
         "--hide",
-        help="Replacement of a hidden piece: delete, a token such as [MASK], or attention-mask, for a transformer "
-        "whose object has a tokenizer.",
+        help="Replacement of a hidden piece: delete, a token such as [MASK], or attention-mask, for a transformer with "
+        "a tokenizer in its object.",
     ),
 ]
 UntilOpt = Annotated[
