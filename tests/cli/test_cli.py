@@ -147,6 +147,14 @@ def test_fail_under(home: Path, audited: dict[str, Any]) -> None:
     assert done.stdout.count("\n") == 1
 
 
+def test_an_audit_says_what_it_knows_early_and_stops_in_time(home: Path) -> None:
+    cut = run(home, *AUDIT, "--budget", "0.001s", "--fail-under", "robust_accuracy=0", code=3)
+    assert "clean accuracy 9" in cut.stderr.splitlines()[1]
+    assert "left out: the rest of the attack" in cut.stdout
+    assert "the verdict is OVERSTATED, so no figure passes" in cut.stderr
+    assert "--budget is 'soon'; write a time" in run(home, *AUDIT, "--budget", "soon", code=2).stderr
+
+
 def test_nothing_that_is_not_believed_passes_the_gate(home: Path) -> None:
     bound = ("--fail-under", "clean_accuracy=0.0", "--fail-under", "robust_accuracy=0.0", "--quiet")
     few = ("--data", "digits", "--threat", "linf:0.1", "--n", "20", "--effort", "quick")

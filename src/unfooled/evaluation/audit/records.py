@@ -181,6 +181,8 @@ class Summary(Record):
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
 
+    `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
+
     `guard` belongs to a model behind a purifier. Where it lacks an attack, robust accuracy and what follows from it are
     not stated: their values are None.
 
@@ -212,6 +214,8 @@ class Summary(Record):
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)
+    budget: float | None = None
+    left_out: list[str] = Field(default_factory=list, max_length=MAX_ENTRIES)
     warnings: list[str] = Field(max_length=MAX_ENTRIES)
     attack: str
     curve: list[CurvePoint] = Field(max_length=MAX_ENTRIES)

@@ -157,6 +157,7 @@ class Attacked:
         extended: True if it was allowed to go on, and a check asked for it.
         stopped: True if it was stopped at its limit of passes.
         notes: Sentences about what was left out.
+        left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
     """
 
@@ -169,6 +170,7 @@ class Attacked:
     extended: bool
     stopped: bool = False
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
 
 
@@ -193,6 +195,7 @@ class Outcome:
         progress: The curve of accuracy against passes.
         aside: Forwards and backwards of the checks that are no stages.
         notes: Sentences about what was left out.
+        left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
     """
 
@@ -212,6 +215,7 @@ class Outcome:
     progress: tuple[Progress, ...]
     aside: tuple[int, int]
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     guard: Guard | None = None
 
     @property
