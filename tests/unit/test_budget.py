@@ -17,6 +17,7 @@ from unfooled.evaluation.audit import audit
 from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, NEAREST
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import ON_MAPS
+from unfooled.report import render
 from unfooled.runs.records import read_record
 from unfooled.workflows import AuditOptions
 from unfooled.workflows.bounds import check_bounds, read_bound
@@ -148,3 +149,16 @@ def test_times_are_read_and_refused() -> None:
         PLAN.with_budget(0)
     assert PLAN.with_budget(3).record() == PLAN.record()
     assert PLAN.with_budget(3).with_options(gallery=2).budget == 3
+
+
+def test_the_use_of_the_model_is_recorded(tmp_path: Path) -> None:
+    model, x, y = subject()
+    first = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None), out=tmp_path)
+    found = first.efficiency
+    assert found is not None and found.share is not None
+    assert found.calls > 20  # the steps of the first stage alone
+    assert found.rows == pytest.approx(len(x) * first.passes.forward / found.calls, rel=0.3)
+    assert 0 < found.share < 2
+    again = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None), out=tmp_path)
+    assert again.efficiency == found  # read, not measured again
+    assert "Calls for the attack" in render([tmp_path], tmp_path / "page.html").read_text()

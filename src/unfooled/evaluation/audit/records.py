@@ -170,6 +170,21 @@ def purifier_sentence(guard: Guard) -> str:
     return f"{text} Static minus worst: {100 * apart.value:+.1f} points."
 
 
+class Efficiency(Record):
+    """Use of the model by the attack on the label.
+
+    Attributes:
+        calls: Calls of the model.
+        rows: Mean number of samples per call.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
+            not measured.
+    """
+
+    calls: int = Field(ge=0)
+    rows: float = Field(ge=0, allow_inf_nan=False)
+    share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class Summary(Record):
     """Results of an audit.
 
@@ -214,6 +229,7 @@ class Summary(Record):
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)
+    efficiency: Efficiency | None = None
     budget: float | None = None
     left_out: list[str] = Field(default_factory=list, max_length=MAX_ENTRIES)
     warnings: list[str] = Field(max_length=MAX_ENTRIES)

@@ -31,6 +31,7 @@ from unfooled.core.unanswered import check_answered
 from unfooled.distances.quality import psnr, ssim
 from unfooled.evaluation.audit.attacked_label import attack_label
 from unfooled.evaluation.audit.attacked_maps import attack_maps
+from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.plan import Explaining, Plan
 from unfooled.evaluation.audit.values import Clean, Judged, Outcome, Setting
@@ -105,6 +106,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
         guard=guard_record(s, attacked.through, first, points),
+        efficiency=efficiency_of(s),
     )
 
 

@@ -124,6 +124,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         ],
         seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
+        efficiency=outcome.efficiency,
         budget=context.plan.budget,
         left_out=list(outcome.left_out),
         attack=label.label,

@@ -14,7 +14,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.audit.records import Guard
+from unfooled.evaluation.audit.records import Efficiency, Guard
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way
 from unfooled.evaluation.checks.memory import OriginalModel
@@ -197,6 +197,7 @@ class Outcome:
         notes: Sentences about what was left out.
         left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
+        efficiency: Use of the model by the attack. None: there was no attack.
     """
 
     shown: Tensor
@@ -217,6 +218,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     guard: Guard | None = None
+    efficiency: Efficiency | None = None
 
     @property
     def fooled(self) -> Tensor:
