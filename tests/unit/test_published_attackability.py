@@ -22,7 +22,7 @@ from unfooled.counterfactuals import (
     pinv_attackability,
     pinv_edit,
 )
-from unfooled.counterfactuals.legacy import difference_rank
+from unfooled.counterfactuals.pseudo_inverse import difference_rank
 from unfooled.data import load_data
 
 CUB = Path(os.environ.get("UNFOOLED_DATA", "../shared/data")) / "cub200/cub_meta.npz"

@@ -227,6 +227,11 @@ def test_differences_are_paired() -> None:
     assert interval({}).n == 0
 
 
+def test_purifiers_are_fitted_to_the_first_images() -> None:
+    bench = PurificationBench(SMOKE.tasks[0], replace(FEW, fit_n=60), 0)
+    assert (bench.semantic().about["n"], len(bench.train[0])) == (60, FEW.train_n)
+
+
 def test_scales_and_settings_name_what_there_is() -> None:
     assert set(SETTINGS) == {*CLASSICAL, RESIZED} - {"autoencoder"}
     assert all(size.tasks and size.few <= size.n for size in (*SCALES.values(), SMOKE))

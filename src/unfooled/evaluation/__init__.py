@@ -1,5 +1,6 @@
 """The only judge: verification, checks, judges of explanations, audits and their records."""
 
+from unfooled.evaluation.accuracy import robust_accuracy
 from unfooled.evaluation.audit import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import Finding
@@ -26,6 +27,7 @@ __all__ = [
     "judge_explanation",
     "parameter_randomisation",
     "perturbation_curves",
+    "robust_accuracy",
     "score_maps",
     "verify",
 ]

@@ -18,7 +18,7 @@ from unfooled.core.limits import Limits, allowing
 from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Threat
-from unfooled.core.types import TrainingLoss
+from unfooled.core.types import Model, TrainingLoss
 from unfooled.data.dataset import Dataset
 from unfooled.data.load import load_dataset
 from unfooled.features.corruptions import FIVE, groups, random_group
@@ -33,9 +33,11 @@ from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
 from unfooled.workflows.concepts import Concepts, built, not_learnt, with_attributes
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.guarding import CHECKED, tried
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
+from unfooled.workflows.purified_losses import NO_GRADIENT, baseline_of, behind_of
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import at_least, check_choice, size_of, statistics
 
@@ -131,6 +133,9 @@ class TrainingRecord(Partial):
         corruptions: Held-out accuracy under each corruption and under all of them (share right under every
             one), as (value, low, high, n);
             empty unless the loss or the augmentation uses the corruptions.
+        purified_accuracy: Clean accuracy of the same samples behind the purifier that the network was trained through.
+            None: there is none.
+        warnings: Assumptions, one sentence each.
     """
 
     out: str
@@ -144,6 +149,8 @@ class TrainingRecord(Partial):
     left_out: list[str] = Field(default_factory=list)
     not_learnt: dict[str, float] = Field(default_factory=dict)
     corruptions: dict[str, tuple[float, float, float, int]] = Field(default_factory=dict)
+    purified_accuracy: float | None = None
+    warnings: list[str] = Field(default_factory=list)
 
 
 def train(
@@ -198,6 +205,8 @@ def train(
     with allowing(limits):
         loaded = _Work.load(data, network, recipe, seed, device)
         work, objective = loaded.on_rows(objective, data, options.attributes)
+    if (behind := behind_of(objective)) is not None:
+        tried(behind.purified, work.data.x[:CHECKED].to(device))  # before the work begins
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
@@ -216,6 +225,7 @@ def train(
         held_out_accuracy=last.accuracy if last else None,
         stopped=last.stopped if last else None,
         **(work.learnt(out) | ({"corruptions": work.corrupted(out)} if corrupted else {})),
+        **work.purified(objective, out),
     )
 
 
@@ -297,7 +307,7 @@ class _Work:
         recipe, x, y = self.recipe, self.data.x, self.data.y
         if self.concepts is not None:
             y = torch.arange(len(y))
-        net, about = self._network()
+        net, about = self._network(objective)
         kind, precision = self.device.split(":")[0], recipe.precision
         fabric = Fabric(accelerator=kind, devices=recipe.devices, precision=precision)  # type: ignore[arg-type]
         fabric.launch()
@@ -321,20 +331,24 @@ class _Work:
             monitor=self._monitor(objective),
         )
 
-    def _network(self) -> tuple[Classifier, dict[str, Any]]:
+    def _network(self, objective: Any) -> tuple[Classifier, dict[str, Any]]:
         """Return the network, and the entries of its checkpoint that `load_model` needs."""
         arch, shape = self.network.arch, tuple(self.data.x.shape[1:])
         mean, std = statistics(self.network.mean, self.network.std)
         k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            net = (
-                load_model(
+            if self.network.model:
+                net = load_model(
                     self.network.model, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle
                 )
-                if self.network.model
-                else Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
-            )
+            else:
+                base = baseline_of(objective, arch)
+                net = (
+                    Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
+                    if base is None
+                    else load_model(base, arch, self.device, mean=mean, std=std)
+                )
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
@@ -363,7 +377,20 @@ class _Work:
         watched = self.held_out or self.data
         # Spread over the data, which may be sorted by class.
         rows = torch.linspace(0, len(watched.x) - 1, min(self.recipe.watch, len(watched.x))).long()
-        return Monitor(against, watched.x[rows], watched.y[rows])
+        return Monitor(against, watched.x[rows], watched.y[rows], behind=behind_of(objective))
+
+    def purified(self, objective: Any, out: Path) -> dict[str, Any]:
+        """Return the fields of the record about the purifier that the network was trained through."""
+        behind = behind_of(objective)
+        if behind is None:
+            return {}
+        warnings = [] if behind.differentiable is not False else [NO_GRADIENT]
+        if self.held_out is None:
+            return {"warnings": warnings}
+        model = behind(load_model(str(out), self.network.arch, self.device)).eval()
+        with torch.no_grad():
+            right = _right(model, self.held_out.x, self.held_out.y, self.device)
+        return {"purified_accuracy": float(right.double().mean()), "warnings": warnings}
 
     def corrupted(self, out: Path) -> dict[str, tuple[float, float, float, int]]:
         """Measure held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""
@@ -382,7 +409,7 @@ class _Work:
         }
 
 
-def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
+def _right(model: Model, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
     logits = batched(lambda part: read_logits(model, part.to(device)).cpu(), 200)(x)
     return (logits.argmax(1) == y) & torch.isfinite(logits).all(1)

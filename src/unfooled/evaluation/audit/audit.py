@@ -18,6 +18,7 @@ from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
+from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
@@ -44,8 +45,8 @@ CHUNK_IN_TIME = 25
 
 def audit(
     model: Model,
-    x: Tensor | Dataset[Any] | DataLoader[Any],
-    y: Tensor | Threat | None = None,
+    x: Tensor | Array | Sequence[Any] | Dataset[Any] | DataLoader[Any],
+    y: Tensor | Array | Sequence[int] | int | Threat | None = None,
     threat: Threat | None = None,
     *,
     plan: Plan | None = None,
@@ -61,9 +62,11 @@ def audit(
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
-        x: Inputs in the unit box, (B, *D), or a torch `Dataset` or `DataLoader` of (input, label). Large ones are read
-            in parts, and memory does not grow with their number; see `memory_limit`.
-        y: Labels, (B,) int64. None: those of the data set; the threat may stand here then.
+        x: Inputs in the unit box, (B, *D): a tensor or a NumPy array, Pillow images, or a torch `Dataset` or
+            `DataLoader` of (input, label). Large data sets are read in parts, and memory does not grow with their
+            number; see `memory_limit`.
+        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch. None: those of
+            the data set; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
@@ -89,7 +92,7 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    x, y, threat, notes = _samples(x, y, threat)
+    x, y, threat, notes = _samples(model, x, y, threat)
     original = OriginalModel.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
@@ -123,9 +126,7 @@ def audit(
     return summary
 
 
-def _samples(
-    x: Any, y: Tensor | Threat | None, threat: Threat | None
-) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
+def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
     """Return samples, labels, threat and warnings; large samples are streamed.
 
     Raises:
@@ -140,7 +141,10 @@ def _samples(
         if y is not None:
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
         x, y, notes = from_torch(x)
-    elif y is None:
+    else:
+        x, y = as_samples(x, y)
+        x, notes = in_precision_of(model, x)
+    if y is None:
         raise BadInput("there are no labels; give y, one per sample, or a data set or loader of (input, label)")
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next

@@ -78,6 +78,7 @@ class PurificationScale(Scale):
         draws: Draws of a random purifier that its gradient is averaged over.
         submissions: Fresh draws by which a random purifier is scored.
         train_n: Training images; None: all.
+        fit_n: Training images, the first of these, that purifiers are fitted to; None: all of them.
         networks: Networks.
         purifiers: Purifiers in front of each network.
         black_box: Purifiers that are attacked by queries, too.
@@ -92,6 +93,7 @@ class PurificationScale(Scale):
     draws: int = 20
     submissions: int = 10
     train_n: int | None = 6000
+    fit_n: int | None = None
     networks: tuple[str, ...] = TRAINED
     purifiers: tuple[str, ...] = PURIFIERS
     black_box: tuple[str, ...] = (NONE, SRD)
@@ -104,15 +106,23 @@ DIGITS = PurifierTask(
 )  # fmt: skip
 MNIST = PurifierTask("mnist", (0.1, 0.2, 0.3, 1.0), 300)
 MORE_MNIST = PurifierTask(
-    "mnist", (0.1, 0.2, 0.3, 1.0), 3000, checkpoint=("mnist_trades_smallcnn.pt", "trades-small-cnn")
-)
+    "mnist", (0.1, 0.2, 0.3, 1.0), 800, options={"width": 16},
+    checkpoint=("mnist_trades_smallcnn.pt", "trades-small-cnn"),
+)  # fmt: skip
 CIFAR = PurifierTask(
     "cifar10", (2 / 255, 4 / 255, 8 / 255, 1.0), 30_000, batch=128, arch="resnet18", other="cifar-resnet",
     layer="fc:input", inner=10, stride=4,
 )  # fmt: skip
 SCALES = {
     "small": PurificationScale((DIGITS, MNIST), n=60, few=30, steps=12, queries=200, draws=4),
-    "medium": PurificationScale((MORE_MNIST,), n=500, few=200, steps=50, train_n=None, networks=(*TRAINED, TRADES)),
+    "medium": PurificationScale(
+        (MORE_MNIST,),
+        n=500,
+        few=200,
+        train_n=None,
+        fit_n=6000,
+        networks=(*TRAINED, TRADES),
+    ),
     "full": PurificationScale((CIFAR,), n=2000, few=500, steps=100, queries=5000, train_n=None),
 }
 SMOKE = PurificationScale(
