@@ -238,6 +238,21 @@ def purifier_sentence(guard: Guard) -> str:
     return f"{text} Static minus worst: {100 * apart.value:+.1f} points."
 
 
+class Efficiency(Record):
+    """Use of the model by the attack on the label.
+
+    Attributes:
+        calls: Calls of the model.
+        rows: Mean number of samples per call.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
+            not measured.
+    """
+
+    calls: int = Field(ge=0)
+    rows: float = Field(ge=0, allow_inf_nan=False)
+    share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class Summary(Record):
     """Results of an audit.
 
@@ -248,6 +263,8 @@ class Summary(Record):
     `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
+
+    `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
     `guard` belongs to a model behind a purifier. Where it lacks an attack, robust accuracy and what follows from it are
     not stated: their values are None.
@@ -280,6 +297,9 @@ class Summary(Record):
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)
+    efficiency: Efficiency | None = None
+    budget: float | None = None
+    left_out: list[str] = Field(default_factory=list, max_length=MAX_ENTRIES)
     warnings: list[str] = Field(max_length=MAX_ENTRIES)
     attack: str
     curve: list[CurvePoint] = Field(max_length=MAX_ENTRIES)
