@@ -10,7 +10,7 @@ from tests.unit.test_audit import PLAN, subject
 
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
-from unfooled.evaluation.audit import audit, stages
+from unfooled.evaluation.audit import audit, nearest_points
 from unfooled.statistics.intervals import median_limits
 
 
@@ -23,8 +23,8 @@ def test_the_interval_of_a_median() -> None:
 
 
 def test_samples_are_searched_until_the_median_is_precise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "FIRST_BLOCK", 6)
-    monkeypatch.setattr(stages, "BLOCK", 4)
+    monkeypatch.setattr(nearest_points, "FIRST_BLOCK", 6)
+    monkeypatch.setattr(nearest_points, "BLOCK", 4)
     model, x, y = subject()
     y = model(x).argmax(1)
 
@@ -38,7 +38,7 @@ def test_samples_are_searched_until_the_median_is_precise(monkeypatch: pytest.Mo
     assert everybody[0] == 12
     assert searched(0.9, nearest_precision=9.0)[0] == 6  # all are fooled, and the interval is narrow enough
     assert searched(0.001, nearest_precision=9.0)[0] == 12  # the others may have been missed
-    monkeypatch.setattr(stages, "FIRST_BLOCK", 64)
+    monkeypatch.setattr(nearest_points, "FIRST_BLOCK", 64)
     n, quartiles = searched(0.9, nearest_precision=9.0)
     assert n == 12
     assert quartiles == pytest.approx(everybody[1], abs=1e-5)

@@ -101,7 +101,7 @@ def test_sets_are_selected_once_and_scores_stay_the_same() -> None:
 def test_blocks_end_where_the_figure_is_precise_or_expensive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacked_maps, "BLOCK", 3)
     model, x, y = subject()
-    everything = {"reasons_n": 9, "reasons_half_width": 0.0, "reasons_share": 1.0}
+    everything: dict[str, Any] = {"reasons_n": 9, "reasons_half_width": 0.0, "reasons_share": 1.0}
     whole = reasons_of(audit(model, x, y, Linf(EPS), plan=PLAN.with_options(**everything)))
     assert whole.n == 9
     cheap = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(**everything | {"reasons_share": 0.01}))

@@ -22,6 +22,7 @@ from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -37,6 +38,9 @@ from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.records import Config, read_record
+
+CHUNK_IN_TIME = 25
+"""Largest number of samples per file where there is a time limit: of a stage that is cut off, finished files count."""
 
 
 def audit(
@@ -102,11 +106,16 @@ def audit(
         fingerprint=dict(subject.fingerprint),
     )  # fmt: skip
     folder = Path(out) if out is not None else None
+    chunk = chunk if plan.budget is None else min(chunk, CHUNK_IN_TIME)
     batch = batch or fitting_batch(subject.model, x)
     with _place(folder, config, streams=isinstance(x, Streamed)) as place:
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), original, x, y, threat, seed, batch, ledger)
-        with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
+        with (
+            time_limit(plan.budget),
+            trusted(),
+            moving_only(threat.free),
+        ):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
         context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))

@@ -191,7 +191,7 @@ class PlanOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, init=False)
 class Plan:
-    """Plan of an audit. Every field can change a figure, so every field is recorded.
+    """Plan of an audit. Every field but `budget` belongs to the figures of a finished run, and is recorded.
 
     The flat keywords below change fields of the four values, whose defaults hold otherwise.
 
@@ -224,6 +224,8 @@ class Plan:
         nearest: The search for the nearest adversarial examples, as a value.
         explaining: The explanations before and after the attack, as a value.
         explanation_attack: The attack on an explanation, as a value. None: there is none.
+        budget: Seconds after which the audit goes no further: the summary says what was left out, and a verdict that is
+            not complete is never trusted. A second start in the same folder goes on. None: no limit.
 
     Raises:
         BadInput: A number of samples, steps or restarts below 1, radii that are not above 0, or an unknown effort.
@@ -234,6 +236,7 @@ class Plan:
     nearest: NearestPoints
     explaining: Explaining
     explanation_attack: ExplanationAttack | None
+    budget: float | None
 
     def __init__(
         self,
@@ -242,8 +245,11 @@ class Plan:
         nearest: NearestPoints = NearestPoints(),
         explaining: Explaining = Explaining(),
         explanation_attack: ExplanationAttack | None = ExplanationAttack(),
+        budget: float | None = None,
         **options: Unpack[PlanOptions],
     ) -> None:
+        if budget is not None and not budget > 0:
+            raise BadInput(f"the plan's budget is {budget}; give seconds, above 0")
         if unknown := options.keys() - KEYWORDS.keys():
             raise TypeError(f"a plan has no option {min(unknown)!r}; it has {', '.join(KEYWORDS)}")
         if "reasons" in options:
@@ -253,17 +259,25 @@ class Plan:
         object.__setattr__(self, "nearest", _changed(nearest, options))
         object.__setattr__(self, "explaining", _changed(explaining, options))
         object.__setattr__(self, "explanation_attack", attacked)
+        object.__setattr__(self, "budget", budget)
+
+    def with_budget(self, seconds: float | None) -> Plan:
+        """Return the plan with another budget of seconds."""
+        return Plan(
+            label_attack=self.label_attack, nearest=self.nearest, explaining=self.explaining,
+            explanation_attack=self.explanation_attack, budget=seconds,
+        )  # fmt: skip
 
     def with_options(self, **options: Unpack[PlanOptions]) -> Plan:
         """Return the plan with other options, by their flat keywords."""
         return Plan(
             label_attack=self.label_attack, nearest=self.nearest, explaining=self.explaining,
-            explanation_attack=self.explanation_attack, **options,
+            explanation_attack=self.explanation_attack, budget=self.budget, **options,
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Return the fields as JSON, for `Config.options`, without batch sizes, which change no figure."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "budget"}
         return {name: value and as_json(_without_batch(value), depth=1) for name, value in values.items()}
 
 

@@ -42,7 +42,8 @@ MAX_CLASSES_LISTED = 100
 
 @dataclass(frozen=True)
 class About:
-    """Names and notes of the caller for the report of an audit. None of them changes a figure, except `options`.
+    """Names and notes of the caller for the report of an audit. None of them changes a figure; a run folder is
+    continued only with the same `options`.
 
     Attributes:
         model: Name of the model. Empty: the model's own name, or that of its type.
@@ -124,6 +125,9 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         ],
         seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
+        efficiency=outcome.efficiency,
+        budget=context.plan.budget,
+        left_out=list(outcome.left_out),
         attack=label.label,
         curve=_curve(outcome, context),
         curve_n=len(outcome.distance),
@@ -149,6 +153,8 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
 def _warnings(outcome: Outcome) -> list[str]:
     """Return warnings about what was left out, and points outside the threat or without a finite answer."""
     warnings = list(outcome.notes)
+    if outcome.left_out:
+        warnings.append(f"The time was over before the end; left out: {', '.join(outcome.left_out)}.")
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
         warnings.append(
