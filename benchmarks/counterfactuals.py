@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from unfooled.counterfactuals.legacy import difference_rank
 
 from unfooled.counterfactuals import (
     AffineHead,
