@@ -13,13 +13,16 @@ import torch
 from tests.unit.test_attribution_training import losses as attributional
 from tests.unit.test_fast_training import NAMES as FAST
 from tests.unit.test_fast_training import losses as fast
+from tests.unit.test_latent_clusters import make as make_latent
 from torch import Tensor
 
 from unfooled import training
+from unfooled.attacks.gradients import identity
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import TrainingLoss
+from unfooled.purification import guard
 from unfooled.testing import check_loss
-from unfooled.training import GroupWorst, Madry, Standard, Trades, arp
+from unfooled.training import GroupWorst, Madry, Standard, Through, Trades, arp
 
 THREATS = (Linf(0.05), L2(0.3))
 
@@ -65,6 +68,12 @@ ROWS = {
     "madry": Row(partial(Madry, steps=3), {"falls": 0.8}),
     "madry and clean": Row(partial(Madry, steps=2, clean=0.5), {"falls": 0.8}),
     "trades": Row(partial(Trades, steps=3), {"falls": 0.8}),
+    "through a purifier": Row(
+        lambda threat: Through(Madry(threat, steps=3), partial(guard, purify=identity)), {"falls": 0.8}, GENTLE
+    ),
+    "latent-clusters": Row(
+        partial(make_latent, weight=0.01), {"lr": 1e-2, "standard_at_zero": False, "falls": None}, GENTLE
+    ),
     "arp": Row(partial(arp, steps=2), SECOND, GENTLE),
     "group-worst": Row(lambda threat: GroupWorst(shifted_copies), threats=GENTLE),
     **{name: Row(partial(nth_fast, i), HARDER) for i, name in enumerate(FAST)},

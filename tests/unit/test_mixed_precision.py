@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
+from unfooled.models import SmallCnn
 from unfooled.training import Batches, train
 from unfooled.training.losses.fast import Fast
-from unfooled.workflows import LossOptions, Network, Recipe
+from unfooled.workflows import Inputs, LossOptions, Network, PurifierOptions, Recipe, purify_fit
 from unfooled.workflows import train as train_command
 from unfooled.workflows.catalog import LOSSES
 
@@ -43,6 +44,10 @@ def test_every_loss_trains_in_bf16(name: str, tmp_path: Any) -> None:
     threat = None if name in none - {"concept-madry"} else "linf:0.1"
     recipe = Recipe(1, 16, n=16, watch=0, precision="bf16-mixed")
     options = LossOptions(k=8) if name == "r2et" else LossOptions()
+    if name == "latent-clusters":
+        sizes = PurifierOptions(clusters=1, atoms=4, patch=4, stride=4)
+        purify_fit(Inputs(SmallCnn(width=8), n=100, split="train"), tmp_path / "purifier", options=sizes)
+        options = LossOptions(purify=tmp_path / "purifier")
     record = train_command(
         "shapes" if concepts else "digits", name, threat=threat, options=options, recipe=recipe,
         network=Network("concept-cnn" if concepts else "small-cnn"), out=tmp_path / "net.pt",

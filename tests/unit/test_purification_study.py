@@ -19,11 +19,12 @@ from unfooled.core.threats import Linf
 from unfooled.purification import bit_depth, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
+from unfooled.statistics.roc import area, hits_at, roc
 from unfooled.studies.common.records import StudySummary
 from unfooled.studies.purification import run_purification, study
 from unfooled.studies.purification.bench import SETTINGS, PurificationBench
 from unfooled.studies.purification.claims import claims
-from unfooled.studies.purification.figures import Grid, area, hits_at, interval, minus, roc
+from unfooled.studies.purification.figures import Grid, interval, minus
 from unfooled.studies.purification.judging import BLACK, BPDA, CLEAN, END, LOW, STATIC, WORST, Defence, attacked, judged
 from unfooled.studies.purification.scale import (
     AT,
@@ -225,6 +226,11 @@ def test_differences_are_paired() -> None:
     assert minus(a, b)[0].tolist() == [0, 1, 0]
     assert list(minus(a, b)) == [0]
     assert interval({}).n == 0
+
+
+def test_purifiers_are_fitted_to_the_first_images() -> None:
+    bench = PurificationBench(SMOKE.tasks[0], replace(FEW, fit_n=60), 0)
+    assert (bench.semantic().about["n"], len(bench.train[0])) == (60, FEW.train_n)
 
 
 def test_scales_and_settings_name_what_there_is() -> None:

@@ -87,6 +87,14 @@ def train(
         float | None,
         typer.Option("--rho", help="Radius in attribute logits (concept-ball); 1 if not given."),
     ] = None,
+    purify: Annotated[
+        str | None,
+        typer.Option(
+            "--purify",
+            help="Purifier to train through (madry, trades, ...), a folder or file.py:name; with latent-clusters the "
+            "folder whose clusters it uses.",
+        ),
+    ] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -122,7 +130,8 @@ def train(
     quiet: options.QuietOpt = False,
 ) -> None:
     """Train a classifier: plainly, against attacks, to keep its explanations stable (ig-norm, igr, r2et, ...),
-    on the worst of five corruptions (group-worst), or with attributes that the class is predicted from (concept, ...).
+    on the worst of five corruptions (group-worst), with attributes that the class is predicted from (concept, ...),
+    through a purifier (--purify), or near the clusters of one (latent-clusters).
 
     For example, a hardened network for the digits:
 
@@ -150,7 +159,7 @@ def train(
             threat=threat,
             options=workflows.LossOptions(
                 attack_steps, beta, ramp, start, remove, replays, align, weight, base, path, inner, explain, smooth, k,
-                rectify, preserve, label, attribute, sparse, rho, attributes,
+                rectify, preserve, label, attribute, sparse, rho, attributes, purify,
             ),
             network=workflows.Network(arch, model, mean, std, trust_pickle),
             recipe=workflows.Recipe(
@@ -182,6 +191,10 @@ def print_record(record: TrainingRecord, *, quiet: bool) -> None:
     show.out.print(
         f"{show.plain(record.out)}{figure}{'' if record.trained else ' (was finished already)'}", soft_wrap=True
     )
+    if record.purified_accuracy is not None:
+        show.out.print(f"  behind the purifier {100 * record.purified_accuracy:.1f} %", soft_wrap=True)
+    for warning in record.warnings:
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
     if record.left_out:
         show.out.print(f"  left out, constant: {show.plain(', '.join(record.left_out))}", soft_wrap=True)
     if record.not_learnt:

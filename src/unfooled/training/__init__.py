@@ -30,6 +30,7 @@ from unfooled.training.losses.latent import LatentClusters
 from unfooled.training.losses.madry import Madry
 from unfooled.training.losses.r2et import R2et
 from unfooled.training.losses.standard import Standard
+from unfooled.training.losses.through import Through
 from unfooled.training.losses.trades import Trades
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Ramp
@@ -65,6 +66,7 @@ __all__ = [
     "Ramp",
     "Rounds",
     "Standard",
+    "Through",
     "Trades",
     "adversarial_base",
     "arp",

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,8 @@ class Monitor:
         fall: Share of the best PGD accuracy at or below which PGD accuracy counts as collapsed.
         gap: Growth of FGSM's lead over PGD that a collapse needs at the same time.
         wide: Lead of FGSM over PGD that is a collapse by itself.
+        behind: Function that puts a purifier in front of the network, see `Through`. None: the network is attacked as
+            it is.
     """
 
     threat: Threat
@@ -48,10 +50,12 @@ class Monitor:
     fall: float = 0.5
     gap: float = 0.2
     wide: float = 0.5
+    behind: Callable[[nn.Module], nn.Module] | None = None
 
     def look(self, model: nn.Module, device: torch.device) -> tuple[float, float]:
         """Measure the accuracies under FGSM and under PGD."""
         x, y = self.x.to(device), self.y.to(device)
+        model = model if self.behind is None else self.behind(model)
         with evaluating(model):
             points = fgsm(model, x, y, self.threat), pgd(model, x, y, self.threat, steps=self.steps)
             with torch.no_grad():

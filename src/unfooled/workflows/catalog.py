@@ -89,6 +89,7 @@ class Loss:
         bases: Losses that it can be added to.
         bound: Parameters that are always given, as "module:name".
         spelled: Options whose parameter has another name.
+        purify: True: the network can be trained through a purifier, which is put in front of it.
     """
 
     path: str
@@ -96,6 +97,7 @@ class Loss:
     bases: tuple[str, ...] = ("standard", "madry", "trades")
     bound: Mapping[str, str] = field(default_factory=dict)
     spelled: Mapping[str, str] = field(default_factory=dict)
+    purify: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,13 @@ OBJECTIVES = {
 CONCEPTS = ("concept", "concept-madry", "concept-ball")
 """Joint losses of labels and attributes, which terms can be added to."""
 LOSSES = {
-    "standard": Loss("training:Standard"),
-    "madry": Loss("training:Madry"),
-    "trades": Loss("training:Trades"),
-    "fast": Loss("training:Fast"),
-    "n-fgsm": Loss("training:n_fgsm"),
-    "free": Loss("training:Free"),
+    "standard": Loss("training:Standard", purify=True),
+    "madry": Loss("training:Madry", purify=True),
+    "trades": Loss("training:Trades", purify=True),
+    "fast": Loss("training:Fast", purify=True),
+    "n-fgsm": Loss("training:n_fgsm", purify=True),
+    "free": Loss("training:Free", purify=True),
+    "latent-clusters": Loss("training:LatentClusters"),
     "ig-norm": Loss("training:IgNorm", base="standard"),
     "ig-sum-norm": Loss("training:IgSumNorm"),
     "igr": Loss("training:Igr", base="madry", spelled={"smooth": "beta"}),
@@ -243,6 +246,8 @@ BINS = {
     "deciles": Piece(_LIME + "deciles"),
     "entropy": Piece(_LIME + "entropy_bins"),
 }
+RULES = {"stable": Piece(_LIME + "until_stable", makes=True)}
+"""Rules that decide the number of samples of a local surrogate."""
 LINKS = {"identity": Piece(_LIME + "identity"), "log-odds": Piece(_LIME + "log_odds")}
 COVERS = {"any": Piece(_LIME + "any_cover"), "soft": Piece(_LIME + "soft_cover")}
 STUDIES = {
@@ -305,7 +310,7 @@ STUDIES = {
         "What does a purifier add, once it is attacked? Semantic dictionaries and others, static and adaptive",
         {
             "small": "digits, MNIST, 60 images; about 5 minutes on 2 cores",
-            "medium": "MNIST, 500 images, 50 steps; about two hours on 2 cores",
+            "medium": "MNIST, 500 images, 20 steps; about two hours on 2 cores",
             "full": "CIFAR-10, 2,000 images, ResNet-18; a day on a GPU",
         },
     ),

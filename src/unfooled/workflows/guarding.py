@@ -67,21 +67,31 @@ def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -
     """
     purify = read_purifier(source, device)
     some = x[:CHECKED]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            first, again = (purify(some.clone()) for _ in range(2))
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput(
-                f"the purifier fails on samples of shape {tuple(some.shape[1:])} with {type(error).__name__}: {error}"
-            ) from error
-    check_purified(first, some)
-    check_purified(again, some)
+    first, again = tried(purify, some)
     guarded = guard(model, purify, stochastic=not torch.equal(first, again))
     with torch.no_grad():
         guarded(some)  # refuses a purifier that breaks a rule of `Guarded`, before the work begins
     return guarded
+
+
+def tried(purify: Purify, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Purify samples twice, and return both results.
+
+    Raises:
+        BadInput: The purifier fails, or returns no batch of inputs.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            first, again = purify(x.clone()), purify(x.clone())
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(
+                f"the purifier fails on samples of shape {tuple(x.shape[1:])} with {type(error).__name__}: {error}"
+            ) from error
+    check_purified(first, x)
+    check_purified(again, x)
+    return first, again
 
 
 def _on_device(purify: Purify, device: str) -> Purify:

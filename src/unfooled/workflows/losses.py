@@ -4,6 +4,7 @@ The signature of a loss decides where its options go:
 
     attack_steps   to the parameter `steps`; without one, to the base loss that the loss is added to
     path           to `path` (and half of it to `inner_path`); without these, to the explanation that the loss compares
+    purify         to the clusters that the loss compares with, or in front of the network
     inner          "pgd" replaces the loss's own ascent by PGD, if it has both parameters, `inner` and `steps`
     all others     to the parameter of the same name, or the one named in the catalog
 """
@@ -23,6 +24,8 @@ from unfooled.core.threats import Threat
 from unfooled.training.progress import Ramp
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.guarding import Purifier
+from unfooled.workflows.purified_losses import clusters_of, through
 from unfooled.workflows.words import at_least, check_choice, choose, threat_of
 
 INNER_SEARCHES = ("ascent", "pgd")
@@ -55,6 +58,8 @@ class LossOptions:
         sparse: Weight of the sum of the absolute weights of the head.
         rho: Radius of the ball of attribute logits.
         attributes: Table of the images' attributes, a CSV; None: those of the data, which shapes have.
+        purify: Purifier that is put in front of the network in training, or whose clusters a loss takes: a folder,
+            "file.py:name", or a function x -> x.
     """
 
     attack_steps: int | None = None
@@ -78,6 +83,7 @@ class LossOptions:
     sparse: float | None = None
     rho: float | None = None
     attributes: str | Path | None = None
+    purify: Purifier | None = None
 
     def set_options(self) -> dict[str, Any]:
         """Return the options in `OPTIONS` that are not None."""
@@ -86,7 +92,7 @@ class LossOptions:
 
 OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name != "ramp")
 DEFAULT_BETA = 6.0
-INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes")
+INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes", "purify")
 """Options that do not go straight to the parameter of their name."""
 JOINT = ("label", "attribute", "sparse", "rho", "attributes")
 """Options of a concept loss, which it also gets as the base of another loss."""
@@ -107,6 +113,8 @@ def options_of(name: str) -> tuple[str, ...]:
                 return {"inner", "steps"} <= parameters
             case "base":
                 return "base" in parameters and bool(row.base)
+            case "purify":
+                return row.purify or "assign" in parameters
             case "beta":
                 return _own_beta(row, parameters) or (bool(row.base) and "trades" in row.bases)
         inside = option in JOINT and row.bases == catalog.CONCEPTS
@@ -149,6 +157,8 @@ def make_loss(
         raise
     except ValueError as e:
         raise BadOption("{loss:{0}}: {1}", name, e) from None
+    if row.purify and options.purify is not None:
+        loss = through(loss, options.purify)
     return Ramp(loss, options.ramp) if options.ramp and adversary else loss
 
 
@@ -215,6 +225,8 @@ def _build(name: str, threat: Threat | None, base: str, options: LossOptions) ->
             arguments[row.spelled.get(option, option)] = value
     if "attributes" in parameters:  # those of the data are looked up when these are loaded
         arguments |= {"labels": torch.zeros(0, dtype=torch.int64), "attributes": torch.zeros(0, 1)}
+    if "assign" in parameters:
+        arguments |= clusters_of(options.purify)
     arguments |= _inner(parameters, base, options)
     if base:
         by_name = isinstance(catalog.default_of(function, "base"), str)

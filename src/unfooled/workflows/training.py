@@ -36,6 +36,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
+from unfooled.workflows.purified_losses import baseline_of, behind_of, check_behind
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import at_least, check_choice, size_of, statistics
 
@@ -141,6 +142,9 @@ class TrainingRecord(Partial):
         corruptions: Held-out accuracy under each corruption and under all of them (share right under every
             one), as (value, low, high, n);
             empty unless the loss or the augmentation uses the corruptions.
+        purified_accuracy: Clean accuracy of the same samples behind the purifier that the network was trained through.
+            None: there is none.
+        warnings: Assumptions, one sentence each.
     """
 
     out: str
@@ -154,6 +158,8 @@ class TrainingRecord(Partial):
     left_out: list[str] = Field(default_factory=list)
     not_learnt: dict[str, float] = Field(default_factory=dict)
     corruptions: dict[str, tuple[float, float, float, int]] = Field(default_factory=dict)
+    purified_accuracy: float | None = None
+    warnings: list[str] = Field(default_factory=list)
 
 
 def train(
@@ -208,6 +214,7 @@ def train(
     with allowing(limits):
         loaded = _Work.load(data, network, recipe, seed, device)
         work, objective = loaded.on_rows(objective, data, options.attributes)
+    check_behind(objective, work.data.x, device)
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
@@ -225,7 +232,7 @@ def train(
         trained=len(trained),
         held_out_accuracy=last.accuracy if last else None,
         stopped=last.stopped if last else None,
-        **(work.learnt(out) | ({"corruptions": work.corrupted(out)} if corrupted else {})),
+        **(work.learnt(out, objective) | ({"corruptions": work.corrupted(out)} if corrupted else {})),
     )
 
 
@@ -292,8 +299,12 @@ class _Work:
         concepts, objective = with_attributes(objective, self.data, self.held_out, source, table)
         return replace(self, concepts=concepts), objective
 
-    def learnt(self, out: Path) -> dict[str, Any]:
-        """Return the fields of the record about attributes."""
+    def learnt(self, out: Path, objective: Any) -> dict[str, Any]:
+        """Return the fields of the record about attributes, or about a purifier."""
+        if (behind := behind_of(objective)) is not None:
+            model = load_model(str(out), self.network.arch, self.device)
+            held_out = None if self.held_out is None else (self.held_out.x, self.held_out.y)
+            return behind.facts(model, held_out, self.device)
         if self.concepts is None:
             return {}
         about = {"attributes": list(self.concepts.names), "left_out": list(self.concepts.left_out)}
@@ -307,7 +318,7 @@ class _Work:
         recipe, x, y = self.recipe, self.data.x, self.data.y
         if self.concepts is not None:
             y = torch.arange(len(y))
-        net, about = self._network()
+        net, about = self._network(objective)
         kind, precision = self.device.split(":")[0], recipe.precision
         fabric = Fabric(accelerator=kind, devices=recipe.devices, precision=precision)  # type: ignore[arg-type]
         fabric.launch()
@@ -331,19 +342,18 @@ class _Work:
             monitor=self._monitor(objective),
         )
 
-    def _network(self) -> tuple[Classifier, dict[str, Any]]:
+    def _network(self, objective: Any) -> tuple[Classifier, dict[str, Any]]:
         """Return the network, and the entries of its checkpoint that `load_model` needs."""
         arch, shape = self.network.arch, tuple(self.data.x.shape[1:])
         mean, std = statistics(self.network.mean, self.network.std)
         k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
+            start = self.network.model or baseline_of(objective, arch)
             net = (
-                load_model(
-                    self.network.model, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle
-                )
-                if self.network.model
-                else Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
+                Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
+                if start is None
+                else load_model(start, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle)
             )
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
@@ -373,7 +383,7 @@ class _Work:
         watched = self.held_out or self.data
         # Spread over the data, which may be sorted by class.
         rows = torch.linspace(0, len(watched.x) - 1, min(self.recipe.watch, len(watched.x))).long()
-        return Monitor(against, watched.x[rows], watched.y[rows])
+        return Monitor(against, watched.x[rows], watched.y[rows], behind=behind_of(objective))
 
     def corrupted(self, out: Path) -> dict[str, tuple[float, float, float, int]]:
         """Measure held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""

@@ -66,6 +66,30 @@ def number(text: str, what: str) -> float:
         raise BadOption(f"{what} is {{0!r}}; write a number such as 0.3 or 8/255", text) from None
 
 
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+"""Unit of a time in text -> its seconds."""
+
+
+def seconds_of(text: str | float, option: str) -> float:
+    """Read a time: "60s", "5m", "1.5h", or a number of seconds.
+
+    Args:
+        text: The time.
+        option: Name of the option, for the error.
+
+    Raises:
+        BadOption: it is no time above 0.
+    """
+    match = re.fullmatch(r"\s*([\d.]+)\s*(s|m|min|h|)\s*", str(text))
+    try:
+        value = float(match[1]) * SECONDS[match[2]] if match else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise BadOption(f"{{{option}}} is {{0!r}}; write a time above 0, such as 60s, 5m or 1h", text)
+    return value
+
+
 def at_least(option: str, value: float | None, least: float, *, above: bool = False) -> None:
     """Refuse a number below a bound, NaN or infinite; None: not given.
 

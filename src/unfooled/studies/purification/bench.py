@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from unfooled.studies.purification.scale import (
     PurificationScale,
     PurifierTask,
 )
-from unfooled.training import LatentClusters, Madry, Ramp, Standard
+from unfooled.training import LatentClusters, Madry, Ramp, Standard, Through
 
 OTHER_SEED, OTHER_ARCH = "standard, other weights", "standard, other architecture"
 TUNED_ON, MOST_LOST = 500, 0.01
@@ -63,18 +63,6 @@ SETTINGS: dict[str, Sequence[Purify]] = {
     RESIZED: [partial(resized, smallest=s) for s in (0.8, 0.9, 0.95)],
 }
 """Classical purifiers, the strongest setting first."""
-
-
-@dataclass(frozen=True)
-class _Through:
-    """Training loss of a network behind a purifier."""
-
-    loss: TrainingLoss
-    purify: Purify
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of the batch."""
-        return self.loss(guard(model, self.purify), x, y)
 
 
 class PurificationBench(Bench):
@@ -145,7 +133,7 @@ class PurificationBench(Bench):
         """Return the training loss of a network."""
         madry = Madry(self.task.threat, steps=self.task.inner)
         if name == THROUGH:
-            return _Through(madry, self.purifier(SRD))
+            return Through(madry, partial(guard, purify=self.purifier(SRD)))
         if name == LATENT:
             purify = self.semantic()
             loss = LatentClusters(
@@ -176,12 +164,17 @@ class PurificationBench(Bench):
     def _fit_to(self, network: str) -> SemanticPurifier:
         task, net = self.task, self.network(network)
         layer = task.layer if network != OTHER_ARCH else "fc1"
-        x, y = (part.to(self.device) for part in self.train)
+        x, y = self._fitted_to()
         purify = fit_purifier(
             Encoder(net, layer), x, y, seed=self.seed, sparsity=task.sparsity, atoms=task.atoms, size=task.patch,
             max_clusters=task.clusters, min_size=task.min_size,
         )  # fmt: skip
         return replace(purify, stride=task.stride)
+
+    def _fitted_to(self) -> tuple[Tensor, Tensor]:
+        """Return the training images that purifiers are fitted to, with their labels."""
+        x, y = (part[: self.size.fit_n].to(self.device) for part in self.train)
+        return x, y
 
     def purifier(self, name: str) -> Purify:
         """Return a purifier; it is fitted or tuned the first time."""
@@ -197,7 +190,7 @@ class PurificationBench(Bench):
         if name in (GLOBAL, RANDOM):
             return self._without_choice(name)
         if name == "autoencoder":
-            x = self.train[0].to(self.device)
+            x = self._fitted_to()[0]
             return self._mildest([fit_autoencoder(x, seed=self.seed, noise=noise, width=16) for noise in (0.2, 0.1)])
         return self._mildest(SETTINGS[name])
 
@@ -225,7 +218,7 @@ class PurificationBench(Bench):
         if name == RANDOM:
             order = torch.randperm(len(purify.clusters), generator=generator)
             return replace(purify, dictionaries=purify.dictionaries[order.to(purify.dictionaries.device)])
-        x = self.train[0].to(self.device)
+        x = self._fitted_to()[0]
         high = split(x, smooth=purify.smooth)[1]
         one = learn_patches(
             high, torch.zeros(len(x), dtype=torch.int64, device=x.device), atoms=task.atoms, size=task.patch,

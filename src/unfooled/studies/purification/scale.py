@@ -27,7 +27,7 @@ class PurifierTask:
         source: Data set, as `load_dataset` reads it.
         eps: Radii of the attacks, in Linf, in increasing order; the largest below 1 is that of training.
         updates: Updates of a network; hardened ones start from the standard one.
-        batch: Samples an update.
+        batch: Samples per update.
         arch: Architecture, a name that `build` knows.
         options: Options of the architecture.
         other: Another architecture, for the transfer of purifiers.
@@ -72,12 +72,13 @@ class PurificationScale(Scale):
     Attributes:
         tasks: Data sets.
         n: Test images.
-        few: Images, the first of these, for black-box attacks, transfer, unseen attacks and detection.
+        few: Number of the first test images, for black-box attacks, transfer, unseen attacks and detection.
         steps: Steps of the attacks.
         queries: Queries of the black-box attack.
         draws: Draws of a random purifier that its gradient is averaged over.
-        submissions: Fresh draws by which a random purifier is scored.
+        submissions: Times that each point is submitted to a random purifier when it is scored.
         train_n: Training images; None: all.
+        fit_n: Training images, the first of these, that purifiers are fitted to; None: all of them.
         networks: Networks.
         purifiers: Purifiers in front of each network.
         black_box: Purifiers that are attacked by queries, too.
@@ -92,6 +93,7 @@ class PurificationScale(Scale):
     draws: int = 20
     submissions: int = 10
     train_n: int | None = 6000
+    fit_n: int | None = None
     networks: tuple[str, ...] = TRAINED
     purifiers: tuple[str, ...] = PURIFIERS
     black_box: tuple[str, ...] = (NONE, SRD)
@@ -104,15 +106,23 @@ DIGITS = PurifierTask(
 )  # fmt: skip
 MNIST = PurifierTask("mnist", (0.1, 0.2, 0.3, 1.0), 300)
 MORE_MNIST = PurifierTask(
-    "mnist", (0.1, 0.2, 0.3, 1.0), 3000, checkpoint=("mnist_trades_smallcnn.pt", "trades-small-cnn")
-)
+    "mnist", (0.1, 0.2, 0.3, 1.0), 800, options={"width": 16},
+    checkpoint=("mnist_trades_smallcnn.pt", "trades-small-cnn"),
+)  # fmt: skip
 CIFAR = PurifierTask(
     "cifar10", (2 / 255, 4 / 255, 8 / 255, 1.0), 30_000, batch=128, arch="resnet18", other="cifar-resnet",
     layer="fc:input", inner=10, stride=4,
 )  # fmt: skip
 SCALES = {
     "small": PurificationScale((DIGITS, MNIST), n=60, few=30, steps=12, queries=200, draws=4),
-    "medium": PurificationScale((MORE_MNIST,), n=500, few=200, steps=50, train_n=None, networks=(*TRAINED, TRADES)),
+    "medium": PurificationScale(
+        (MORE_MNIST,),
+        n=500,
+        few=200,
+        train_n=None,
+        fit_n=6000,
+        networks=(*TRAINED, TRADES),
+    ),
     "full": PurificationScale((CIFAR,), n=2000, few=500, steps=100, queries=5000, train_n=None),
 }
 SMOKE = PurificationScale(

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from unfooled.drawing.figures import Picture
 from unfooled.statistics.intervals import Interval
+from unfooled.statistics.roc import area, hits_at, roc
 from unfooled.studies.common.feature_pictures import under_attack
 from unfooled.studies.common.records import Table, array
 from unfooled.studies.purification.detection import KAPPAS, SCORES, Detected
 from unfooled.studies.purification.figures import (
     Grid,
-    area,
     bounded,
+    by_name,
     column_of,
-    hits_at,
     interval,
     median_interval,
     minus,
-    roc,
 )
 from unfooled.studies.purification.judging import ATTACKS, STATIC, WORST
 from unfooled.studies.purification.pictures import curves
@@ -40,7 +37,7 @@ def tables(results: Results) -> dict[str, Table]:
         made[f"{where}: accuracy at eps {eps:g}"] = _grid(results, grid, eps)
     made[f"{where}: random purifiers, {_submissions(results)}"] = _random(results, grid)
     made[f"{where}: purifiers in front of other networks, eps {task.eps[0]:g}"] = _transfer(results)
-    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in _named(results.unseen).items()]
+    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in by_name(results.unseen).items()]
     made[f"{where}: detection, eps {task.eps[0]:g}"] = [row for one in results.detected for row in _detected(one)]
     made[f"{where}: clusters of each class"] = [
         {
@@ -125,13 +122,6 @@ def _random(results: Results, grid: Grid) -> Table:
                 }
             )  # fmt: skip
     return rows
-
-
-def _named(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
-    found: dict[str, list[Moved]] = {}
-    for row in rows:
-        found.setdefault(row.name, []).append(row)
-    return found
 
 
 def _share(rows: list[Moved], field: str) -> str:
