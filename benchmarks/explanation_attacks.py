@@ -27,7 +27,7 @@ import unfooled as uf
 from unfooled.attacks import Search, attack_explanation, out_of_lens, out_of_top_k
 from unfooled.data import load_dataset
 from unfooled.distances import chance, corrected, lens_recall, top_k_intersection
-from unfooled.evaluation.explanations.judge import explanation_robustness
+from unfooled.evaluation.explanations.robustness import explanation_robustness
 from unfooled.explanations import integrated_gradients, saliency
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment

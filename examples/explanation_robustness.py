@@ -13,7 +13,8 @@ import torch
 from unfooled import Classifier, Linf, load_data
 from unfooled.attacks import Search, out_of_lens
 from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
-from unfooled.evaluation.explanations.judge import Score, explanation_robustness
+from unfooled.evaluation import explanation_robustness
+from unfooled.evaluation.explanations.judge import Score
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn
 from unfooled.training import Batches, Madry, Standard, train

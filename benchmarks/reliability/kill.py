@@ -24,7 +24,7 @@ from typing import Any
 
 KILLS, LIMIT, POLL = 30, 1.1, 0.02
 N, CHUNK = 64, 4
-VOLATILE = ("seconds", "created")
+VOLATILE = ("seconds", "created", "efficiency")
 
 
 def run(net: Any, out: Path) -> None:

@@ -38,7 +38,7 @@ PLAN = Plan(
     effort=Effort("short", (Ascents(10), Searches(10, 0.5))), nearest_budget=100, nearest_n=12, explain_n=8, gallery=4,
     floor=8000, reasons_n=4, reasons_steps=3,
 )  # fmt: skip
-VOLATILE = ("seconds", "created", "warnings")
+VOLATILE = ("seconds", "created", "efficiency", "warnings")
 
 
 @dataclass(frozen=True)

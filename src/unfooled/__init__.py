@@ -11,7 +11,8 @@ Load      load_model, load_data, load_features, load_shapes, Classifier (a modul
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
-Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
+Judge     robust_accuracy (one attack, one figure); verify -> Verdict; counted (passes of a model), frozen
+Errors    BadInput: what is wrong and what to do, in one sentence
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
@@ -54,6 +55,7 @@ _NAMES = {
     "load_features": "data.formats.feature_sets",
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
+    "robust_accuracy": "evaluation.accuracy",
     "audit": "evaluation.audit",
     "Plan": "evaluation.audit",
     "Summary": "evaluation.audit.records",

@@ -23,7 +23,7 @@ import torch
 from unfooled.cli import app as cli
 from unfooled.cli.errors import as_flag
 from unfooled.training import Ramp
-from unfooled.workflows import BadOption, LossOptions, catalog, make_loss
+from unfooled.workflows import BadOption, LossOptions, catalog, examining, make_loss
 from unfooled.workflows.bounds import Bound, read_bound
 from unfooled.workflows.words import number, size_of, threat_of
 
@@ -145,6 +145,14 @@ def test_fail_under(home: Path, audited: dict[str, Any]) -> None:
     assert "below 0.999" in done.stderr
     assert done.stdout.startswith(("SOUND: ", "EXTENDED: "))
     assert done.stdout.count("\n") == 1
+
+
+def test_an_audit_says_what_it_knows_early_and_stops_in_time(home: Path) -> None:
+    cut = run(home, *AUDIT, "--budget", "0.001s", "--fail-under", "robust_accuracy=0", code=3)
+    assert "clean accuracy 9" in cut.stderr.splitlines()[1]
+    assert "left out: the rest of the attack" in cut.stdout
+    assert "the verdict is OVERSTATED, so no figure passes" in cut.stderr
+    assert "--budget is 'soon'; write a time" in run(home, *AUDIT, "--budget", "soon", code=2).stderr
 
 
 def test_nothing_that_is_not_believed_passes_the_gate(home: Path) -> None:
@@ -296,6 +304,23 @@ def test_doctor(home: Path) -> None:
     assert found["libraries"]["torch"] == torch.__version__
     assert "cpu" in found["devices"]
     assert "torch" in run(home, "doctor").stdout
+
+
+def test_doctor_imports_no_heavy_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; sys.argv = ['unfooled', 'doctor']\nfrom unfooled.cli.app import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "assert not {'lightning_fabric', 'sklearn', 'torch._dynamo'} & set(sys.modules), 'imported'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "sklearn" in done.stdout
+
+    def missing(name: str) -> list[str]:
+        return [f"numpi<3,>={1}", "absent-library; extra == 'all'"] if name == "scikit-learn" else []
+
+    monkeypatch.setattr(examining.metadata, "requires", missing)
+    found = examining.doctor()
+    assert found.unusable == ["sklearn"]
+    assert found.libraries["sklearn"] == "unusable: it needs numpi"
 
 
 def test_help_and_version_do_not_load_torch(home: Path) -> None:

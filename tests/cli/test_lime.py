@@ -85,6 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "film.txt").write_text("This is a bad film, and a long one")
     (folder / "empty.txt").write_text("")
     (folder / "marks.txt").write_text("... !!!")
+    (folder / "others.json").write_text('{"good": 1.0}')
     (folder / "films.txt").write_text("a bad film\na good film\na long film\nthe bad end\n")
     draw = np.random.default_rng(0)
     rows = [
@@ -293,6 +294,23 @@ REFUSED = [
     ("image --model net.pt --baseline black", "there is no baseline 'black'"),
     ("image --model net.pt --score odds", "there is no score 'odds'"),
     ("image --model net.pt --samples 4", "draw at least"),
+    ("image --model net.pt --prior saliency", "--prior needs a precision, a ridge above 0; give --ridge 0.1"),
+    ("image --model net.pt --prior lime --ridge 1", "there is no prior 'lime'"),
+    ("image --model net.pt --prior absent.json --ridge 1", "absent.json cannot be read"),
+    ("image --model net.pt --batch 0", "--batch is 0"),
+    (f"text {MODEL} --text film.txt --until 5", "there is no until '5'"),
+    (f"text {MODEL} --text film.txt --until stable:top=0", "top 0"),
+    (f"text {MODEL} --text film.txt --until stable --samples 9", "--until decides the number of samples"),
+    (f"text {MODEL} --text film.txt --prior film.txt --ridge 1", "film.txt is no JSON"),
+    (
+        f"text {MODEL} --text film.txt --prior others.json --ridge 1",
+        "--prior names no feature of the inputs",
+    ),
+    (f"text {MODEL} --text film.txt --ridge -1", "--ridge is -1"),
+    (
+        f"text {MODEL} --text film.txt --hide attention-mask",
+        "--hide is attention-mask, and own.py:predict has no token",
+    ),
 ]
 
 
@@ -368,3 +386,81 @@ def test_texts_and_rows_of_python() -> None:
         workflows.lime_table(len, "none.csv", row=[-1])
     with pytest.raises(workflows.BadOption, match="give text for texts or train"):
         workflows.lime_pick(len)
+
+
+def test_samples_are_doubled_until_the_features_are_apart(home: Path) -> None:
+    words = ("--until", "stable:top=1,at_most=2048", "--batch", "7", "--stability", "0")
+    (home / "many.txt").write_text(" ".join(f"w{k}" for k in range(12)) + " bad")
+    run(home, "lime", "text", "--model", "own.py:predict", "--text", "many.txt", *words, "--out", "until")
+    result, *_ = result_of(home, "until")
+    assert "stable" in [str(flag) for flag in result.flags[0]]
+    assert int(result.calls) < 1000
+    run(home, *TABLE[:-4], "--model", "own.py:linear", *words, "--out", "until")
+    result, *_ = result_of(home, "until")
+    assert "stable" in [str(flag) for flag in result.flags[0]]
+    assert int(result.calls) in (257, 513)
+    run(home, "lime", "pick", "--model", "own.py:predict", "--text", "films.txt", "--n", "2", *words, "--out", "until")
+    line = ("lime", "image", "--model", "net.pt", "--device", "cpu", "--segments", "grid:2", *words)
+    run(home, *line, "--out", "until")
+    assert "every mask was used: no sampling error" in [str(flag) for flag in result_of(home, "until")[0].flags[0]]
+
+
+def test_expected_weights(home: Path) -> None:
+    (home / "weights.json").write_text('{"film": 0.5, "other": 1}')
+    line = ("lime", "text", "--model", "own.py:predict", "--text", "film.txt", "--stability", "0")
+    run(home, *line, "--prior", "weights.json", "--ridge", "1e9", "--out", "prior")
+    result, *_ = result_of(home, "prior")
+    assert dict(result.as_list())["film"] == pytest.approx(0.5, abs=1e-6)
+    assert dict(result.as_list())["bad"] == pytest.approx(0, abs=1e-6)
+    assert result.sd is not None
+    run(home, *line, "--out", "first")
+    run(home, *line, "--prior", "first/lime.json", "--ridge", "1e9", "--out", "again")
+    first, again = result_of(home, "first")[0], result_of(home, "again")[0]
+    assert (first.weights - again.weights).abs().max() < 1e-6
+    (home / "columns.json").write_text('{"size": 0.25}')
+    run(home, *TABLE, "--model", "own.py:linear", "--prior", "columns.json", "--ridge", "1e9", "--out", "columns")
+    weights = dict(result_of(home, "columns")[0].as_list())
+    assert sorted(weights.values()) == pytest.approx([0, 0, 0.25], abs=1e-6)
+    image = ("lime", "image", "--model", "net.pt", "--device", "cpu", "--segments", "grid:2", "--stability", "0")
+    run(home, *image, "--out", "first")
+    run(home, *image, "--prior", "first/lime.json", "--ridge", "1e9", "--out", "again")
+    first, again = result_of(home, "first")[0], result_of(home, "again")[0]
+    assert (first.weights - again.weights).abs().max() < 1e-6
+    run(home, *image, "--prior", "saliency", "--ridge", "1e9", "--out", "other")
+    other = result_of(home, "other")[0].weights[0, 0]
+    factor = (other @ first.weights[0, 0]) / (other @ other)
+    assert float(factor) == pytest.approx(1), "the map is rescaled to fit the plain weights best"
+
+
+def test_a_transformer_whose_tokens_are_hidden(home: Path) -> None:
+    (home / "former.py").write_text(
+        "import re, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    @staticmethod\n"
+        "    def tokenizer(text, **options):\n"
+        "        places = [m.span() for m in re.finditer(r'\\w+', text)]\n"
+        "        ids = [len(text[a:b]) for a, b in places]\n"
+        "        return {'input_ids': ids, 'attention_mask': [1] * len(ids), 'offset_mapping': places}\n"
+        "    def forward(self, input_ids, attention_mask):\n"
+        "        total = (input_ids * attention_mask).sum(1).double()\n"
+        "        return torch.stack([-total, total], 1)\n"
+        "net = Net()\n"
+    )
+    line = ("lime", "text", "--model", "former.py:net", "--text", "film.txt", "--hide", "attention-mask")
+    run(home, *line, "--unit", "positions", "--out", "former")
+    result, *_ = result_of(home, "former")
+    assert result.weights[0, 0].tolist() == pytest.approx([len(name) for name in result.names[0]])
+    assert "AttentionMask" in result.baseline
+    (home / "two.txt").write_text("a bad film\na good one\n")
+    run(home, "lime", "pick", *line[2:4], "--text", "two.txt", *line[6:], "--budget", "1", "--out", "former")
+
+
+def test_options_of_lime_in_explain(home: Path) -> None:
+    line = ("explain", "--model", "net.pt", "--n", "2", "--device", "cpu", "--out", "maps")
+    record = json.loads(run(home, *line, "--method", "lime:samples=128,ridge=0.1,batch=32", "--json").stdout)
+    assert record["method"] == "lime:samples=128,ridge=0.1,batch=32"
+    shrunk = np.load(home / "maps/maps.npz")["attribution"]
+    run(home, *line, "--method", "lime:samples=128")
+    assert abs(shrunk).max() < 0.9 * abs(np.load(home / "maps/maps.npz")["attribution"]).max()
+    said = run(home, *line, "--method", "lime:steps=3", code=2).stderr
+    assert "lime has no option 'steps'; did you mean samples?; it has samples, ridge, batch" in said

@@ -15,7 +15,7 @@ from unfooled import Linf
 from unfooled.attacks.gradients import distil
 from unfooled.cli import progress
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.pulse import beat, listening, report_stage
+from unfooled.core.pulse import beat, listening, report_answer, report_stage
 from unfooled.models import SmallCnn
 from unfooled.runs.chunks import Run
 from unfooled.runs.clock import Clock
@@ -71,6 +71,27 @@ def test_bars_move_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
         run.map("clean", work, 8, model=model)
     assert seen == ["4 passes", "8 passes", "12 passes", "16 passes", "20 passes", "24 passes"]
+
+
+def test_figures_are_shown_as_soon_as_they_are_known() -> None:
+    for terminal in (False, True):
+        console = shown(terminal=terminal)
+        with progress.stages(False, console, answers=True):
+            report_answer("clean accuracy", 0.98, 64)
+            report_answer("robust accuracy, at most", 0.5, 64)
+            report_answer("robust accuracy, at most", 0.5, 64)
+            report_answer("robust accuracy, at most", 0.25, 1000)
+        lines = text(console)
+        assert "clean accuracy" in lines
+        assert "98.0 % (n = 64)" in lines
+        assert "25.0 % (n = 1,000)" in lines
+        if not terminal:
+            assert len(lines.splitlines()) == 3
+    for quiet, answers in ((True, True), (False, False)):
+        silent = shown(terminal=False)
+        with progress.stages(quiet, silent, answers=answers):
+            report_answer("clean accuracy", 0.98, 64)
+        assert not text(silent)
 
 
 def test_distillation_and_training_are_seen() -> None:

@@ -39,7 +39,18 @@ from unfooled.workflows import (
 )
 
 CPU = Machine("cpu")
-HERE = {"seconds", "created", "command", "environment", "out", "manifest", "manifest_sha256", "files", "perturbation"}
+HERE = {
+    "seconds",
+    "created",
+    "efficiency",
+    "command",
+    "environment",
+    "out",
+    "manifest",
+    "manifest_sha256",
+    "files",
+    "perturbation",
+}
 """Fields that say where or when a record was made."""
 
 

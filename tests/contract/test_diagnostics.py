@@ -81,6 +81,10 @@ PLANTED: dict[str, tuple[set[str], Callable[[nn.Module], Callable[[Tensor], Tens
     "rough": ({"D9"}, lambda m: lambda z: m(z) + 3 * torch.sin(400 * z.flatten(1)[:, :5])),
     "large logits": ({"D19"}, lambda m: lambda z: 1e4 * m(z)),
     "a tie behind the top": ({"D21"}, lambda m: lambda z: torch.cat([m(z), m(z).topk(2, dim=1).values[:, 1:]], 1)),
+    "a tie of small logits": (
+        {"D21"},
+        lambda m: lambda z: 1e-5 * torch.cat([m(z), m(z).topk(2, dim=1).values[:, 1:]], 1),
+    ),
     "memory": ({"D20"}, Remembering),
 }
 
@@ -100,11 +104,12 @@ def test_probe_fires_on_what_it_is_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("kind", ["net", "linear", "steep"])
+@pytest.mark.parametrize("kind", ["net", "linear", "steep", "small"])
 def test_probes_are_quiet_on_honest_models(kind: str, seed: int) -> None:
     x = points(40, SHAPE, seed=seed)
     model = linear(5, SHAPE, seed=seed) if kind == "linear" else tiny_net(5, SHAPE, seed=seed)
-    honest = (lambda z: 20 * model(z)) if kind == "steep" else model
+    scale = {"steep": 20.0, "small": 1e-7}.get(kind)
+    honest = model if scale is None else (lambda z: scale * model(z))
     with torch.no_grad():
         y = honest(x).argmax(1)
     assert not ids(before(honest, x, y, EPS)) - {"D19"}

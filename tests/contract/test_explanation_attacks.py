@@ -39,9 +39,9 @@ from unfooled.evaluation.explanations.judge import (
     STATUSES,
     UNDEFINED,
     Score,
-    explanation_robustness,
     judge_explanation,
 )
+from unfooled.evaluation.explanations.robustness import explanation_robustness
 from unfooled.explanations import grad_cam, input_x_gradient, integrated_gradients, saliency, smooth_grad
 
 Explanation = Callable[..., Tensor]

@@ -288,6 +288,28 @@ def test_a_layer_may_be_a_module_and_a_grid_decides() -> None:
         grad_cam(net, x, y, layer=nn.LayerNorm(3))
 
 
+class Turned(nn.Module):
+    """Layer normalisation on (B, w, h, C) or (B, h, C, w), which is no grid for Grad-CAM."""
+
+    def __init__(self, axes: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.patch, self.axes = nn.Conv2d(1, WIDTH, PATCH, PATCH), axes
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm(self.patch(x).permute(self.axes))
+        return self.head(z.permute([self.axes.index(axis) for axis in range(4)]).amax((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("axes", "size", "width"),
+    [((0, 3, 2, 1), (16, 24), WIDTH), ((0, 2, 1, 3), (24, 16), 8), ((0, 2, 1, 3), (16, 16), 8)],
+)
+def test_axes_in_another_order_are_no_map(axes: tuple[int, ...], size: tuple[int, int], width: int) -> None:
+    place = find_spatial(Turned(axes, width).eval(), torch.rand(1, 1, *size))
+    assert (place.layer, place.grid) == ("patch", (size[0] // 2, size[1] // 2))
+
+
 def test_unequal_sides_are_not_turned() -> None:
     torch.manual_seed(0)
     x = torch.rand(2, 1, 16, 24)

@@ -14,6 +14,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.explanations import TabularSpace, lime_image, lime_parts, lime_text, submodular_pick
 from unfooled.explanations.lime import (
+    Flag,
     Surrogates,
     constant,
     felzenszwalb,
@@ -22,6 +23,7 @@ from unfooled.explanations.lime import (
     row_part,
     slic,
     text_part,
+    until_stable,
 )
 
 TABLE = np.random.default_rng(0).normal(size=(150, 2))
@@ -70,6 +72,33 @@ def test_a_single_text_part_is_lime_of_the_text() -> None:
     assert (found.weights - want.weights).abs().max() < 1e-9
     with pytest.raises(BadInput, match="no part"):
         lime_parts(score, [])
+
+
+def test_parts_with_a_prior_a_batch_and_until_stable() -> None:
+    space = TabularSpace.learn(TABLE, names=["size", "noise"])
+    sizes = []
+
+    def score(texts: Sequence[str], rows: Sequence[list[float]]) -> list[list[float]]:
+        sizes.append(len(texts))
+        return [[0.0, 3.0 * ("good" in t) + row[0]] for t, row in zip(texts, rows, strict=True)]
+
+    parts = [text_part("a good film"), row_part(space, TABLE[3])]
+    never = until_stable(1, tolerance=1e-9, first=64, at_most=256)
+    found = lime_parts(score, parts, 1, until=never, batch=50, keep_samples=True)
+    assert max(sizes) <= 50
+    assert sum(sizes) == int(found.calls) == 257
+    assert found.flags[0][-1] == Flag.NOT_REACHED
+    assert found.masks is not None
+    assert found.answers is not None
+    assert found.masks[0].shape == (256, 5)
+    assert found.answers[0].shape == (256, 1)
+    soon = lime_parts(score, parts, 1, until=until_stable(1, first=64))
+    assert soon.flags[0][-1] == Flag.STABLE
+    mean = torch.arange(5.0)
+    strong = lime_parts(score, parts, 1, prior=mean, ridge=1e9)
+    assert (strong.weights[0, 0] - mean).abs().max() < 1e-6
+    with pytest.raises(BadInput, match="batch is 0"):
+        lime_parts(score, parts, 1, batch=0)
 
 
 @pytest.mark.parametrize("segmenter", [slic(8), quickshift(2.0, 10.0), felzenszwalb(min_size=10)])

@@ -12,8 +12,10 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations import TabularSpace, lime_tabular
 from unfooled.explanations.lime import (
     Flag,
+    Prior,
     Surrogates,
     around,
+    by_bins,
     conditional,
     conditional_normal,
     deciles,
@@ -23,6 +25,7 @@ from unfooled.explanations.lime import (
     neighbours,
     quartiles,
     stratified_normal,
+    until_stable,
 )
 from unfooled.explanations.lime.discretize import bin_name, codes
 from unfooled.explanations.lime.kernels import uniform
@@ -268,6 +271,58 @@ def test_flags(space: TabularSpace) -> None:
     with pytest.warns(UserWarning, match="few effective samples"):
         found = lime_tabular(linear, TABLE[0], 0, space=space, samples=20)
     assert Flag.FEW in found.flags[0]
+
+
+@pytest.mark.parametrize("sampler", [by_bins, hidden(), around(0.5), stratified_normal(0.5), conditional(5)])
+def test_rows_are_doubled_until_the_answer_is_stable(sampler: Any, space: TabularSpace) -> None:
+    asked = 0
+
+    def curved(x: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        asked += len(x)
+        return np.tanh(x @ W - 10)
+
+    never = until_stable(2, tolerance=1e-9, first=64, at_most=256)
+    found = lime_tabular(curved, TABLE[:3], space=space, sampler=sampler, until=never)
+    assert all(flags[-1] == Flag.NOT_REACHED for flags in found.flags)
+    assert asked == int(found.calls.sum())
+    again = sampler == stratified_normal(0.5) or getattr(sampler, "keywords", {}).get("stratified")
+    assert found.calls.tolist() == [1 + (64 + 128 + 256 if again else 256)] * 3, "known rows are not asked for again"
+    same = lime_tabular(curved, TABLE[:3], space=space, sampler=sampler, samples=256)
+    assert (same.weights - found.weights).abs().max() < 1e-12
+    soon = lime_tabular(curved, TABLE[:3], space=space, sampler=sampler, until=until_stable(1, tolerance=9.0, first=64))
+    assert all(flags[-1] == Flag.STABLE for flags in soon.flags)
+    assert soon.calls.tolist() == [65] * 3
+
+
+def test_real_rows_are_not_doubled(space: TabularSpace) -> None:
+    found = lime_tabular(linear, TABLE[0], 0, space=space, sampler=neighbours(1), until=until_stable(1))
+    assert found.flags[0][-1] == Flag.STABLE
+    assert int(found.calls) == len(TABLE) + 1
+
+
+def test_priors_and_the_batch_of_rows(space: TabularSpace) -> None:
+    sizes = []
+
+    def noted(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return linear(x)
+
+    plain = lime_tabular(linear, TABLE[:2], 0, space=space, samples=300)
+    small = lime_tabular(noted, TABLE[:2], 0, space=space, samples=300, batch=50)
+    assert max(sizes) <= 50
+    assert (small.weights - plain.weights).abs().max() < 1e-9
+    mean = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for options in ({"prior": mean, "ridge": 1e9}, {"prior": Prior(mean, 1e9)}):
+        strong = lime_tabular(linear, TABLE[:2], 0, space=space, samples=300, **options)
+        assert (strong.weights[:, 0] - mean).abs().max() < 1e-6
+        assert strong.sd is not None
+    weak = lime_tabular(linear, TABLE[:2], 0, space=space, samples=300, prior=Prior(mean, 1e-12))
+    assert (weak.weights - plain.weights).abs().max() < 1e-8
+    with pytest.raises(BadInput, match="batch is 0"):
+        lime_tabular(linear, TABLE[0], 0, space=space, batch=0)
+    with pytest.raises(BadInput, match="with ridge above 0"):
+        lime_tabular(linear, TABLE[0], 0, space=space, prior=mean)
 
 
 def test_frames_come_and_go_as_frames() -> None:

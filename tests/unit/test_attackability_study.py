@@ -179,7 +179,7 @@ def test_networks_are_ranked_by_scenes_that_they_classify_correctly() -> None:
         "distance": [0.0 if ok == 0 else v for ok, v in zip(one.columns["clean"], one.columns["distance"], strict=True)]
     }
     rows = over_networks(Results(trained=[one.model_copy(update={"columns": one.columns | wrong})]))
-    assert rows["distance"][0] == pytest.approx(np.median(one.columns["distance"][:24]))
+    assert rows["distance"][0] == pytest.approx(np.median(np.array(one.columns["distance"][:24], float)))
 
 
 def test_the_alarm_is_about_the_first_correlation_that_is_planted() -> None:
@@ -276,7 +276,7 @@ def test_what_cannot_be_edited_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_worst_examples_are_the_invalid_and_the_least_selective() -> None:
     columns: Any = {"edit, valid": [1.0, 1.0, 0.0, 1.0], "edit, selectivity": [0.9, 0.1, 0.8, None]}
-    worst = [k for kind, k in carried.chosen(columns, 0) if kind == "worst"]
+    worst = [k for kind, k in carried.worst_and_random(columns, 0) if kind == "worst"]
     assert worst == [2, 3, 1]
 
 

@@ -121,7 +121,7 @@ def test_a_concept_network_in_switches() -> None:
     near = direct < 0.9  # no bound is met
     assert bool(near.any())
     assert torch.allclose(edit.cost[near], direct[near], rtol=1e-9)
-    whole = space.whole(u[0], int(edit.target[0]))
+    whole = space.flip(u[0], int(edit.target[0]))
     turned = torch.where(whole.delta[0] != 0, whole.delta[0], 0.0)
     assert int(space.head.logits((u[0] + turned)[None]).argmax()) == int(edit.target[0]) or not bool(whole.feasible[0])
 

@@ -546,7 +546,8 @@ def test_a_plan_is_small_values_and_these_are_its_record() -> None:
     assert plan.explanation_attack == ExplanationAttack(n=4, steps=3, radii=(0.5,))
     record = plan.record()
     assert record["nearest"] == {
-        "n": 12, "budget": 100, "norms": [0.0, "inf"], "radii": [0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0]
+        "n": 12, "budget": 100, "norms": [0.0, "inf"], "radii": [0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0],
+        "precision": 0.1,
     }  # fmt: skip
     assert record["label_attack"]["effort"].startswith("Effort(name='short', stages=(Ascents(steps=10, share=1.0")
     assert (record["label_attack"]["attack"], record["label_attack"]["floor"]) == (None, 3000)
@@ -558,7 +559,7 @@ def test_a_plan_is_small_values_and_these_are_its_record() -> None:
 
 def test_flat_keywords_build_the_values_of_a_plan() -> None:
     keywords = inspect.signature(Plan).parameters
-    assert list(keywords)[:20] == list(PlanOptions.__annotations__)
+    assert list(keywords)[:23] == list(PlanOptions.__annotations__)
     assert (keywords["nearest_n"].default, keywords["reasons"].default) == (200, saliency)
     assert Plan(nearest_n=5) == Plan(nearest=NearestPoints(n=5)) == replace(Plan(), nearest=NearestPoints(5))
     assert Plan(nearest=NearestPoints(budget=7), nearest_n=5).nearest == NearestPoints(5, 7)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from unfooled.core.errors import BadInput
 from unfooled.purification.convolutional import (
     analysis,
-    code,
+    convolutional_codes,
     convolutional_curvature,
     learn_convolutional,
     synthesis,
@@ -26,7 +26,7 @@ from unfooled.purification.dictionaries import (
     ista,
     learn_patches,
     objective,
-    soft,
+    soft_threshold,
     update_atoms,
 )
 
@@ -44,7 +44,7 @@ def test_an_orthonormal_dictionary_is_soft_thresholding_in_one_step() -> None:
     patches = noise(4, 6, seed=2)
     for steps in (1, 5):
         codes = ista(patches, basis, sparsity=0.4, steps=steps)
-        torch.testing.assert_close(codes, soft(patches @ basis.T, 0.4))
+        torch.testing.assert_close(codes, soft_threshold(patches @ basis.T, 0.4))
     torch.testing.assert_close(ista(patches, torch.eye(6).double(), sparsity=0.0, steps=1), patches)
 
 
@@ -93,7 +93,7 @@ def test_codes_have_gradients(sparsity: float) -> None:
     length = convolutional_curvature(filters, (2, 5, 4))
 
     def maps(h: Tensor, d: Tensor) -> Tensor:
-        return code(h, d, sparsity=sparsity, steps=3, lipschitz=length)
+        return convolutional_codes(h, d, sparsity=sparsity, steps=3, lipschitz=length)
 
     assert torch.autograd.gradcheck(maps, (noise(1, 2, 5, 4).requires_grad_(), filters))
 
@@ -178,13 +178,13 @@ def test_convolutional_codes_are_those_of_the_dense_problem() -> None:
     size = float(curvature(rows))
     assert size <= float(convolutional_curvature(filters, (1, 4, 4), iterations=200)) <= 1.03 * size
     expected = fista(x.flatten(1), rows, sparsity=0.3, steps=3000)
-    codes = code(x, filters, sparsity=0.3, steps=3000)
+    codes = convolutional_codes(x, filters, sparsity=0.3, steps=3000)
     torch.testing.assert_close(codes.flatten(1), expected, rtol=1e-4, atol=1e-5)
 
     def value(c: Tensor) -> Tensor:
         return (synthesis(c, filters) - x).square().sum() / 2 + 0.3 * c.abs().sum()
 
-    values = [float(value(code(x, filters, sparsity=0.3, steps=n, fast=False))) for n in range(1, 20)]
+    values = [float(value(convolutional_codes(x, filters, sparsity=0.3, steps=n, fast=False))) for n in range(1, 20)]
     assert values == sorted(values, reverse=True)
 
 
@@ -199,7 +199,7 @@ def test_learnt_filters_code_better_than_random_ones() -> None:
     assert (learnt.flatten(1).norm(dim=1) <= 1 + 1e-6).all()
 
     def value(d: Tensor) -> float:
-        c = code(x, d, sparsity=0.1, steps=100)
+        c = convolutional_codes(x, d, sparsity=0.1, steps=100)
         return float((synthesis(c, d) - x).square().sum() / 2 + 0.1 * c.abs().sum())
 
     assert value(learnt) < 0.8 * value(random)
@@ -217,10 +217,16 @@ def test_learnt_filters_code_better_than_random_ones() -> None:
         (lambda: learn_patches(noise(1, 1, 8, 8), torch.zeros(1).long(), atoms=0), "atoms is 0"),
         (lambda: learn_convolutional(torch.zeros(2, 1, 8, 8)), "no filter can be learnt from"),
         (lambda: learn_convolutional(noise(2, 1, 8, 8), atoms=0), "atoms is 0"),
-        (lambda: code(noise(1, 3, 8, 8), noise(2, 1, 3, 3), sparsity=0.1, steps=1), "images have 3 channels"),
-        (lambda: code(noise(1, 1, 2, 8), noise(2, 1, 3, 3), sparsity=0.1, steps=1), "images are 2x8, filters 3x3"),
-        (lambda: code(noise(1, 1, 8, 8), noise(2, 1, 3, 3), sparsity=-1.0, steps=1), "sparsity is -1.0"),
-        (lambda: code(noise(1, 1, 8, 8), noise(2, 1, 3, 3), sparsity=0.1, steps=0), "steps is 0"),
+        (
+            lambda: convolutional_codes(noise(1, 3, 8, 8), noise(2, 1, 3, 3), sparsity=0.1, steps=1),
+            "images have 3 channels",
+        ),
+        (
+            lambda: convolutional_codes(noise(1, 1, 2, 8), noise(2, 1, 3, 3), sparsity=0.1, steps=1),
+            "images are 2x8, filters 3x3",
+        ),
+        (lambda: convolutional_codes(noise(1, 1, 8, 8), noise(2, 1, 3, 3), sparsity=-1.0, steps=1), "sparsity is -1.0"),
+        (lambda: convolutional_codes(noise(1, 1, 8, 8), noise(2, 1, 3, 3), sparsity=0.1, steps=0), "steps is 0"),
     ],
 )
 def test_bad_input(call: Any, sentence: str) -> None:

@@ -47,6 +47,7 @@ def test_each_is_tested() -> None:
         "attention_under_attack",
         "audit_in_python",
         "counterfactual_head",
+        "counterfactual_images",
         "explain_under_attack",
         "explanation_robustness",
         "harden",
@@ -184,6 +185,21 @@ def test_counterfactual_head(printed: Printed) -> None:
     median, low, high = numbers(lines[8])
     assert low < median < high
     assert "not a robustness measure" in lines[9]
+
+
+def test_counterfactual_images(printed: Printed) -> None:
+    lines = printed("counterfactual_images", n=80, epochs=6)
+    assert len(numbers(lines[0])) == 5
+    assert min(numbers(lines[0])) > 0.8
+    record = json.loads(Path("edits/counterfactual.json").read_text(encoding="utf-8"))
+    answers = {line.split()[0]: line for line in lines if ".png" in line}
+    assert list(answers) == ["0000.png", "0001.png", "0002.png"]
+    for one in record["results"]:
+        assert answers[one["item"]].endswith(one["sentence"])
+        assert one["outcome"] in ("done", "unrealised", "infeasible")
+    assert sum("targeted PGD: valid True" in line for line in lines) == 3
+    assert lines[-1] == "page: edits/counterfactual.html"
+    assert Path("edits/counterfactual.html").is_file()
 
 
 def test_own_attack(printed: Printed) -> None:

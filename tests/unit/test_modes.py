@@ -143,3 +143,11 @@ def test_backwards_are_counted_whatever_holds_the_logits(wrapped: Callable[[Tens
         x = points(3, (4,)).requires_grad_()
         logits_of(f(x)).sum().backward()
     assert (f.forwards, f.backwards) == (3, 3)
+
+
+def test_weights_made_in_inference_mode_are_refused_with_the_mend() -> None:
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    x, y = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.long)
+    with pytest.raises(BadInput, match=r"weight 1\.weight was made inside torch\.inference_mode.*torch\.no_grad"):
+        pgd(model, x, y, Linf(0.1))

@@ -85,15 +85,14 @@ def test_an_interrupted_attack_goes_on_and_a_changed_one_is_refused(tmp_path: Pa
     whole = reasons_of(audit(model, x, y, Linf(EPS), plan=PLAN, chunk=2))
 
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "reasons-0.5" and done == 2:
+        if stage == "reasons-samples 1-4" and done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         audit(model, x, y, Linf(EPS), plan=PLAN, out=tmp_path, chunk=2, progress=stop)
     told: list[tuple[str, int, int]] = []
     again = audit(model, x, y, Linf(EPS), plan=PLAN, out=tmp_path, chunk=2, progress=lambda *a: told.append(a))
-    assert next(t for t in told if t[0] == "reasons-0.25") == ("reasons-0.25", 4, 4)
-    assert next(t for t in told if t[0] == "reasons-0.5") == ("reasons-0.5", 2, 4)
+    assert next(t for t in told if t[0] == "reasons-samples 1-4") == ("reasons-samples 1-4", 2, 4)
     assert reasons_of(again) == whole
     for change, name in (
         ({"reasons_n": 5}, ": n was 4, now it is 5"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from unfooled.counterfactuals import constant_attributes, fit_head, switches
 from unfooled.data.formats.attributes import names_of_constant
+from unfooled.statistics.association import roc_area
 from unfooled.statistics.attributes import constant_columns, means_by_presence
 from unfooled.statistics.softmax import fit_softmax
 from unfooled.training.concepts import mean_logits
@@ -48,6 +50,16 @@ def test_means_by_presence_leave_unknown_attributes_out() -> None:
     gap = switches(torch.tensor(values), torch.tensor(a))
     low, high = mean_logits(torch.tensor(values), torch.tensor(a))
     assert torch.equal(gap.nan_to_num(-1), (high - low).nan_to_num(-1))
+
+
+def test_the_area_under_the_roc_curve_counts_pairs() -> None:
+    assert roc_area(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
+    assert roc_area(np.array([1.0, 0.0]), np.array([1.0])) == 0.25  # one tie, one pair in the wrong order
+    from sklearn.metrics import roc_auc_score
+
+    draw = np.random.default_rng(0)
+    scores, labels = draw.integers(0, 9, 60), draw.integers(0, 2, 60)
+    assert roc_area(scores[labels == 1], scores[labels == 0]) == pytest.approx(roc_auc_score(labels, scores))
 
 
 def test_an_attribute_with_one_known_value_is_constant_everywhere() -> None:

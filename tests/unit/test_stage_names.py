@@ -22,7 +22,7 @@ WORDS = {
     StageKey(Family.CASCADE, "odi", 10, "D14"): ("cascade-10-D14-odi", "attack, stage 11: D14-odi"),
     StageKey(Family.AUTOATTACK, "apgd-ce"): ("autoattack-apgd-ce", "AutoAttack, apgd-ce"),
     StageKey(Family.NEAREST, "linf"): ("nearest-linf", "nearest points in linf"),
-    StageKey(Family.EXPLANATIONS, "0.25"): ("reasons-0.25", "reasons under attack, 0.25 eps"),
+    StageKey(Family.EXPLANATIONS, "samples 1-8"): ("reasons-samples 1-8", "reasons under attack, samples 1-8"),
     StageKey(Family.CHECKS, "fgsm", 0, "D4"): ("diagnostics-0-D4-fgsm", "check D4: fgsm"),
     StageKey(Family.CHECKS, "fgsm", 0, "D4", 1): ("diagnostics-0-D4-fgsm-1", "check D4: fgsm-1"),
     StageKey(Family.CHECKS, "adopt"): ("diagnostics-adopt", "checks, adopt"),

@@ -119,7 +119,7 @@ def outcome(folder: Path | None, model: Any, *data: Any, **options: Any) -> dict
     """Everything that an audit finds, but for times."""
     made = audit(model, *data, plan=PLAN, out=folder, batch=16, **options).model_dump(mode="json")
     files = {} if folder is None else {f.name: f.read_bytes() for f in folder.glob("*.safetensors")}
-    return {k: v for k, v in made.items() if k not in ("seconds", "created")} | files
+    return {k: v for k, v in made.items() if k not in ("seconds", "created", "efficiency")} | files
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from unfooled.cli import (
     study,
     train,
 )
+from unfooled.cli.ending import Ending
 from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, report_error
 
 app = typer.Typer(
@@ -95,5 +96,8 @@ def run(arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line and exit with its code, whatever code of the model or the data calls."""
+    ending = Ending()
+    ending.install()
+    ending.code = run(sys.argv[1:])
+    sys.exit(ending.code)

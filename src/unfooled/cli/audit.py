@@ -48,10 +48,14 @@ def audit(
         str,
         typer.Option("--reasons", help=f"Explanation that is attacked, label kept: {', '.join(catalog.REASONS)}."),
     ] = "saliency",
-    reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked.")] = 32,
+    reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked at most.")] = 32,
     purify: Annotated[
         str | None,
         typer.Option("--purify", help="Purifier in front of the model: a folder, or file.py:name of a function."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Time limit, such as 60s or 5m; a verdict cut short by it is never trusted."),
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Title of the run in the report.")] = None,
     fail_under: Annotated[
@@ -74,7 +78,8 @@ def audit(
 ) -> None:
     """Measure clean and robust accuracy, whether the figure can be believed, and whether the explanations survive.
 
-    Writes a run folder with a report page; after a kill, the same command continues it. For example:
+    Prints clean accuracy, and every upper bound of robust accuracy, as soon as it is known. Writes a run folder with a
+    report page; after a kill, or after its --budget, the same command continues it. For example:
 
         unfooled audit --model ckpt.pt --arch small-cnn --data digits --threat linf:0.1 --out runs/mine
     """
@@ -87,12 +92,12 @@ def audit(
         model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
     )
     no_progress = quiet or json
-    with show.stages(no_progress) as progress:
+    with show.stages(no_progress, answers=True) as progress:
         summary = workflows.audit(
             inputs,
             threat,
             options=workflows.AuditOptions(
-                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify
+                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget
             ),
             out=out,
             title=title,

@@ -62,7 +62,9 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except SystemExit as e:
         if isinstance(e.__context__, BrokenPipeError):  # how rich ends where the reader of the pipe has closed it
             return 0
-        return report_error("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
+        return report_error(
+            "the code of the model or the data called sys.exit or os._exit; let it return instead", BAD_INPUT
+        )
     except BrokenPipeError:
         # The reader of the pipe (head, less) has closed it: no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,6 +73,10 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         if os.environ.get("UNFOOLED_DEBUG"):
             raise
         return report_error(*_sentence(e))
+    except BaseException as e:  # of the model's code; nothing else raises one
+        if os.environ.get("UNFOOLED_DEBUG"):
+            raise
+        return report_error(f"the code of the model or the data raised {type(e).__name__}: {e}", BAD_INPUT)
 
 
 def _sentence(error: Exception) -> tuple[str, int]:

@@ -57,8 +57,35 @@ UnitOpt = Annotated[
     str, typer.Option("--unit", help="Hide equal pieces together (types), or each one separately (positions).")
 ]
 HideOpt = Annotated[
-    str, typer.Option("--hide", help="Replacement of a hidden piece: delete, or a token such as [MASK].")
+    str,
+    typer.Option(
+        "--hide",
+        help="Replacement of a hidden piece: delete, a token such as [MASK], or attention-mask, for a transformer "
+        "with a tokenizer.",
+    ),
 ]
+UntilOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        help="Double the samples until the leading features are separated beyond their errors, in place of --samples: "
+        "stable, stable:3, stable:tolerance=0.05,at_most=4096.",
+    ),
+]
+RidgeOpt = Annotated[
+    float | None, typer.Option("--ridge", help="Penalty on the squared weights; with --prior its precision.")
+]
+PriorOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--prior", help='Expected weights: a lime.json, or a JSON file such as {"good": 0.3} by feature or column.'
+    ),
+]
+ImagePriorOpt = Annotated[
+    str | None,
+    typer.Option("--prior", help="Expected weights: another explanation, such as grad-cam, or a lime.json."),
+]
+BatchOpt = Annotated[int | None, typer.Option("--batch", help="Inputs computed at once; by memory if not given.")]
 LabelOpt = Annotated[str | None, typer.Option("--label", help="Column of the labels, which the model does not get.")]
 CsvOpt = Annotated[
     Path | None, typer.Option("--csv", help="File of the rows that are explained; the training table if not given.")
@@ -106,6 +133,10 @@ def image(
     top: TopOpt = 12,
     sampler: MasksOpt = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: ImagePriorOpt = None,
+    batch: BatchOpt = None,
     out: OutOpt = Path("lime"),
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
@@ -136,7 +167,9 @@ def image(
     )
     record = workflows.lime_image(
         inputs, index=index, segments=segments, baseline=baseline, score=score, out=out, seed=seed,
-        options=workflows.LimeOptions(samples, of, top_labels, top, "identity", sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, "identity", sampler, stability, until, ridge, prior, batch
+        ),
         machine=workflows.Machine(device, threads),
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -156,6 +189,10 @@ def text(
     link: LinkOpt = "identity",
     sampler: MasksOpt = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: PriorOpt = None,
+    batch: BatchOpt = None,
     labels: options.LabelsOpt = None,
     out: OutOpt = Path("lime"),
     max_bytes: options.BytesOpt = options.BYTES,
@@ -173,7 +210,9 @@ def text(
 
     record = workflows.lime_text(
         model, text, text_options=workflows.TextOptions(split, unit, hide), labels=labels, out=out, seed=seed,
-        options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, link, sampler, stability, until, ridge, prior, batch
+        ),
         limits=workflows.Limits(max_bytes=max_bytes),
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -198,6 +237,10 @@ def table(
     link: LinkOpt = "identity",
     sampler: RowsOpt = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: PriorOpt = None,
+    batch: BatchOpt = None,
     labels: options.LabelsOpt = None,
     out: OutOpt = Path("lime"),
     max_bytes: options.BytesOpt = options.BYTES,
@@ -215,7 +258,9 @@ def table(
 
     record = workflows.lime_table(
         model, train, row=row, table_options=table_options_of(label, csv, columns, categorical, group, bins, frame),
-        options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, link, sampler, stability, until, ridge, prior, batch
+        ),
         labels=labels, out=out, limits=workflows.Limits(max_bytes=max_bytes), seed=seed,
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -251,6 +296,10 @@ def pick(
         str | None, typer.Option("--sampler", help="Sampler of the perturbed inputs, as for text and table.")
     ] = None,
     stability: StabilityOpt = 150,
+    until: UntilOpt = None,
+    ridge: RidgeOpt = None,
+    prior: PriorOpt = None,
+    batch: BatchOpt = None,
     labels: options.LabelsOpt = None,
     out: OutOpt = Path("lime"),
     max_bytes: options.BytesOpt = options.BYTES,
@@ -269,7 +318,9 @@ def pick(
     )  # fmt: skip
     record = workflows.lime_pick(
         model, text=text, train=train, n=n, budget=budget, cover=cover, inputs=inputs, labels=labels, out=out,
-        options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
+        options=workflows.LimeOptions(
+            samples, of, top_labels, top, link, sampler, stability, until, ridge, prior, batch
+        ),
         limits=workflows.Limits(max_bytes=max_bytes), seed=seed,
     )  # fmt: skip
     report(record, json=json, quiet=quiet)
@@ -337,6 +388,7 @@ def print_class(class_weights: ClassWeights, word: str) -> None:
     from rich.table import Table
 
     from unfooled.cli import show
+    from unfooled.explanations.lime.view import weight_text
 
     held_out = show.number(class_weights.r2_held_out)
     title = f"{word} {show.plain(class_weights.name)}   R2 held out {held_out}"
@@ -344,7 +396,8 @@ def print_class(class_weights: ClassWeights, word: str) -> None:
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)
     lines.add_column("\u00b1 se", justify="right", no_wrap=True)
+    largest = class_weights.features[0].weight if class_weights.features else 0.0
     for one in class_weights.features:
-        lines.add_row(show.plain(one.name), f"{one.weight:+.3g}", f"{one.se:.2g}")
+        lines.add_row(show.plain(one.name), weight_text(one.weight, largest), f"{one.se:.2g}")
     show.out.print(f"[italic]{title}[/italic]", soft_wrap=True)
     show.out.print(lines if class_weights.features else "no features")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,12 +18,28 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from unfooled.cli.words import plain, stage_description
 from unfooled.core.pulse import listening
 
 LINE_SECONDS = 30.0  # seconds from line to line
 REDRAW_SECONDS = 0.2  # seconds from one drawing of the samples to the next
+
+
+class Bars(Progress):
+    """Bars below a table of the figures that are known already."""
+
+    answers: dict[str, str] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the table, if there are figures, and the bars."""
+        if self.answers:
+            table = Table.grid(padding=(0, 2))
+            for figure, text in self.answers.items():
+                table.add_row(figure, text)
+            yield table
+        yield from super().get_renderables()
 
 
 @dataclass
@@ -37,16 +53,19 @@ class Stages:
         quiet: True: nothing is shown.
         console: Console that is written to.
         bars: Bars, which are hidden where there is no terminal.
+        answers: True: figures are shown as soon as they are known.
     """
 
     quiet: bool
     console: Console
-    bars: Progress
+    bars: Bars
+    answers: bool = False
     tasks: dict[str, TaskID] = field(default_factory=dict)
     state: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)  # earlier, done, total, since
     current: str = ""
     samples: int = 0
     last_drawn: float = 0.0
+    known: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Show how much of a stage is done, with a note of the stage's own."""
@@ -71,6 +90,18 @@ class Stages:
             self.last_drawn = now
             self.bars.update(self.tasks[self.current], samples=f"{self.samples:,} passes")
 
+    def answer(self, figure: str, value: float, n: int) -> None:
+        """Show a figure that is known already: in a table on a terminal, elsewhere as a line whenever it changes."""
+        text = f"{100 * value:.1f} % (n = {n:,})"
+        if self.quiet or not self.answers or self.known.get(figure) == text:
+            return
+        self.known[figure] = text
+        if self.console.is_terminal:
+            self.bars.answers = self.known
+            self.bars.refresh()
+        else:
+            self.console.print(plain(f"{figure} {text}"), soft_wrap=True)
+
     def line(self) -> str:
         """Return the line of the current stage: what is done, of how much, since when, and what is left."""
         earlier, done, total, since = self.state[self.current]
@@ -91,9 +122,9 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def stages(quiet: bool, console: Console) -> Iterator[Stages]:
+def stages(quiet: bool, console: Console, *, answers: bool = False) -> Iterator[Stages]:
     """Yield a callback for the progress of a workflow: one bar per stage, or a line every half minute."""
-    bars = Progress(
+    bars = Bars(
         TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
@@ -104,7 +135,7 @@ def stages(quiet: bool, console: Console) -> Iterator[Stages]:
         console=console,
         disable=quiet or not console.is_terminal,
     )
-    shown = Stages(quiet, console, bars)
+    shown = Stages(quiet, console, bars, answers)
     ended = threading.Event()
 
     def lines() -> None:

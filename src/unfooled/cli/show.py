@@ -41,9 +41,9 @@ err = Terminal(stderr=True, highlight=False)
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
 
 
-def stages(quiet: bool) -> AbstractContextManager[Stages]:
-    """Return a context that yields a callback for the progress of a workflow."""
-    return progress.stages(quiet, err)
+def stages(quiet: bool, *, answers: bool = False) -> AbstractContextManager[Stages]:
+    """Return a context that yields a callback for the progress of a workflow, which shows early answers if wanted."""
+    return progress.stages(quiet, err, answers=answers)
 
 
 def percent(estimate: Estimate) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import NO_GRADIENT, BadInput, option
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.modes import in_training
 from unfooled.core.samples import extent, non_finite_rows
 from unfooled.core.threats import UNIT, Box, Threat
@@ -108,6 +109,8 @@ def check_logits(logits: Any, n: int) -> Tensor:
         raise BadInput(f"the model returned shape {tuple(logits.shape)} for {n} samples; logits are (B, K)")
     if logits.shape[1] < 2:
         raise BadInput("the model has one output; two classes need two logits: cat([-z, z], 1) / 2 of a single logit z")
+    if logits.layout is not torch.strided:
+        raise BadInput(f"the model returned a tensor of layout {logits.layout}; return logits.to_dense()")
     if not logits.is_floating_point():
         raise BadInput(f"the model returned dtype {logits.dtype}; logits are floating point")
     return logits
@@ -133,9 +136,16 @@ def input_gradient(value: Tensor, leaf: Tensor, *, retain_graph: bool = False) -
 
 
 def check_mode(model: Any) -> None:
-    """Refuse a model whose dropout or batch normalisation is in training mode."""
+    """Refuse a model in training mode (dropout, batch normalisation), or with weights that allow no gradients."""
     if is_trusted():
         return
+    weights = (weight for root in modules_of(model) for weight in root.named_parameters())
+    frozen = next((name for name, weight in weights if weight.is_inference()), None)
+    if frozen is not None:
+        raise BadInput(
+            f"the weight {frozen} was made inside torch.inference_mode, which rules out gradients; make the model "
+            "inside torch.no_grad instead"
+        )
     active = in_training(model)
     if active:
         others = f" and {len(active) - 1} more" if len(active) > 1 else ""

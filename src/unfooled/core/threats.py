@@ -24,8 +24,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,7 +56,8 @@ class Threat(ABC):
     """A norm ball of radius eps around x, intersected with a box. See the module's docstring.
 
     Args:
-        eps: Radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
+        eps: Radius, a float, or one per sample, (B,), also as a list or an array; at least 0 and not NaN; math.inf
+            leaves only the box.
         box: Bounds of the inputs; the unit box by default.
         free: Entries that may change, (*D) bool. None: all.
     """
@@ -66,6 +68,9 @@ class Threat(ABC):
     norm: ClassVar[float]
 
     def __post_init__(self) -> None:
+        given: Any = self.eps
+        if isinstance(given, (list, tuple)) or (not isinstance(given, Tensor) and np.ndim(given) > 0):
+            object.__setattr__(self, "eps", torch.tensor([float(value) for value in given]))
         if isinstance(self.eps, Tensor):
             if self.eps.ndim > 1:
                 raise ValueError(f"eps has shape {tuple(self.eps.shape)}; it must be a number or one per sample, (B,)")

@@ -1,4 +1,4 @@
-"""The cheapest items whose gains cover several needs at once: branch and bound.
+"""Covering: the cheapest items whose gains meet several needs at once, by branch and bound.
 
     min sum w_f x_f   s.t.   sum_f G_kf x_f >= h_k for all k,   x_f in {0, 1},   at most one item per owner
 
@@ -21,12 +21,12 @@ TIE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Items that can be chosen.
+    """Items that can be selected.
 
     Attributes:
         gains: G, (m, I).
         weights: Positive costs, (I,).
-        owners: Owner of each item, (I,): of the items of one owner at most one is chosen.
+        owners: Owner of each item, (I,): of the items of one owner at most one is selected.
     """
 
     gains: np.ndarray
@@ -38,7 +38,7 @@ class Cover(NamedTuple):
     """Result of a search.
 
     Attributes:
-        selected: Items. None: nothing cheaper than the limit was found.
+        selected: Numbers of the items. None: nothing cheaper than the limit was found.
         cost: Sum of their weights; inf where none was found.
         exact: True where the search was complete.
         shortfall: Largest uncovered need of the best node visited; 0 where all needs were covered.
@@ -58,7 +58,7 @@ class _Node(NamedTuple):
 
 
 class _Bound:
-    """Lower bounds of nodes: the gains of each row are sorted once, by gain per weight."""
+    """Lower bounds of the cost at a node; the gains of each row are sorted once, by gain per weight."""
 
     def __init__(self, items: Items) -> None:
         self.order = np.argsort(-items.gains / items.weights, axis=1, kind="stable")
@@ -66,7 +66,7 @@ class _Bound:
         self.weights = items.weights[self.order]
         self.whole = bool((items.weights == np.round(items.weights)).all())
 
-    def of(self, need: np.ndarray, allowed: np.ndarray) -> tuple[float, int]:
+    def at(self, need: np.ndarray, allowed: np.ndarray) -> tuple[float, int]:
         """Return the bound, inf where a need cannot be covered, and the row of G that gives it."""
         rows = np.flatnonzero(need > 0)
         open_items = allowed[self.order[rows]]
@@ -93,7 +93,7 @@ def least_cost(items: Items, need: np.ndarray) -> float:
         return 0.0
     if not items.gains.shape[1]:
         return np.inf
-    return _Bound(items).of(need, np.ones(items.gains.shape[1], bool))[0]
+    return _Bound(items).at(need, np.ones(items.gains.shape[1], bool))[0]
 
 
 def cover(items: Items, need: np.ndarray, limit: float = np.inf, nodes: int = NODES) -> Cover:
@@ -125,7 +125,7 @@ def cover(items: Items, need: np.ndarray, limit: float = np.inf, nodes: int = NO
             if node.cost < cost - 1e-12:
                 best, cost = node.selected, node.cost
             continue
-        more, row = bound.of(left, node.allowed)
+        more, row = bound.at(left, node.allowed)
         if not node.cost + more < cost - 1e-12:
             continue
         pick = next(int(f) for f in bound.order[row] if node.allowed[f])

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.attributes import switches
+from unfooled.counterfactuals.binary import flip_attributes
 from unfooled.counterfactuals.cost import Cost
 from unfooled.counterfactuals.edits import Edit
 from unfooled.counterfactuals.flips import flip_edit
 from unfooled.counterfactuals.head import AffineHead
 from unfooled.counterfactuals.probes import FOLDS, USABLE, fit_probe
 from unfooled.counterfactuals.targeted import targeted_edit
-from unfooled.counterfactuals.whole import flip_attributes
 
 BEYOND = 1.0
 """Switches by which an edit may leave the range of the values seen."""
@@ -128,7 +128,7 @@ class AttributeSpace:
         size = torch.where(changed & edit.feasible, delta.abs().sum(1), edit.cost)
         return replace(edit, delta=delta, cost=size, exact=edit.exact & ~changed)
 
-    def whole(self, u: Tensor, target: int | None = None) -> Edit:
+    def flip(self, u: Tensor, target: int | None = None) -> Edit:
         """Return the fewest attributes of one sample to flip, each by one switch.
 
         Args:
@@ -205,10 +205,10 @@ def probe_space(
     encode = Coordinates(
         features, torch.cat([directions, rest_weight / unit[:, None]]), torch.cat([offsets, rest_bias / unit])
     )
-    whole = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
+    joined = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
     seen = torch.cat([scores / gap, rest / unit], 1)
     return AttributeSpace(
-        tuple(names), encode, whole, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
+        tuple(names), encode, joined, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
     )
 
 

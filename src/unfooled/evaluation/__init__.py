@@ -1,5 +1,6 @@
 """The only judge: verification, checks, judges of explanations, audits and their records."""
 
+from unfooled.evaluation.accuracy import robust_accuracy
 from unfooled.evaluation.audit import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import Finding
@@ -8,13 +9,9 @@ from unfooled.evaluation.explanations.faithfulness import (
     parameter_randomisation,
     perturbation_curves,
 )
-from unfooled.evaluation.explanations.judge import (
-    ExplanationRobustness,
-    ExplanationVerdict,
-    explanation_robustness,
-    judge_explanation,
-)
+from unfooled.evaluation.explanations.judge import ExplanationVerdict, judge_explanation
 from unfooled.evaluation.explanations.locality import Survival, score_maps
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, explanation_robustness
 from unfooled.evaluation.verify import Verdict, verify
 
 __all__ = [
@@ -30,6 +27,7 @@ __all__ = [
     "judge_explanation",
     "parameter_randomisation",
     "perturbation_curves",
+    "robust_accuracy",
     "score_maps",
     "verify",
 ]

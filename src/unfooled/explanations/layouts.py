@@ -167,10 +167,12 @@ def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid
     """
     if reading.spatial.layout is not Layout.CHANNELS_FIRST:
         return False
-    first, last = own_grid(shape, Layout.CHANNELS_FIRST), own_grid(shape, Layout.CHANNELS_LAST)
     if isinstance(module, IMAGE_MODULES):
         return True
-    return fits(first, size) and not (fits(last, size) or counts & set(first))
+    channels, *sides = shape[1:]
+    others = [grid for side in sides for grid in ((channels, side), (side, channels))]
+    first = own_grid(shape, Layout.CHANNELS_FIRST)
+    return fits(first, size) and not (any(fits(other, size) for other in others) or counts & set(first))
 
 
 class Probes:
@@ -210,7 +212,8 @@ class Probes:
         answers = [self._follows(reading, shape, which) for which in ("tall", "wide")]
         if False in answers:
             return False
-        return True if True in answers else None
+        enough = any if spatial.tokens else all  # one of two axes does not show which one the other is
+        return True if enough(answers) else None
 
     def _follows(self, reading: Reading, shape: Shape, which: str) -> bool | None:
         """Return whether an output follows the input's height ("tall") or width ("wide"); None: this is unknown."""

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images
-from unfooled.purification.dictionaries import soft
+from unfooled.purification.dictionaries import soft_threshold
 
 MARGIN = 1.02
 """Factor on the power iteration's estimate of L, which approaches L from below."""
@@ -79,7 +79,7 @@ def convolutional_curvature(filters: Tensor, shape: tuple[int, int, int], *, ite
         return size[0] if filters.ndim == 4 else size
 
 
-def code(
+def convolutional_codes(
     high: Tensor, filters: Tensor, *, sparsity: float, steps: int, lipschitz: Tensor | None = None, fast: bool = True
 ) -> Tensor:
     """Return convolutional codes after a fixed number of steps from zero.
@@ -111,7 +111,10 @@ def code(
     codes = ahead = torch.zeros_like(analysis(high, filters))
     t = 1.0
     for _ in range(steps):
-        last, codes = codes, soft(ahead - analysis(synthesis(ahead, filters) - high, filters) / size, sparsity / size)
+        last, codes = (
+            codes,
+            soft_threshold(ahead - analysis(synthesis(ahead, filters) - high, filters) / size, sparsity / size),
+        )
         t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
         ahead = codes + (before - 1) / t * (codes - last) if fast else codes
     return codes
@@ -169,7 +172,7 @@ def learn_convolutional(
     filters = _normed(filters, unit=True)
     for _ in range(rounds):
         part = high[torch.randint(len(high), (batch,), generator=source).to(high.device)]
-        codes = code(part, filters, sparsity=sparsity, steps=steps)
+        codes = convolutional_codes(part, filters, sparsity=sparsity, steps=steps)
         filters = _filter_step(part, filters, codes)
     return filters
 

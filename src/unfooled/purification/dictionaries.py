@@ -34,7 +34,7 @@ ROUNDS = 1
 """Rounds over the atoms in one update of a dictionary."""
 
 
-def soft(u: Tensor, t: Tensor | float) -> Tensor:
+def soft_threshold(u: Tensor, t: Tensor | float) -> Tensor:
     """Return sign(u) max(|u| - t, 0); t broadcasts."""
     bound = torch.as_tensor(t, dtype=u.dtype, device=u.device)
     return u - torch.minimum(torch.maximum(u, -bound), bound)

@@ -36,7 +36,12 @@ from unfooled.core.model.calls import copied
 from unfooled.core.model.modes import evaluating
 from unfooled.purification.bands import split
 from unfooled.purification.clusters import Clusters, fit_clusters
-from unfooled.purification.convolutional import code, convolutional_curvature, learn_convolutional, synthesis
+from unfooled.purification.convolutional import (
+    convolutional_codes,
+    convolutional_curvature,
+    learn_convolutional,
+    synthesis,
+)
 from unfooled.purification.dictionaries import curvature, from_patches, image_patches, ista, learn_patches
 from unfooled.purification.storage import Encode, Stored, damaged, read_purifier, write_purifier
 
@@ -57,7 +62,7 @@ class SemanticPurifier:
         clusters: Clusters of its latents, M of them.
         dictionaries: Atoms or filters of each cluster, (M, A, C, size, size).
         smooth: Weight mu of the split into bands; at 0 the high band is empty, and nothing is rebuilt.
-        sparsity: Weight of the codes' absolute values, on the scale [0, 1].
+        sparsity: Weight of the codes' absolute values, for images in [0, 1].
         steps: Steps of the coder.
         stride: Distance of neighbouring patches.
         temperature: Temperature T of the choice; 0: the nearest cluster alone.
@@ -184,7 +189,7 @@ class SemanticPurifier:
         shape = (high.shape[1], high.shape[2], high.shape[3])
         lipschitz = self._filter_curvature(shape).to(high)[k]
         filters = self.dictionaries.to(high)[k]
-        codes = code(high, filters, sparsity=self.sparsity, steps=self.steps, lipschitz=lipschitz)
+        codes = convolutional_codes(high, filters, sparsity=self.sparsity, steps=self.steps, lipschitz=lipschitz)
         return synthesis(codes, filters)
 
     def _filter_curvature(self, shape: tuple[int, int, int]) -> Tensor:

@@ -59,6 +59,7 @@ class Run:
     Attributes:
         seconds: Seconds per stage, including those of earlier starts.
         passes: Forward and backward passes per stage, likewise.
+        calls: Calls of the model per stage, likewise; without those of chunks of version 0.1.
         folder: The open folder, for other files stored there.
         clock: Wall time over all starts.
         pace: Pace of the stages, which limits the parts of a slow model in a folder.
@@ -73,6 +74,7 @@ class Run:
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
     folder: Folder = field(init=False, repr=False, compare=False)
     clock: Clock = field(init=False, repr=False, compare=False)
     pace: Pace = field(default_factory=Pace, init=False, repr=False, compare=False)
@@ -120,6 +122,7 @@ class Run:
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
+        self.calls[stage] = sum(f.get("calls", 0) for f in facts)
         names = list(chunks.rows[spans[0]]) if spans else []
         return {name: chunks.joined(name, spans) for name in names}
 
@@ -177,11 +180,12 @@ class Run:
 
     def _timed(self, fn: Callable[[], Rows], model: Counted | None) -> tuple[Rows, dict[str, Any]]:
         """Compute tensors, and return them on the CPU with the passes and seconds that they took."""
-        started, before = time.perf_counter(), (model.forwards, model.backwards) if model else (0, 0)
+        started, before = time.perf_counter(), _counts(model)
         # Clones: a stage may return one tensor under two names, which the file format refuses.
         rows = {k: v.detach().cpu().contiguous().clone() for k, v in fn().items()}
-        spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
-        return rows, {"forwards": spent[0], "backwards": spent[1], "seconds": time.perf_counter() - started}
+        forwards, backwards, calls = (now - then for now, then in zip(_counts(model), before, strict=True))
+        seconds = time.perf_counter() - started
+        return rows, {"forwards": forwards, "backwards": backwards, "calls": calls, "seconds": seconds}
 
     def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
         """Read the records of an earlier start, and the number of passes for them."""
@@ -309,6 +313,11 @@ class _Chunks:
             spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
             start = max(start, b)
         return spans
+
+
+def _counts(model: Counted | None) -> tuple[int, int, int]:
+    """Return the forwards, backwards and calls of a model so far; 0 for none."""
+    return (0, 0, 0) if model is None else (model.forwards, model.backwards, model.calls)
 
 
 def _span(file: str) -> Span | None:

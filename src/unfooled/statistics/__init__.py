@@ -20,6 +20,7 @@ from unfooled.statistics.association import (
     p_partial_spearman,
     partial_spearman,
     quantile_of,
+    roc_area,
 )
 from unfooled.statistics.bootstrap import Cases, discrete_mean, over_images
 from unfooled.statistics.intervals import Estimate, Interval, Mean, mean, mean_of_shares, over_seeds, share, share_lost
@@ -47,6 +48,7 @@ __all__ = [
     "p_partial_spearman",
     "partial_spearman",
     "quantile_of",
+    "roc_area",
     "share",
     "share_lost",
 ]

@@ -183,6 +183,17 @@ def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Sta
     return statistic
 
 
+def roc_area(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Return the area under the ROC curve: the share of pairs with the positive value above, ties counted by half.
+
+    Args:
+        positive: Scores that should be larger, (n,).
+        negative: The other scores, (m,).
+    """
+    above, equal = positive[:, None] > negative, positive[:, None] == negative
+    return float(above.mean() + 0.5 * equal.mean())
+
+
 def p_difference(cases: Cases, name: str, group: str) -> float:
     """Compute the two-sided p of `group_difference`: the column is shuffled within each seed."""
 

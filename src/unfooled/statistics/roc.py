@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from unfooled.statistics.association import roc_area
+
 
 def roc(clean: np.ndarray, attacked: np.ndarray) -> tuple[list[float], list[float]]:
     """Return false and true positive rates of a score that is larger for attacked images."""
@@ -19,8 +21,7 @@ def area(clean: np.ndarray, attacked: np.ndarray) -> float:
     clean, attacked = clean[~np.isnan(clean)], attacked[~np.isnan(attacked)]
     if not len(clean) or not len(attacked):
         return float("nan")
-    above = (attacked[:, None] > clean[None]).mean()
-    return float(above + 0.5 * (attacked[:, None] == clean[None]).mean())
+    return roc_area(attacked, clean)
 
 
 def hits_at(clean: np.ndarray, attacked: np.ndarray, false: float = 0.05) -> float:

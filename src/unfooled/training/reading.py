@@ -28,7 +28,7 @@ class Outputs:
     num_classes: int
 
 
-class Read(nn.Module):
+class LogitsOf(nn.Module):
     """A network that leaves its input unchanged and returns logits.
 
     Args:
@@ -63,4 +63,4 @@ def reader_for(model: nn.Module, batches: BatchSource) -> Callable[[nn.Module], 
         if isinstance(output, Tensor) and not (habits is not None and habits.writes):
             return lambda network: network
         logits_of(output, outputs)
-    return lambda network: Read(network, outputs)
+    return lambda network: LogitsOf(network, outputs)

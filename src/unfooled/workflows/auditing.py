@@ -28,7 +28,7 @@ from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
-from unfooled.workflows.words import at_least, choose, threat_of
+from unfooled.workflows.words import at_least, check_reach, choose, seconds_of, threat_of
 
 ENVELOPE_PASSES = 1000  # passes per sample and norm for the nearest adversarial examples in every norm
 
@@ -45,9 +45,11 @@ class AuditOptions:
         restarts: That attack's random starts.
         explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
         reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
-        reasons_n: Samples whose explanation is attacked.
+        reasons_n: Samples whose explanation is attacked at most.
         purify: Purifier in front of the model: the folder of a saved one, "file.py:name", or a function x -> x; see
             `uf.purification.guard`. None: none.
+        budget: Time after which the audit goes no further, such as "60s", or a number of seconds; see `Plan`. None: no
+            limit.
     """
 
     effort: str | Effort = "normal"
@@ -59,6 +61,7 @@ class AuditOptions:
     reasons: str | Explain = "saliency"
     reasons_n: int = 32
     purify: Purifier | None = None
+    budget: str | float | None = None
 
     @property
     def single(self) -> dict[str, Any]:
@@ -76,6 +79,8 @@ class AuditOptions:
             )
         if self.purify is not None:
             check_purifier(self.purify)
+        if self.budget is not None:
+            seconds_of(self.budget, "budget")
         if isinstance(self.effort, str):
             choose(catalog.EFFORTS, self.effort, "effort")
         if not self.single:
@@ -110,6 +115,7 @@ class AuditOptions:
             reasons=reasons,
             reasons_name=reasons_name,
             reasons_n=self.reasons_n,
+            budget=None if self.budget is None else seconds_of(self.budget, "budget"),
         )
 
     def _attacked(self, threat: Threat, row: catalog.Effort, batch: int | None) -> dict[str, Any]:
@@ -203,6 +209,7 @@ def _audited(
 ) -> Summary:
     """Load model and data, audit, and write the page."""
     loaded = inputs.load(device, seed=seed, stream=True)
+    check_reach(allowed, loaded.x)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
     attacked: Model = loaded.model

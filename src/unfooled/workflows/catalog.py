@@ -246,6 +246,8 @@ BINS = {
     "deciles": Piece(_LIME + "deciles"),
     "entropy": Piece(_LIME + "entropy_bins"),
 }
+RULES = {"stable": Piece(_LIME + "until_stable", makes=True)}
+"""Rules that decide the number of samples of a local surrogate."""
 LINKS = {"identity": Piece(_LIME + "identity"), "log-odds": Piece(_LIME + "log_odds")}
 COVERS = {"any": Piece(_LIME + "any_cover"), "soft": Piece(_LIME + "soft_cover")}
 STUDIES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from unfooled.core.errors import BadInput, nearest
@@ -41,9 +42,7 @@ def made(table: Mapping[str, catalog.Piece], text: str | Callable[..., Any], kin
 
 def _options(function: Callable[..., Any], rest: str, text: str, kind: str) -> dict[str, Any]:
     """Return the options that a choice's text gives, as numbers; one without a name is the first."""
-    known = {
-        name: p for name, p in inspect.signature(function).parameters.items() if isinstance(p.default, (int, float))
-    }
+    known = {name: p for name, p in inspect.signature(function).parameters.items() if _is_numeric(p)}
     options: dict[str, Any] = {}
     if not known:
         raise BadOption("{" + kind + "} is {0!r}; {1} takes no options", text, text.partition(":")[0])
@@ -56,8 +55,28 @@ def _options(function: Callable[..., Any], rest: str, text: str, kind: str) -> d
                 text, text.partition(":")[0], name if equals else part, nearest(name, known), ", ".join(known),
             )  # fmt: skip
         given = number(value, "{" + kind + "}")
-        whole = isinstance(known[name].default, int)
+        whole = isinstance(known[name].default, int) or "int" in str(known[name].annotation)
         if whole and given != int(given):
             raise BadOption("{" + kind + "} is {0!r}; {1} is a whole number", text, name)
         options[name] = int(given) if whole else given
     return options
+
+
+def with_options(function: Callable[..., Any], text: str, kind: str) -> Callable[..., Any]:
+    """Return a function with the options bound that are written behind its name, as in lime:samples=1000.
+
+    Args:
+        function: The function.
+        text: Its name, with options behind a colon, or without any.
+        kind: Kind of the choice, for errors; also the name of the option.
+    """
+    rest = text.partition(":")[2]
+    return partial(function, **_options(function, rest, text, kind)) if rest else function
+
+
+def _is_numeric(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter is a number, or a number or None."""
+    if isinstance(parameter.default, bool):
+        return False
+    optional = parameter.default is None and str(parameter.annotation) in ("float | None", "int | None")
+    return isinstance(parameter.default, (int, float)) or optional

@@ -52,23 +52,47 @@ class Tried:
 def answers(
     tried: Tried, space: AttributeSpace, classes: Sequence[str], items: Sequence[str], threat: Threat, steps: int
 ) -> list[Counterfactual]:
-    """Return the record of each image."""
-    return [_answer(tried, i, space, classes, item, threat, steps) for i, item in enumerate(items)]
+    """Return the record of each image.
+
+    Args:
+        tried: Edits and changed images.
+        space: The attributes.
+        classes: Names of the classes.
+        items: Names of the images.
+        threat: Threat of the search.
+        steps: Gradients of the search.
+    """
+    search = _Search(space, classes, threat, steps)
+    return [_answer(tried, i, item, search) for i, item in enumerate(items)]
 
 
-def _answer(
-    tried: Tried, i: int, space: AttributeSpace, classes: Sequence[str], item: str, threat: Threat, steps: int
-) -> Counterfactual:
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Attributes, names of the classes, and budget of a search, which all images share."""
+
+    space: AttributeSpace
+    classes: Sequence[str]
+    threat: Threat
+    steps: int
+
+
+def _answer(tried: Tried, i: int, item: str, search: _Search) -> Counterfactual:
+    """Return the record of one image."""
+    space, classes = search.space, search.classes
     predicted, target = int(tried.predicted[i]), int(tried.edit.target[i])
     outcome = _outcome(tried, i)
     carried = outcome in (Outcome.DONE, Outcome.UNREALISED)
     rows = _rows(tried, i, space, carried)
     achieved = _finite(tried.measures[EDIT].achieved[i])
     about: dict[str, Any] = {"predicted": classes[predicted], "target": classes[target], "outcome": outcome}
-    sentence = _sentence(outcome, classes[target], rows, float(tried.edit.shortfall[i]), achieved, space, threat, steps)
     if outcome == Outcome.SAME:
+        sentence = f"It is predicted as {classes[target]} already: distance 0."
         return Counterfactual(item=item, sentence=sentence, cost=0.0, whole=[], rows=rows, **about)
-    whole = space.whole(tried.u[i], target)
+    if outcome == Outcome.INFEASIBLE:
+        sentence = _infeasible(classes[target], float(tried.edit.shortfall[i]), space)
+    else:
+        sentence = _needed(classes[target], rows) + _reached(outcome, classes[target], achieved, search)
+    whole = space.flip(tried.u[i], target)
     figures = {name: _figures(tried, name, i) for name in tried.points if carried or name == PGD}
     difference = (tried.points[EDIT][i] - tried.x[i]).mean(0).abs().max()
     return Counterfactual(
@@ -141,32 +165,34 @@ def _largest(rows: Sequence[AttributeRow]) -> str:
     return max(rows, key=lambda row: abs(row.asked)).name
 
 
-def _sentence(
-    outcome: Outcome, target: str, rows: Sequence[AttributeRow], shortfall: float, achieved: float | None,
-    space: AttributeSpace, threat: Threat, steps: int,
-) -> str:  # fmt: skip
-    """Return the answer in words."""
-    if outcome == Outcome.SAME:
-        return f"It is predicted as {target} already: distance 0."
-    if outcome == Outcome.INFEASIBLE:
-        fixed = [name for name, stays in zip(space.names, space.immutable.tolist(), strict=True) if stays]
-        poor = int((~space.usable).sum())
-        why = [f"{', '.join(fixed[:LISTED])} must stay"] if fixed else []
-        why += [f"{poor} attributes cannot be read off the network and stay"] if poor else []
-        return (
-            f"No permitted change of the attributes makes it {target}: the best falls {shortfall:.2g} logits short"
-            f"{'; ' + ', and '.join(why) if why else ''}."
-        )
+def _infeasible(target: str, shortfall: float, space: AttributeSpace) -> str:
+    """Return the sentence that no permitted change leads to the target, with the reasons."""
+    fixed = [name for name, stays in zip(space.names, space.immutable.tolist(), strict=True) if stays]
+    poor = int((~space.usable).sum())
+    why = [f"{', '.join(fixed[:LISTED])} must stay"] if fixed else []
+    why += [f"{poor} attributes cannot be read off the network and stay"] if poor else []
+    return (
+        f"No permitted change of the attributes makes it {target}: the best falls {shortfall:.2g} logits short"
+        f"{'; ' + ', and '.join(why) if why else ''}."
+    )
+
+
+def _needed(target: str, rows: Sequence[AttributeRow]) -> str:
+    """Return the sentence on the attributes that have to change."""
     changed = sorted((row for row in rows if row.asked), key=lambda row: -abs(row.asked))
     listed = ", ".join(f"{row.name} {row.asked:+.2f}" for row in changed[:LISTED])
     more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-    need = f"To be {target} it needs, in switches: {listed}{more}"
+    return f"To be {target} it needs, in switches: {listed}{more}. "
+
+
+def _reached(outcome: Outcome, target: str, achieved: float | None, search: _Search) -> str:
+    """Return the sentence on whether an image inside the threat is of the target class."""
     if outcome == Outcome.DONE:
         done = f"; it makes {100 * achieved:.0f} % of that change" if achieved is not None else ""
-        return f"{need}. An image inside {threat} is named {target}{done}."
+        return f"An image inside {search.threat} is named {target}{done}."
     return (
-        f"{need}. No image inside {threat} that is {target} was found in {steps} steps; this does not show that there "
-        "is none."
+        f"No image inside {search.threat} that is {target} was found in {search.steps} steps; this does not show that "
+        "there is none."
     )
 
 

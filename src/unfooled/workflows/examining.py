@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
+import re
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -21,6 +24,17 @@ OPTIONAL_LIBRARIES = {
     "captum": "peer in the tests",
 }
 REQUIRED_LIBRARIES = ("torch", "numpy", "scipy", "sklearn", "lightning_fabric", "safetensors", "pydantic", "PIL")
+DISTRIBUTIONS = {
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "lightning_fabric": "lightning-fabric",
+    "timm": "timm",
+    "transformers": "transformers",
+    "pyarrow": "pyarrow",
+    "skimage": "scikit-image",
+    "captum": "captum",
+}
+"""Library whose import takes long -> its distribution, whose metadata are read instead."""
 UNUSABLE = "unusable: "
 
 
@@ -67,9 +81,29 @@ def doctor() -> Doctor:
 
 
 def _version(name: str) -> str:
-    """Return a library's version, or why it cannot be used."""
+    """Return a library's version, or why it cannot be used; those whose import takes seconds are only looked up."""
     try:
-        module = importlib.import_module(name)
-    except (ImportError, RuntimeError, OSError) as e:
+        if name not in DISTRIBUTIONS:
+            return str(getattr(importlib.import_module(name), "__version__", "present"))
+        if importlib.util.find_spec(name) is None:
+            return f"{UNUSABLE}No module named {name!r}"
+        missing = _missing_requirements(DISTRIBUTIONS[name])
+        return f"{UNUSABLE}it needs {', '.join(missing)}" if missing else metadata.version(DISTRIBUTIONS[name])
+    except metadata.PackageNotFoundError:
+        return "present"
+    except (ImportError, RuntimeError, OSError, ValueError) as e:
         return f"{UNUSABLE}{str(e).splitlines()[0] if str(e) else type(e).__name__}"
-    return str(getattr(module, "__version__", "present"))
+
+
+def _missing_requirements(distribution: str) -> list[str]:
+    """Return the names of the distributions that another one needs here, and that are not installed."""
+    missing = []
+    for requirement in metadata.requires(distribution) or []:
+        name = re.split(r"[\s<>=!~;\[(]", requirement, maxsplit=1)[0]
+        if ";" in requirement:  # belongs to an extra, or to another platform or version of Python
+            continue
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    return missing

@@ -23,6 +23,7 @@ from unfooled.runs.files import write_whole
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.backgrounds import with_background
+from unfooled.workflows.choices import with_options
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import AttackedMaps, MapAttack, MapAttackRecord, MapSearch, attack_maps
@@ -75,7 +76,7 @@ def explain(
     Args:
         inputs: Model and data. The data may be one image, or a folder of images without labels; then
             predictions are explained.
-        method: Name in `catalog.EXPLANATIONS`, or an `Explain`.
+        method: Name in `catalog.EXPLANATIONS`, with options as in "lime:samples=1000,ridge=0.01", or an `Explain`.
         of: Class that is explained, "label" or "prediction".
         attack: Attack on the maps; None: none.
         out: Folder.
@@ -89,8 +90,10 @@ def explain(
     Raises:
         BadInput: options, model or data that cannot be used.
     """
-    row = choose(catalog.EXPLANATIONS, method, "explanation") if isinstance(method, str) else None
-    function: Any = method if row is None else catalog.resolve(row.path)
+    row = choose(catalog.EXPLANATIONS, method.partition(":")[0], "explanation") if isinstance(method, str) else None
+    function: Any = method
+    if row is not None and isinstance(method, str):
+        function = with_options(catalog.resolve(row.path), method, "method")
     name = method if isinstance(method, str) else spelled(method)
     check_choice(CLASSES, of, "of")
     if attack is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +167,15 @@ class Inputs:
             source = self.data if isinstance(self.data, (str, Path)) else "these images"
             reason = str(e.__cause__).splitlines()[0] if str(e.__cause__) else type(e.__cause__).__name__
             advice = advice_for(net, x, e.__cause__)
+            if not advice and not _about_shapes(e.__cause__):
+                kind = type(e.__cause__).__name__
+                raise BadOption(
+                    "{0} fails on samples from {1} with {2}: {3}; mend its forward",
+                    self.model_name,
+                    source,
+                    kind,
+                    reason,
+                ) from e
             raise BadOption(
                 f"{{0}} does not accept samples of shape {{1}} from {{2}} ({{3}}); "
                 f"{'{4}' if advice else _remedy(net, x, resized)}",
@@ -190,6 +200,20 @@ class Loaded:
     y: Tensor
     classes: list[str]
     warnings: tuple[str, ...]
+
+
+SHAPE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
+SHAPE_WORDS = re.compile(
+    "shape|size|dimension|channel|mat1|mat2|broadcast|expected|kernel|stride|reshape|view|unpack|match|elements|batch|"
+    "height|width|resolution|pixel|input|range", re.IGNORECASE,
+)  # fmt: skip
+
+
+def _about_shapes(error: BaseException | None) -> bool:
+    """Return whether an error of a model may be due to the shape of the samples."""
+    if isinstance(error, NotImplementedError) or not isinstance(error, SHAPE_ERRORS):
+        return False
+    return isinstance(error, AssertionError) or SHAPE_WORDS.search(str(error)) is not None
 
 
 def _remedy(net: Classifier, x: Tensor, resized: bool) -> str:

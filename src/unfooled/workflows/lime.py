@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfooled.core.checks import check_mode
 from unfooled.core.goals import read_logits
@@ -18,11 +19,13 @@ from unfooled.core.unanswered import check_answered
 from unfooled.data.formats.text import read_text, read_texts
 from unfooled.explanations import lime as native
 from unfooled.explanations.lime.result import Surrogates
+from unfooled.explanations.lime.segments import segment
 from unfooled.workflows import catalog
 from unfooled.workflows.choices import made
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs
-from unfooled.workflows.lime_options import LimeOptions, TableOptions, TextOptions, classes_of, read_rows
+from unfooled.workflows.lime_options import ATTENTION, LimeOptions, TableOptions, TextOptions, classes_of, read_rows
+from unfooled.workflows.lime_priors import of_explanation
 from unfooled.workflows.lime_records import LimeRecord, Picked, explained, write
 from unfooled.workflows.lime_sources import (
     BATCH,
@@ -99,13 +102,8 @@ def lime_image(
         logits = read_logits(loaded.model, x, batch=BATCH)
     check_answered(logits)
     labels = classes_of(options, logits, loaded.classes, y.to(logits.device))
-    generator = torch.Generator().manual_seed(seed)
-    with quiet():
-        result = native.lime_image(loaded.model, x, labels, **settings, **options.given, generator=generator)
-    if options.stability:
-        result = native.with_stability(
-            result, loaded.model, baseline=settings["baseline"], draws=options.stability, generator=generator
-        )
+    settings |= {**options.given, "generator": torch.Generator().manual_seed(seed)}
+    result = _of_images(loaded.model, x, labels, settings, options)
     result = replace(result, classes=tuple(loaded.classes))
     items = [f"sample {row}" for row in rows]
     about = {"model": inputs.model_name, "data": inputs.data_name, "warnings": list(loaded.warnings)}
@@ -150,6 +148,7 @@ def lime_text(
         texts = [read_text(text)] if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
     with opened(model) as predict:
+        predict = predict.of_tokens() if text_options.hide == ATTENTION else predict
         source = Texts(predict, texts, data, text_options, options, labels, seed)
         at = range(len(texts))
         result = source.with_stability(source.explain(at), at)
@@ -270,6 +269,28 @@ def lime_pick(
     return _written(folder, best, options, [source.name(i) for i in index], about)
 
 
+def _of_images(model: Any, x: Tensor, y: Tensor, settings: dict[str, Any], options: LimeOptions) -> Surrogates:
+    """Return the explanations of images, with a prior and the soft stability where they are asked for."""
+    with quiet():
+        if options.prior is not None:
+            settings["segments"] = segment(x, settings["segments"])
+            plain = {name: value for name, value in settings.items() if name != "ridge"}
+            settings["prior"] = of_explanation(
+                options.prior,
+                model,
+                x,
+                y,
+                settings["segments"],
+                lambda: native.lime_image(model, x, y, **plain).weights,
+            )
+        result = native.lime_image(model, x, y, **settings)
+    if not options.stability:
+        return result
+    return native.with_stability(
+        result, model, baseline=settings["baseline"], draws=options.stability, generator=settings["generator"]
+    )
+
+
 def _source(
     predict: Predictor,
     text: str | Path | Sequence[str] | None,
@@ -288,9 +309,9 @@ def _source(
     check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
-    return Texts(
-        predict, texts, data, inputs if isinstance(inputs, TextOptions) else TextOptions(), options, labels, seed
-    )
+    text_options = inputs if isinstance(inputs, TextOptions) else TextOptions()
+    predict = predict.of_tokens() if text_options.hide == ATTENTION else predict
+    return Texts(predict, texts, data, text_options, options, labels, seed)
 
 
 def _constant(baseline: str | Callable[..., Any]) -> str | Callable[..., Any]:

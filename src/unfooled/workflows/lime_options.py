@@ -19,6 +19,8 @@ from unfooled.workflows.choices import made
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least
 
+ATTENTION = "attention-mask"
+
 
 @dataclass(frozen=True)
 class LimeOptions:
@@ -32,6 +34,12 @@ class LimeOptions:
         link: Scale on which probabilities are explained: "identity" or "log-odds" (texts and tables).
         sampler: Name in `catalog.MASK_SAMPLERS`, for rows in `catalog.TABLE_SAMPLERS`, or a sampler.
         stability: Draws of the soft stability, in addition to the samples; 0: it is left out.
+        until: Rule that decides the number of samples, a name in `catalog.RULES` with options as in "stable:5", or a
+            rule.
+        ridge: Penalty on the squared weights per unit of sample weight; with `prior` its precision.
+        prior: Expected weights: of texts and rows by the name of a feature or column, a JSON file of them, or an
+            earlier lime.json; of images a name in `catalog.EXPLANATIONS`, an earlier lime.json, or an `Explain`.
+        batch: Inputs computed at once.
     """
 
     samples: int | None = None
@@ -41,6 +49,10 @@ class LimeOptions:
     link: str = "identity"
     sampler: str | Callable[..., Any] | None = None
     stability: int = 150
+    until: str | Callable[..., Any] | Any = None
+    ridge: float | None = None
+    prior: Any = None
+    batch: int | None = None
 
     def check(self) -> None:
         """Refuse numbers that cannot be used."""
@@ -48,13 +60,25 @@ class LimeOptions:
         at_least("top_labels", self.top_labels, 1)
         at_least("top", self.top, 1)
         at_least("stability", self.stability, 0)
+        at_least("batch", self.batch, 1)
+        at_least("ridge", self.ridge, 0)
+        if self.until is not None and self.samples is not None:
+            raise BadOption("{until} decides the number of samples; leave out {samples}")
+        if self.prior is not None and not self.ridge and not isinstance(self.prior, native.Prior):
+            raise BadOption("{prior} needs a precision, a ridge above 0; give {ridge:0.1}")
+        self.rule()
         if self.top_labels is not None and self.of != "prediction":
             raise BadOption("{of} and {top_labels} both say which classes are explained; give one of them")
 
     @property
     def given(self) -> dict[str, Any]:
         """Options of the method that are not None."""
-        return {} if self.samples is None else {"samples": self.samples}
+        options = {"samples": self.samples, "until": self.rule(), "ridge": self.ridge, "batch": self.batch}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def rule(self) -> Any:
+        """Return the rule that decides the number of samples. None: it is fixed."""
+        return made(catalog.RULES, self.until, "until") if self.until is not None else None
 
 
 @dataclass(frozen=True)
@@ -64,16 +88,19 @@ class TextOptions:
     Args:
         split: Pieces of a text, a name in `catalog.SPLITS`, or a function.
         unit: Features: "types" hides equal pieces together, "positions" each one separately.
-        hide: Replacement of a hidden piece: "delete", nothing, or a token such as "[MASK]".
+        hide: Replacement of a hidden piece: "delete", nothing, or a token such as "[MASK]"; "attention-mask" hides its
+            tokens from a transformer, whose object has a `tokenizer`.
     """
 
     split: str | Callable[..., Any] = "words"
     unit: str | Callable[..., Any] = "types"
     hide: str | Callable[..., Any] = "delete"
 
-    def made(self) -> dict[str, Any]:
-        """Return the options of `lime_text`."""
-        hide = self.hide if self.hide != "delete" else native.delete
+    def made(self, tokenizer: Any = None) -> dict[str, Any]:
+        """Return the options of `lime_text`, given the tokeniser of the model."""
+        hide: Any = self.hide if self.hide != "delete" else native.delete
+        if hide == ATTENTION and tokenizer is not None:
+            hide = native.attention_mask(tokenizer)
         return {
             "split": made(catalog.SPLITS, self.split, "split"),
             "unit": made(catalog.UNITS, self.unit, "unit"),

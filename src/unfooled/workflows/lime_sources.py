@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -15,11 +15,12 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations import lime as native
 from unfooled.explanations.lime.predicting import outputs_of
 from unfooled.explanations.lime.result import Surrogates
-from unfooled.explanations.lime.text import pieces_of
+from unfooled.explanations.lime.text import pieces_of, whole_outputs
 from unfooled.workflows import catalog
 from unfooled.workflows.choices import made
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.lime_options import LimeOptions, Rows, TextOptions, classes_of, read_classes
+from unfooled.workflows.lime_priors import expected_weights
 from unfooled.workflows.predicting import Predictor
 
 MAX_FEATURES = 4000
@@ -93,12 +94,11 @@ class Texts:
 
     def explain(self, at: Sequence[int]) -> Surrogates:
         """Return the explanations of some texts."""
-        settings, texts = self.pieces.made(), [self.texts[i] for i in at]
-        for i in at:
-            check_size(
-                pieces_of(self.texts[i], **settings).features, self.name(i), "explain {split:sentences}, or a part"
-            )
-        outputs = outputs_of(self.predict, texts, BATCH)
+        settings, texts = self.pieces.made(self.predict.tokenizer), [self.texts[i] for i in at]
+        pieces = [pieces_of(text, **settings) for text in texts]
+        for i, own in zip(at, pieces, strict=True):
+            check_size(own.features, self.name(i), "explain {split:sentences}, or a part")
+        outputs = whole_outputs(self.predict, pieces, BATCH)
         names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
         with quiet():
             result = native.lime_text(
@@ -107,6 +107,7 @@ class Texts:
                 classes_of(self.options, outputs, names),
                 **settings,
                 **self.options.given,
+                prior=expected_weights(self.options.prior, [own.names for own in pieces]),
                 sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "balanced", "sampler"),
                 link=made(catalog.LINKS, self.options.link, "link"),
                 generator=torch.Generator().manual_seed(self.seed),
@@ -120,7 +121,7 @@ class Texts:
         return native.with_text_stability(
             result,
             self.predict,
-            hide=self.pieces.made()["hide"],
+            hide=self.pieces.made(self.predict.tokenizer)["hide"],
             settings=native.Stability(draws=self.options.stability),
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -161,7 +162,7 @@ class TableRows:
         """Return the explanations of some rows."""
         space, rows = self.rows.space, self.rows.take(at)
         check_size(len(space.features), "the table", "leave some columns out, or join them by {group}")
-        space.read(rows)
+        values = space.read(rows)
         outputs = outputs_of(self.predict, rows, BATCH)
         names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
         with quiet():
@@ -172,6 +173,11 @@ class TableRows:
                 space=space,
                 classes=names,
                 **self.options.given,
+                prior=expected_weights(
+                    self.options.prior,
+                    [space.names(row) for row in values],
+                    [[column_of(key) for key in space.keys(row)] for row in values],
+                ),
                 sampler=made(catalog.TABLE_SAMPLERS, self.options.sampler or "bins", "sampler"),
                 link=made(catalog.LINKS, self.options.link, "link"),
                 generator=torch.Generator().manual_seed(self.seed),
@@ -189,6 +195,11 @@ class TableRows:
             settings=native.Stability(draws=self.options.stability),
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def column_of(key: tuple[Any, ...]) -> str:
+    """Return the name of a feature's column, of a group those of its columns: "a,b"."""
+    return str(key[0]) if isinstance(key[0], str) else ",".join(map(str, key[0]))
 
 
 def check_size(features: int, name: str, mend: str) -> None:

@@ -22,14 +22,9 @@ from unfooled.data.formats.maps import read_maps
 from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
 from unfooled.distances.maps.attention import centroid
 from unfooled.distances.maps.locality import as_maps
-from unfooled.evaluation.explanations.judge import (
-    ATTACKED,
-    STATUSES,
-    ExplanationRobustness,
-    attributions_of,
-    explanation_robustness,
-)
+from unfooled.evaluation.explanations.judge import ATTACKED, STATUSES, attributions_of
 from unfooled.evaluation.explanations.movement import TOP_SHARE
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, explanation_robustness
 from unfooled.runs.records import Record
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.user_code import imported
+from unfooled.explanations.lime.attention import of_tokens
 from unfooled.workflows.errors import BadOption
 
 METHODS = ("predict_proba", "predict")
@@ -29,12 +31,30 @@ class Predictor:
         function: Function from inputs to outputs, (n, K).
         classes: Names of the outputs. None: not known.
         frames: True if the model was fitted on pandas data frames, and so takes rows as such.
+        tokenizer: Tokeniser of a transformer, its own attribute. None: it has none.
+        network: Function of tokens by name, for a model with a tokeniser.
     """
 
     name: str
     function: Callable[[Any], Any]
     classes: tuple[str, ...] | None = None
     frames: bool = False
+    tokenizer: Any = None
+    network: Callable[..., Any] | None = None
+
+    def of_tokens(self) -> Predictor:
+        """Return the model as a function of tokens by name.
+
+        Raises:
+            BadOption: It has no tokeniser.
+        """
+        if self.tokenizer is None:
+            raise BadOption(
+                "{hide} is attention-mask, and {0} has no tokeniser; give an object with the attribute tokenizer, such "
+                "as a text classification pipeline of transformers",
+                self.name,
+            )
+        return replace(self, function=of_tokens(self.network or self.function))
 
     def __call__(self, inputs: Any) -> Any:
         """Return the outputs; an error of the user's code becomes one sentence."""
@@ -44,7 +64,7 @@ class Predictor:
             raise
         except (Exception, SystemExit) as error:
             raise BadInput(
-                f"{self.name} raised {type(error).__name__}: {error} (it was given {len(inputs)} inputs as a "
+                f"{self.name} raised {type(error).__name__}: {error} (it was given {_count(inputs)} inputs as a "
                 f"{type(inputs).__name__})"
             ) from error
 
@@ -105,7 +125,14 @@ def predictor(candidate: Any, name: str) -> Predictor:
     function = candidate if method is None else getattr(candidate, method)
     if method == "predict" and labels is not None:
         function = partial(votes, predict=function, labels=np.asarray(labels))
-    return Predictor(name, function, classes, hasattr(candidate, "feature_names_in_"))
+    tokenizer = getattr(candidate, "tokenizer", None)
+    network = next((m for m in (candidate, getattr(candidate, "model", None)) if isinstance(m, nn.Module)), None)
+    return Predictor(name, function, classes, hasattr(candidate, "feature_names_in_"), tokenizer, network)
+
+
+def _count(inputs: Any) -> int:
+    """Return the number of inputs, also of tokens by name."""
+    return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
 
 
 def votes(inputs: Any, *, predict: Callable[[Any], Any], labels: Any) -> Any:

@@ -66,6 +66,16 @@ class Network:
     std: str | float | Sequence[float] | None = None
     trust_pickle: bool = False
 
+    def check(self) -> None:
+        """Refuse what cannot be used."""
+        statistics(self.mean, self.std)
+        if self.model is None and ":" in self.arch:
+            raise BadOption(
+                "{arch} {0}: a network from elsewhere needs weights to start from, {model:weights.pt}; from scratch it "
+                "is trained in Python, unfooled.training.train",
+                self.arch,
+            )
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -195,7 +205,7 @@ def train(
         `train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy`
     """
     recipe.check()
-    statistics(network.mean, network.std)
+    network.check()
     objective = _objective(loss, threat, options, recipe)
     out = check_file(out, CHECKPOINTS)
     device = machine.prepare(seed)

@@ -12,6 +12,8 @@ from unfooled.core.threat_text import parse_threat
 from unfooled.workflows.errors import BadOption
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfooled.core.threats import Threat
 
 Statistic = str | float | Sequence[float] | None
@@ -62,6 +64,30 @@ def number(text: str, what: str) -> float:
         return value
     except (ValueError, ZeroDivisionError, OverflowError):
         raise BadOption(f"{what} is {{0!r}}; write a number such as 0.3 or 8/255", text) from None
+
+
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+"""Unit of a time in text -> its seconds."""
+
+
+def seconds_of(text: str | float, option: str) -> float:
+    """Read a time: "60s", "5m", "1.5h", or a number of seconds.
+
+    Args:
+        text: The time.
+        option: Name of the option, for the error.
+
+    Raises:
+        BadOption: it is no time above 0.
+    """
+    match = re.fullmatch(r"\s*([\d.]+)\s*(s|m|min|h|)\s*", str(text))
+    try:
+        value = float(match[1]) * SECONDS[match[2]] if match else 0.0
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise BadOption(f"{{{option}}} is {{0!r}}; write a time above 0, such as 60s, 5m or 1h", text)
+    return value
 
 
 def at_least(option: str, value: float | None, least: float, *, above: bool = False) -> None:
@@ -133,6 +159,29 @@ def threat_of(value: str | Threat) -> Threat:
     except ValueError as e:
         raise BadOption("{threat:{0}}: {1}", value, e) from None
     return made
+
+
+def check_reach(threat: Threat, x: Tensor) -> None:
+    """Refuse a radius beyond the largest distance between two inputs.
+
+    Args:
+        threat: Threat of the attack.
+        x: Samples, (B, *D).
+
+    Raises:
+        BadOption: The threat allows anything.
+    """
+    import torch
+
+    first = x[:1]
+    largest = float(threat.size(torch.full_like(first, threat.box.high - threat.box.low)))
+    radius = float(torch.as_tensor(threat.eps).max())
+    if radius > largest * (1 + 1e-6):
+        raise BadOption(
+            "{threat:{0}}: two samples of shape {1} are at most {2:g} apart, so a radius of {3:g} allows anything; "
+            "give a smaller one, for pixels out of 255 divided by 255",
+            str(threat), tuple(first.shape[1:]), largest, radius,
+        )  # fmt: skip
 
 
 def size_of(value: str | int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
+from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
@@ -36,6 +35,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import OutOfTime, is_limited, report_answer
 from unfooled.core.samples import selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -127,23 +127,6 @@ MIN_HALF_SAMPLES = 15
 
 
 @dataclass(frozen=True, eq=False)
-class AttackState:
-    """Frontier and progress of an attack so far.
-
-    Attributes:
-        frontier: Best points so far.
-        log: Progress after each stage.
-    """
-
-    frontier: Frontier
-    log: tuple[Progress, ...] = ()
-
-    def with_progress(self, progress: Progress) -> Self:
-        """Return the state with one more entry in the log."""
-        return replace(self, log=(*self.log, progress))
-
-
-@dataclass(frozen=True, eq=False)
 class Cascade:
     """Execution of stages on a problem; every method takes a state of the attack and returns the next.
 
@@ -221,7 +204,14 @@ class Cascade:
         result = None
         for part, rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
             key = StageKey(self.family, stage.name, number, check, part)
-            result = self.attack(state.frontier, stage, rows, key)
+            done: list[StageResult] = []
+            try:
+                result = self.attack(state.frontier, stage, rows, key, done)
+            except OutOfTime:
+                for one in done:
+                    state = replace(state, frontier=state.frontier.with_result(one))
+                taken, n_fooled = sum(r.n_attacked for r in done), sum(r.n_fooled for r in done)
+                raise AttackCut(self.log_stage(state, key, taken, n_fooled)) from None
             state = AttackState(state.frontier.with_result(result), state.log)
             state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
             half = result.fooled[result.n_attacked // 2 :]
@@ -229,8 +219,25 @@ class Cascade:
                 break
         return state, result
 
-    def attack(self, frontier: Frontier, stage: Stage, rows: Tensor, key: StageKey) -> StageResult:
-        """Run a stage on some samples, chunk by chunk, and evaluate the proposed points."""
+    def attack(
+        self,
+        frontier: Frontier,
+        stage: Stage,
+        rows: Tensor,
+        key: StageKey,
+        done: list[StageResult] | None = None,
+    ) -> StageResult:
+        """Run a stage on some samples, chunk by chunk, and evaluate the proposed points.
+
+        Args:
+            frontier: Best points so far.
+            stage: The stage.
+            rows: Samples to attack, (m,).
+            key: Key of the stage.
+            done: List to which the result of each chunk is appended, if the work has a time limit. None: none.
+        """
+        n, left = len(frontier.fooled), [int((~frontier.not_robust).sum())]
+        tells = self.family is Family.CASCADE and self.problem.decisive
 
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
@@ -240,7 +247,13 @@ class Cascade:
                 proposal = stage.propose(problem, frontier.take(at), key.number or 0)
                 margins, is_fooled = problem.evaluate(proposal.points)
             points, no_answer = observer.substitute(proposal.points, is_fooled)
-            evaluated = {"points": points, "margins": margins.masked_fill(no_answer, torch.nan), "fooled": is_fooled}
+            margins = margins.masked_fill(no_answer, torch.nan)
+            evaluated = {"points": points, "margins": margins, "fooled": is_fooled}
+            if done is not None and is_limited():
+                done.append(StageResult(at, points, margins, is_fooled))
+            left[0] -= int(is_fooled.sum())
+            if tells:
+                report_answer("robust accuracy, at most", left[0] / max(n, 1), n)
             return evaluated if proposal.directions is None else evaluated | {"directions": proposal.directions}
 
         result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows), self.problem.large).items()}

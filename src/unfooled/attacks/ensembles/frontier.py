@@ -14,10 +14,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core import losses
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
 from unfooled.core.model.batching import batched
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import OutOfTime
 from unfooled.core.samples import Streamed, keys_of, per_block, replaced, selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
@@ -272,6 +274,35 @@ class Frontier:
             points=replaced(self.points, rows, points),
             fooled=_put(self.fooled, rows, torch.ones_like(rows, dtype=torch.bool)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class AttackState:
+    """Frontier and progress of an attack so far.
+
+    Attributes:
+        frontier: Best points so far.
+        log: Progress after each stage.
+    """
+
+    frontier: Frontier
+    log: tuple[Progress, ...] = ()
+
+    def with_progress(self, progress: Progress) -> Self:
+        """Return the state with one more entry in the log."""
+        return replace(self, log=(*self.log, progress))
+
+
+class AttackCut(OutOfTime):
+    """Sign that the time of an attack is over.
+
+    Attributes:
+        state: State of the attack, with what the interrupted stage has found so far.
+    """
+
+    def __init__(self, state: AttackState) -> None:
+        super().__init__()
+        self.state = state
 
 
 def _put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:

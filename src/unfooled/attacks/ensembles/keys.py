@@ -31,6 +31,8 @@ class Family(StrEnum):
     EXPLAIN = "explain"
     EXPLANATIONS = "reasons"
     TWIN = "twin"
+    PACE = "pace"
+    """Time of the model's bare passes."""
     BARE = "bare"
     """Attack on the model without its purifier."""
     GUARD = "guard"
@@ -80,7 +82,7 @@ class StageKey:
             case Family.NEAREST:
                 return f"nearest points in {self.label}"
             case Family.EXPLANATIONS:
-                return f"reasons under attack, {self.label} eps"
+                return f"reasons under attack, {self.label}"
         return {
             Family.CLEAN: "clean samples", Family.JUDGE: "judging what was found", Family.EXPLAIN: "explanations",
         }.get(self.family, f"{self.family} {self.label}".rstrip())  # fmt: skip
@@ -141,6 +143,12 @@ class Ledger:
         """Return the total forwards and backwards of some families."""
         pairs = [pair for key, pair in self.spent.items() if key.family in families]
         return sum(f for f, _ in pairs), sum(b for _, b in pairs)
+
+    def work(self, *families: Family) -> tuple[int, float]:
+        """Return the total calls of the model, and seconds, of the stages of some families that are chunks."""
+        names = [key.folder for key in self.spent if key.family in families]
+        run = self.run
+        return sum(run.calls.get(name, 0) for name in names), sum(run.seconds.get(name, 0.0) for name in names)
 
     def progress(self, key: StageKey, fooled: Tensor, *, taken: int = 0, closed: int = 0) -> Progress:
         """Return the progress after a stage.

@@ -158,18 +158,30 @@ def attack_explanation(
         # The gradient of a map keeps about three forward graphs in memory.
         batch = batch or max(1, fitting_batch(model, x) // 3)
         candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        differences = search.differences
-        if differences is None and not differentiable(model, x, y, explain):
-            differences = Differences()
-        for r in range(search.restarts):
-            start = drawn(x, threat, r, generator)
-            for rows in candidates.groups(batch):
-                climb = _Climb(candidates, rows, search, differences, generator)
-                ascend(
-                    climb, x[rows], threat.take(rows), steps=search.steps, rule=search.rule, start=start[rows],
-                    generator=generator,
-                )  # fmt: skip
+        climb(candidates, search, batch, generator)
     return candidates.best
+
+
+def climb(candidates: Candidates, search: Search, batch: int, generator: torch.Generator | None) -> None:
+    """Ascend from every start of a search, and record the iterates of the live samples as candidates.
+
+    Args:
+        candidates: Candidates, with model, samples, threat and objective.
+        search: Options of the search.
+        batch: Samples computed at once.
+        generator: Base seed.
+    """
+    c, differences = candidates, search.differences
+    if differences is None and not differentiable(c.model, c.x, c.y, c.explain):
+        differences = Differences()
+    for r in range(search.restarts):
+        start = drawn(c.x, c.threat, r, generator)
+        for rows in c.groups(batch):
+            one = _Climb(c, rows, search, differences, generator)
+            ascend(
+                one, c.x[rows], c.threat.take(rows), steps=search.steps, rule=search.rule, start=start[rows],
+                generator=generator,
+            )  # fmt: skip
 
 
 class _Climb:
@@ -208,6 +220,7 @@ class _Climb:
         """Return the objective of maps minus the term that keeps the label, (b,)."""
         assert self.candidates.value is not None
         losing = (margin(logits, self.candidates.y[rows]) + self.search.kappa).clamp_min(0)
+        losing = losing.detach() if bool((losing == 0).all()) else losing  # the gradient is 0 there
         return self.candidates.value(maps, rows) - self.search.hold * losing
 
     def _by_differences(self, z: Tensor, rows: Tensor, t: int, differences: Differences) -> Tensor:

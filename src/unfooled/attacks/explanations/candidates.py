@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at, read_logits
 from unfooled.core.model.batching import batched
+from unfooled.core.model.wrappers import note_second_derivatives
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -33,6 +34,24 @@ Explanation = Callable[..., Tensor]
 """`(model, x, y) -> (B, *D)`; also with `create_graph=True` for differentiable maps."""
 
 
+MIN_ALLOWED_SHARE = 0.6
+"""Share of allowed candidates from which one pass for label and explanation is cheaper than a label's alone first."""
+
+
+class CleanMaps(NamedTuple):
+    """Clean samples as an explanation and its model see them.
+
+    Attributes:
+        right: Samples that the model classifies as y, (B,) bool.
+        maps: Clean maps, (B, H, W).
+        shares_pass: True if the explanation of a point computes the logits at that point.
+    """
+
+    right: Tensor
+    maps: Tensor
+    shares_pass: bool
+
+
 class Candidates:
     """The best candidate of each sample so far.
 
@@ -46,6 +65,7 @@ class Candidates:
         reduce: Function from attributions, (B, *D), to maps, (B, H, W).
         observe: Callback for every candidate.
         batch: Clean samples computed at once. None: all.
+        known: Clean samples, if they have been evaluated before. None: they are evaluated here.
 
     Attributes:
         live: Indices of the samples that can be attacked: correctly classified, with a map that is not constant.
@@ -65,16 +85,21 @@ class Candidates:
         reduce: Reduce,
         observe: Observe | None = None,
         batch: int | None = None,
+        known: CleanMaps | None = None,
     ) -> None:
         check_attack(x, y, threat)
         check_mode(model)
         self.model, self.x, self.y, self.explain, self.reduce, self.observe = model, x, y, explain, reduce, observe
         self.threat = threat
         every = torch.arange(len(x), device=x.device)
-        with torch.no_grad():
-            right = self.keeps_label(read_logits(model, x, y, batch=batch), every)
         self.maps, self.gradients = torch.zeros_like(y), torch.zeros_like(y)
-        clean = batched(lambda at: self._map(x[at], at), batch or len(x))(every)
+        self.shares_pass, self.allowed, self.seen = False, 0, 0
+        if known is None:
+            with torch.no_grad():
+                right = self.keeps_label(read_logits(model, x, y, batch=batch), every)
+            clean = batched(lambda at: self._map(x[at], at)[0], batch or len(x))(every)
+        else:
+            right, clean, self.shares_pass = known
         self.live = every[right & usable_maps(clean)]
         self.best = x.clone()
         self.value: MapValue | None = None
@@ -89,26 +114,37 @@ class Candidates:
         """Split the samples that can be attacked into batches."""
         return self.live.split(batch) if len(self.live) else ()
 
+    @property
+    def one_pass(self) -> bool:
+        """True if the explanation computes the logits anyway, and most candidates so far were allowed."""
+        return self.shares_pass and self.allowed >= MIN_ALLOWED_SHARE * self.seen
+
     def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
         """Return which samples keep their label, (b,) bool; False for NaN or infinite logits."""
         return (logits.argmax(1) == self.y[at]) & torch.isfinite(logits).all(1)
 
     def map_of(self, z: Tensor, at: Tensor) -> Tensor:
         """Return the true map at z, (b, H, W)."""
+        return self.map_and_logits(z, at)[0]
+
+    def map_and_logits(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the true map at z, (b, H, W), and the logits there, (b, K), if the explanation computed them."""
         with trusted():  # the explanation has checked its arguments on the clean samples
             return self._map(z, at)
 
-    def _map(self, z: Tensor, at: Tensor) -> Tensor:
-        """Compute and count the true maps at z, (b, H, W)."""
+    def _map(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute and count the true maps at z, and note whether the logits came with them."""
         self.maps.index_add_(0, at, torch.ones_like(at))
-        with torch.enable_grad():  # the user's explanation may rely on it
-            return mapped(self.explain(self.model, z, self.y[at]), self.reduce, len(z)).detach()
+        maps, logits = explained(self.model, z, self.y[at], self.explain, self.reduce)
+        self.shares_pass = logits is not None
+        return maps, logits
 
     def graph_of(self, model: Model, z: Tensor, at: Tensor) -> Tensor:
         """Return the map at z of `model`, such as a smoothed one, normalised and with a graph, (b, H, W)."""
         self.gradients.index_add_(0, at, torch.ones_like(at))
         with trusted():
             attribution = self.explain(model, z, self.y[at], create_graph=True)
+        note_second_derivatives(self.model, attribution)
         return normalised(mapped(attribution, self.reduce, len(z)))
 
     @torch.no_grad()
@@ -124,14 +160,17 @@ class Candidates:
         Returns:
             The value of each candidate, (b,); -inf where it is not allowed.
         """
-        z = z.detach()
+        z, maps = z.detach(), None
+        if logits is None and self.one_pass:
+            maps, logits = self.map_and_logits(z, at)
         logits = logits_at(self.model, z) if logits is None else logits.detach()
         allowed = self.keeps_label(logits, at) & (flat(z) != flat(self.x[at])).any(1)
+        self.seen, self.allowed = self.seen + len(z), self.allowed + int(allowed.sum())
         values = torch.full((len(z),), -torch.inf, dtype=self.top.dtype, device=z.device)
         if not allowed.any():
             return values
         z, rows = z[allowed], at[allowed]
-        maps = self.map_of(z, rows)
+        maps = self.map_of(z, rows) if maps is None else maps[allowed]
         usable = usable_maps(maps)
         z, rows, maps = z[usable], rows[usable], maps[usable]
         if self.observe is not None and len(rows):
@@ -143,6 +182,34 @@ class Candidates:
             self.top[rows] = torch.where(better, value, self.top[rows])
             values[allowed.nonzero()[:, 0][usable]] = value
         return values
+
+
+class _Heard:
+    """A wrapper of a model that stores the logits of a call at the points z."""
+
+    transparent = True
+
+    def __init__(self, model: Model, z: Tensor) -> None:
+        self.model, self.z = model, z
+        self.logits: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Any:
+        """Run the model; store its logits if x are the points."""
+        output = self.model(x)
+        if isinstance(output, Tensor) and output.ndim == 2 and x.shape == self.z.shape and torch.equal(x, self.z):
+            self.logits = output.detach()
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+
+def explained(model: Model, z: Tensor, y: Tensor, explain: Explanation, reduce: Reduce) -> tuple[Tensor, Tensor | None]:
+    """Return the maps of the explanation at z, (b, H, W), detached, and the logits there if it computed them."""
+    heard = _Heard(model, z)
+    with torch.enable_grad():  # the user's explanation may rely on it
+        maps = mapped(explain(heard, z, y), reduce, len(z)).detach()
+    return maps, heard.logits
 
 
 def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:

@@ -16,6 +16,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -95,11 +97,25 @@ def best_of_random(
     with frozen(model):
         batch = batch or fitting_batch(model, x)
         candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in candidates.groups(batch):
-            near = threat.take(rows)
-            for draw in range(n):
-                candidates.record(drawn(x[rows], near, draw, generator), rows)
+        record_draws(candidates, range(n), batch, generator)
     return candidates.best
+
+
+def record_draws(
+    candidates: Candidates, draws: Iterable[int], batch: int, generator: torch.Generator | int | None
+) -> None:
+    """Record random points of every live sample as candidates.
+
+    Args:
+        candidates: Candidates, with their samples and threat.
+        draws: Numbers of the draws.
+        batch: Samples computed at once.
+        generator: Base seed.
+    """
+    for rows in candidates.groups(batch):
+        x, near = candidates.x[rows], candidates.threat.take(rows)
+        for draw in draws:
+            candidates.record(drawn(x, near, draw, generator), rows)
 
 
 def random_walk(

@@ -24,6 +24,7 @@ class Counted:
     Attributes:
         forwards: Samples passed forwards so far.
         backwards: Samples passed backwards so far (each time a gradient reaches the logits).
+        calls: Calls of the model so far.
     """
 
     transparent = True
@@ -32,6 +33,7 @@ class Counted:
         self.model = model
         self.forwards = 0
         self.backwards = 0
+        self.calls = 0
         self._observer: Callable[[Tensor, Tensor], None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -50,6 +52,7 @@ class Counted:
     def _noted(self, output: Any, x: Tensor, model: Model, *, shown: bool = True) -> Any:
         """Count a pass, and show it to the observer."""
         self.forwards += len(x)
+        self.calls += 1
         beat(len(x))
         logits = _logits_in(output, model)
         if shown and self._observer is not None and logits is not None:
@@ -75,6 +78,26 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)
+
+
+def note_second_derivatives(model: Any, attribution: Tensor) -> None:
+    """Count a later gradient of an attribution as two backwards a sample more, in every `Counted` around the model.
+
+    The gradient of a gradient goes back through both, the forward pass and its backward pass.
+    """
+    counters = []
+    while model is not None:
+        counters += [model] if isinstance(model, Counted) else []
+        model = getattr(model, "__dict__", {}).get("model")
+    if not counters or not attribution.requires_grad:
+        return
+    spent = 2 * len(attribution)
+
+    def note(_: Tensor) -> None:
+        for counter in counters:
+            counter.backwards += spent
+
+    attribution.register_hook(note)
 
 
 class StandIn:

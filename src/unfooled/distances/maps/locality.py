@@ -28,6 +28,9 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -112,6 +115,91 @@ def dilate(mask: Tensor, w: int) -> Tensor:
     return window_max(mask, w)
 
 
+@dataclass(frozen=True, eq=False)
+class TopSets:
+    """Top k of some maps, selected once for several scores and windows.
+
+    Attributes:
+        mask: The k largest entries of each map, (B, *D) bool.
+        valid: Maps that have an order, (B,) bool.
+        windows: Dilated masks by their reach, computed at the first use.
+    """
+
+    mask: Tensor
+    valid: Tensor
+    windows: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, maps: Tensor, k: int, *, w: int = 0, diverse: bool = False) -> Self:
+        """Select the (diverse) top k of maps, (B, *D); `w` is the distance between the diverse ones."""
+        return cls(_top(maps, k, w, diverse), defined(maps))
+
+    def take(self, rows: Tensor) -> TopSets:
+        """Return the sets of some maps."""
+        return TopSets(self.mask[rows], self.valid[rows], {w: near[rows] for w, near in self.windows.items()})
+
+    def within(self, w: int) -> Tensor:
+        """Return the pixels within w of the sets, (B, H, W) bool."""
+        if w not in self.windows:
+            self.windows[w] = dilate(self.mask, w)
+        return self.windows[w]
+
+    def intersection(self, other: TopSets) -> Tensor:
+        """Return the share of the sets that another one has in common, (B,) float64; NaN where undefined."""
+        return _overlap(self.mask, other.mask, self.valid & other.valid)
+
+    def recall(self, other: TopSets, w: int = 1) -> Tensor:
+        """Return the share of another set within w of these, (B,) float64; NaN where undefined."""
+        return _overlap(other.mask, self.within(w), self.valid & other.valid)
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """Score of two maps that depends on their top k alone, so that the sets of the clean maps are selected once.
+
+    Attributes:
+        compare: Function of the sets of the clean and of the perturbed maps, `(TopSets, TopSets) -> (B,)`.
+        k: Number of pixels.
+    """
+
+    compare: Callable[[TopSets, TopSets], Tensor]
+    k: int
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the score of clean maps a and perturbed maps b, (B, *D) each, (B,)."""
+        check_pair(a, b)
+        return self.compare(TopSets.of(a, self.k), TopSets.of(b, self.k)).to(a.dtype)
+
+
+def lens_scores(
+    a: Tensor, b: Tensor, *, k: int, w: int | Sequence[int] = 1, diverse: bool = False
+) -> dict[tuple[str, int], Tensor]:
+    """Return recall and precision for several windows, and the intersection, from sets that are selected once.
+
+    Args:
+        a: Clean maps, (B, H, W).
+        b: Perturbed maps, like a.
+        k: Number of pixels.
+        w: Reach of the window in pixels, one or several; `diverse` takes one.
+        diverse: True: take the diverse top k of both maps.
+
+    Returns:
+        ("recall", w) and ("precision", w) for each w, and ("intersection", 0), (B,) each: the values of `lens_recall`,
+        `lens_precision` and `top_k_intersection`.
+
+    Raises:
+        BadInput: k or w does not fit, the shapes do not agree, or several windows are given with `diverse`.
+    """
+    check_maps(a, b)
+    reaches = (w,) if isinstance(w, int) else tuple(w)
+    if diverse and len(reaches) != 1:
+        raise BadInput(f"w is {w}; the diverse top k depends on it, give one number")
+    sets_a, sets_b = (TopSets.of(t, k, w=reaches[0] if reaches else 0, diverse=diverse) for t in (a, b))
+    scores = {("recall", reach): sets_a.recall(sets_b, reach).to(a.dtype) for reach in reaches}
+    scores |= {("precision", reach): sets_b.recall(sets_a, reach).to(a.dtype) for reach in reaches}
+    return scores | {("intersection", 0): sets_a.intersection(sets_b).to(a.dtype)}
+
+
 def top_k_intersection(a: Tensor, b: Tensor, *, k: int) -> Tensor:
     """Return the share of the top k coordinates that two maps have in common.
 
@@ -127,7 +215,7 @@ def top_k_intersection(a: Tensor, b: Tensor, *, k: int) -> Tensor:
         BadInput: k does not fit, or the shapes do not agree.
     """
     check_pair(a, b)
-    return _overlap(top_k_mask(a, k), top_k_mask(b, k), defined(a) & defined(b)).to(a.dtype)
+    return TopSets.of(a, k).intersection(TopSets.of(b, k)).to(a.dtype)
 
 
 def lens_recall(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
@@ -147,8 +235,8 @@ def lens_recall(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fal
         BadInput: k or w does not fit, or the shapes do not agree.
     """
     check_maps(a, b)
-    set_a, set_b = (_top(t, k, w, diverse) for t in (a, b))
-    return _overlap(set_b, dilate(set_a, w), defined(a) & defined(b)).to(a.dtype)
+    sets_a, sets_b = (TopSets.of(t, k, w=w, diverse=diverse) for t in (a, b))
+    return sets_a.recall(sets_b, w).to(a.dtype)
 
 
 def lens_precision(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:

@@ -18,9 +18,11 @@ from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
+from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -37,11 +39,14 @@ from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.records import Config, read_record
 
+CHUNK_IN_TIME = 25
+"""Largest number of samples per file where there is a time limit: what a part of a stage has found counts."""
+
 
 def audit(
     model: Model,
-    x: Tensor | Dataset[Any] | DataLoader[Any],
-    y: Tensor | Threat | None = None,
+    x: Tensor | Array | Sequence[Any] | Dataset[Any] | DataLoader[Any],
+    y: Tensor | Array | Sequence[int] | int | Threat | None = None,
     threat: Threat | None = None,
     *,
     plan: Plan | None = None,
@@ -57,9 +62,11 @@ def audit(
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
-        x: Inputs in the unit box, (B, *D), or a torch `Dataset` or `DataLoader` of (input, label). Large ones are read
-            in parts, and memory does not grow with their number; see `memory_limit`.
-        y: Labels, (B,) int64. None: those of the data set; the threat may stand here then.
+        x: Inputs in the unit box, (B, *D): a tensor or a NumPy array, Pillow images, or a torch `Dataset` or
+            `DataLoader` of (input, label). Large data sets are read in parts, and memory does not grow with their
+            number; see `memory_limit`.
+        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch. None: those of
+            the data set; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
@@ -76,7 +83,7 @@ def audit(
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most 440 passes per sample
         for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
         20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
-        about 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge. Of a
+        about 550 passes for each of at most 32 samples, and after the first 8 at most a quarter of all passes. Of a
         model behind a purifier (`purification.guard`), the bare model is attacked by the same cascade, and the purifier
         in up to six more ways, 40 steps each, and 1,000 queries for each of 200 samples.
 
@@ -85,7 +92,7 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    x, y, threat, notes = _samples(x, y, threat)
+    x, y, threat, notes = _samples(model, x, y, threat)
     original = OriginalModel.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
@@ -99,11 +106,16 @@ def audit(
         fingerprint=dict(subject.fingerprint),
     )  # fmt: skip
     folder = Path(out) if out is not None else None
+    chunk = chunk if plan.budget is None else min(chunk, CHUNK_IN_TIME)
     batch = batch or fitting_batch(subject.model, x)
     with _place(folder, config, streams=isinstance(x, Streamed)) as place:
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), original, x, y, threat, seed, batch, ledger)
-        with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
+        with (
+            time_limit(plan.budget),
+            trusted(),
+            moving_only(threat.free),
+        ):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
         context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
@@ -114,9 +126,7 @@ def audit(
     return summary
 
 
-def _samples(
-    x: Any, y: Tensor | Threat | None, threat: Threat | None
-) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
+def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
     """Return samples, labels, threat and warnings; large samples are streamed.
 
     Raises:
@@ -131,7 +141,10 @@ def _samples(
         if y is not None:
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
         x, y, notes = from_torch(x)
-    elif y is None:
+    else:
+        x, y = as_samples(x, y)
+        x, notes = in_precision_of(model, x)
+    if y is None:
         raise BadInput("there are no labels; give y, one per sample, or a data set or loader of (input, label)")
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next

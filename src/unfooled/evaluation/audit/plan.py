@@ -84,15 +84,20 @@ class NearestPoints:
         budget: Passes per sample and norm.
         norms: Norms of the search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
+        precision: Half the width of the median's interval, relative to the median, at which no further samples are
+            searched, after the first 64 and where the attack has fooled all others; 0: all of the n are.
     """
 
     n: int = field(default=200, metadata={"keyword": "nearest_n"})
     budget: int = field(default=400, metadata={"keyword": "nearest_budget"})
     norms: Sequence[float] | None = field(default=None, metadata={"keyword": "norms"})
     radii: Sequence[float] = field(default=(0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), metadata={"keyword": "radii"})
+    precision: float = field(default=0.1, metadata={"keyword": "nearest_precision"})
 
     def __post_init__(self) -> None:
         _at_least_one(self, "n")
+        if not self.precision >= 0:
+            raise BadInput(f"the plan's nearest_precision is {self.precision}; it must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,14 @@ class ExplanationAttack:
     Attributes:
         explain: The explanation.
         name: Name of the explanation in the report.
-        n: Number of samples attacked, the first that are right when clean.
+        n: Largest number of samples attacked, the first that are right when clean.
         radii: Radii, in multiples of eps.
         steps: Gradients per restart.
         restarts: Random starts.
+        half_width: Half the width of the interval of the mean LENS at which no further samples are attacked; 0: all of
+            the n are.
+        share: Share of the audit's passes beyond which no further samples are attacked, after the first 8; 1: all of
+            the n are.
     """
 
     explain: Callable[..., Tensor] = field(default=saliency, metadata={"keyword": "reasons"})
@@ -134,11 +143,17 @@ class ExplanationAttack:
     radii: Sequence[float] = field(default=(0.25, 0.5, 1.0), metadata={"keyword": "reasons_radii"})
     steps: int = field(default=20, metadata={"keyword": "reasons_steps"})
     restarts: int = field(default=1, metadata={"keyword": "reasons_restarts"})
+    half_width: float = field(default=0.1, metadata={"keyword": "reasons_half_width"})
+    share: float = field(default=0.25, metadata={"keyword": "reasons_share"})
 
     def __post_init__(self) -> None:
         _at_least_one(self, "n", "steps", "restarts")
         if not (self.radii and min(self.radii) > 0):
             raise BadInput(f"the plan's reasons_radii are {self.radii}; give at least one, all above 0")
+        if not self.half_width >= 0:
+            raise BadInput(f"the plan's reasons_half_width is {self.half_width}; it must be at least 0")
+        if not 0 < self.share <= 1:
+            raise BadInput(f"the plan's reasons_share is {self.share}; it must be above 0 and at most 1")
 
 
 VALUES = (LabelAttack, NearestPoints, Explaining, ExplanationAttack)
@@ -159,6 +174,7 @@ class PlanOptions(TypedDict, total=False):
     nearest_budget: int
     norms: Sequence[float] | None
     radii: Sequence[float]
+    nearest_precision: float
     explain: Explain
     explain_name: str
     explain_n: int
@@ -169,11 +185,13 @@ class PlanOptions(TypedDict, total=False):
     reasons_radii: Sequence[float]
     reasons_steps: int
     reasons_restarts: int
+    reasons_half_width: float
+    reasons_share: float
 
 
 @dataclass(frozen=True, init=False)
 class Plan:
-    """Plan of an audit. Every field can change a figure, so every field is recorded.
+    """Plan of an audit. Every field but `budget` belongs to the figures of a finished run, and is recorded.
 
     The flat keywords below change fields of the four values, whose defaults hold otherwise.
 
@@ -184,24 +202,30 @@ class Plan:
         whole: Attack on all samples at once, with stages of its own, such as `autoattack`; otherwise like `attack`.
         certify: Function that returns which samples are proven robust; they are not attacked. None: none are.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
-        nearest_n: Number of samples whose nearest adversarial examples are searched, the first ones.
+        nearest_n: Largest number of samples whose nearest adversarial examples are searched, the first ones.
         nearest_budget: Passes per sample and norm for that search.
         norms: Norms of that search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
+        nearest_precision: Relative half-width of the median's interval at which no further samples are searched, after
+            the first 64 and where the attack has fooled all others.
         explain: Explanation before and after the attack; integrated gradients by default.
         explain_name: Name of that explanation in the report.
         explain_n: Number of samples explained, the first ones.
         gallery: Number of examples drawn in the report.
         reasons: Explanation that is attacked itself, label kept; saliency by default, as the cheapest. None: none is.
         reasons_name: Name of that explanation in the report.
-        reasons_n: Samples whose explanation is attacked, the first that are right when clean.
+        reasons_n: Samples whose explanation is attacked at most, the first that are right when clean.
         reasons_radii: Radii of that attack, in multiples of eps.
         reasons_steps: Gradients per restart of that attack.
         reasons_restarts: Random starts of that attack.
+        reasons_half_width: Half the width of the interval of the mean LENS at which no further samples are attacked.
+        reasons_share: Share of the audit's passes beyond which no further samples are attacked, after the first 8.
         label_attack: The attack on the label, as a value.
         nearest: The search for the nearest adversarial examples, as a value.
         explaining: The explanations before and after the attack, as a value.
         explanation_attack: The attack on an explanation, as a value. None: there is none.
+        budget: Seconds after which the audit goes no further: the summary says what was left out, and a verdict that is
+            not complete is never trusted. A second start in the same folder goes on. None: no limit.
 
     Raises:
         BadInput: A number of samples, steps or restarts below 1, radii that are not above 0, or an unknown effort.
@@ -212,6 +236,7 @@ class Plan:
     nearest: NearestPoints
     explaining: Explaining
     explanation_attack: ExplanationAttack | None
+    budget: float | None
 
     def __init__(
         self,
@@ -220,8 +245,11 @@ class Plan:
         nearest: NearestPoints = NearestPoints(),
         explaining: Explaining = Explaining(),
         explanation_attack: ExplanationAttack | None = ExplanationAttack(),
+        budget: float | None = None,
         **options: Unpack[PlanOptions],
     ) -> None:
+        if budget is not None and not budget > 0:
+            raise BadInput(f"the plan's budget is {budget}; give seconds, above 0")
         if unknown := options.keys() - KEYWORDS.keys():
             raise TypeError(f"a plan has no option {min(unknown)!r}; it has {', '.join(KEYWORDS)}")
         if "reasons" in options:
@@ -231,17 +259,25 @@ class Plan:
         object.__setattr__(self, "nearest", _changed(nearest, options))
         object.__setattr__(self, "explaining", _changed(explaining, options))
         object.__setattr__(self, "explanation_attack", attacked)
+        object.__setattr__(self, "budget", budget)
+
+    def with_budget(self, seconds: float | None) -> Plan:
+        """Return the plan with another budget of seconds."""
+        return Plan(
+            label_attack=self.label_attack, nearest=self.nearest, explaining=self.explaining,
+            explanation_attack=self.explanation_attack, budget=seconds,
+        )  # fmt: skip
 
     def with_options(self, **options: Unpack[PlanOptions]) -> Plan:
         """Return the plan with other options, by their flat keywords."""
         return Plan(
             label_attack=self.label_attack, nearest=self.nearest, explaining=self.explaining,
-            explanation_attack=self.explanation_attack, **options,
+            explanation_attack=self.explanation_attack, budget=self.budget, **options,
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Return the fields as JSON, for `Config.options`, without batch sizes, which change no figure."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "budget"}
         return {name: value and as_json(_without_batch(value), depth=1) for name, value in values.items()}
 
 

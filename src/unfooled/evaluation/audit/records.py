@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from unfooled.attacks.ensembles.progress import Progress
+from unfooled.evaluation.audit.shown import draw_curve, one_line, small_html
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Trust
 from unfooled.evaluation.explanations.records import Attention, Movement, Reasons
@@ -84,7 +85,7 @@ class GuardRow(Record):
     Attributes:
         key: Name in records, such as "bpda".
         name: Name on the page.
-        accuracy: Share of the samples, of those that were attacked, that are right under this attack alone.
+        accuracy: Share of the attacked samples that are right under this attack alone.
     """
 
     key: str
@@ -93,7 +94,7 @@ class GuardRow(Record):
 
 
 class Submissions(Record):
-    """Accuracy of a random purifier at the points found, each submitted several times.
+    """Accuracy of a random purifier at the attacks' points, each submitted several times.
 
     Attributes:
         count: Number of submissions.
@@ -174,7 +175,7 @@ class Guard(Record):
 
     Attributes:
         bare_clean: Clean accuracy without the purifier.
-        bare_robust: Accuracy without the purifier under the same cascade, and at the points found behind it.
+        bare_robust: Accuracy without the purifier, under the same cascade and at the points made for the guarded model.
         static: Accuracy behind the purifier at the points of an attack on the bare model; never robust accuracy.
         worst: Accuracy behind the purifier under all attacks together. None: one of them is missing.
         adds: Difference of worst and bare_robust, paired. None: one of them is missing.
@@ -216,25 +217,40 @@ class Guard(Record):
 
 
 def purifier_sentence(guard: Guard) -> str:
-    """Say in one sentence or two what a purifier adds, or why this is not stated."""
+    """Return one or two sentences on what a purifier adds, or on why this is not stated."""
     if guard.adds is None or guard.adds.value is None or guard.worst is None or guard.bare_robust is None:
         static = guard.static.value if guard.static is not None else None
         shown = "" if static is None else f" Static: {100 * static:.1f} %, which is no robust accuracy."
         return f"What the purifier adds is {guard.not_stated or 'not available'}.{shown}"
     value, low, high = guard.adds.value, guard.adds.low, guard.adds.high
-    within, found = "", "undecided"
+    within, outcome = "", "undecided"
     if low is not None and high is not None:
         within = f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-        found = "a gain" if low > 0 else "a loss" if high < 0 else found
+        outcome = "a gain" if low > 0 else "a loss" if high < 0 else outcome
     worst, bare = (100 * (e.value or 0.0) for e in (guard.worst, guard.bare_robust))
     text = (
-        f"Under the worst attack the purifier adds {100 * value:+.1f} points{within} over the bare network, {found}: "
+        f"Under the worst attack the purifier adds {100 * value:+.1f} points{within} over the bare network, {outcome}: "
         f"{worst:.1f} % against {bare:.1f} %, paired, n = {guard.adds.n}."
     )
     apart = guard.static_minus_worst
     if apart is None or apart.value is None:
         return text
     return f"{text} Static minus worst: {100 * apart.value:+.1f} points."
+
+
+class Efficiency(Record):
+    """Use of the model by the attack on the label.
+
+    Attributes:
+        calls: Calls of the model.
+        rows: Mean number of samples per call.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
+            not measured.
+    """
+
+    calls: int = Field(ge=0)
+    rows: float = Field(ge=0, allow_inf_nan=False)
+    share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Summary(Record):
@@ -247,6 +263,8 @@ class Summary(Record):
     `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
+
+    `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
     `guard` belongs to a model behind a purifier. Where it lacks an attack, robust accuracy and what follows from it are
     not stated: their values are None.
@@ -279,6 +297,9 @@ class Summary(Record):
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)
+    efficiency: Efficiency | None = None
+    budget: float | None = None
+    left_out: list[str] = Field(default_factory=list, max_length=MAX_ENTRIES)
     warnings: list[str] = Field(max_length=MAX_ENTRIES)
     attack: str
     curve: list[CurvePoint] = Field(max_length=MAX_ENTRIES)
@@ -315,3 +336,16 @@ class Summary(Record):
         if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:
             raise ValueError(f"robust accuracy is {robust.value:g}, above clean accuracy, {clean.value:g}")
         return self
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Show the audit as a small table in a notebook."""
+        return small_html(self)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw accuracy against the radius of the threat; see `evaluation.audit.shown.draw_curve`."""
+        return draw_curve(self, axes)

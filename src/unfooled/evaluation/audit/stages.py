@@ -2,101 +2,83 @@
 
     clean         predictions on the clean samples
     probe         what the model answers before it is attacked
-    attack_label  the attack, on all samples that are right when clean
-    nearest       the nearest adversarial examples of the first samples, hence every radius
+    attack_label  the attack, on all samples that are right when clean; see `attacked_label`
+    nearest       the nearest adversarial examples of the first samples, hence every radius; see `nearest_points`
     judge         what is true of the points found
     explain       maps of the first samples, before and after
-    attack_maps   attacks that move the explanation and keep the label, by radius
+    attack_maps   attacks that move the explanation and keep the label, by radius; see `attacked_maps`
 
 `perform` runs them in order; between them the checks decide whether the attack goes on.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import AttackState, Cascade
-from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.keys import Family, StageKey
-from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.explanations.candidates import takes_create_graph
-from unfooled.core.ascent.nearest import NORMS
-from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
+from unfooled.core.pulse import OutOfTime, report_answer, time_limit
 from unfooled.core.samples import on_grid, per_block, replaced, selected
-from unfooled.core.shapes import where_rows
-from unfooled.core.threat_text import norm_name
-from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.core.unanswered import Unanswered, check_answered
+from unfooled.core.unanswered import check_answered
 from unfooled.distances.quality import psnr, ssim
+from unfooled.evaluation.audit.attacked_label import attack_label
+from unfooled.evaluation.audit.attacked_maps import attack_maps
+from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
-from unfooled.evaluation.audit.guards import attack_through, draws_of
-from unfooled.evaluation.audit.missed import each_eps, missed_by
-from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
-from unfooled.evaluation.audit.replays import replay, replay_first
-from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
+from unfooled.evaluation.audit.plan import Explaining, Plan
+from unfooled.evaluation.audit.values import Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
-from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.points import check_points
-from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
-from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
+from unfooled.evaluation.checks.table import CheckId, Finding, above, finding
+from unfooled.evaluation.checks.verdict import conclude, merged
 from unfooled.evaluation.explanations.movement import map_scores
-from unfooled.evaluation.explanations.nearer import BelowLabel, below_the_label
-from unfooled.evaluation.explanations.survival import (
-    Approach,
-    AttackedExplanations,
-    approach_to,
-    attack_explanations,
-    shrunk,
-)
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
 
-PURIFIER = StageKey(Family.CASCADE, "through the purifier")
-"""Line of the log after the attacks on a purifier."""
-CUT_SHORT = (
-    "The model remembers what it was asked: only the first stage of the attack was run, without nearest points and "
-    "without further checks."
-)
-NOT_CONTINUED = "Checks asked for more attacks, which were left out, since no figure can be believed ({})."
-LIMITED = (
-    f"The attack that the checks asked for was stopped after {TIMES} times the passes of the attack before it; it may "
-    "have found more."
-)
+V = TypeVar("V")
+ON_MAPS, EXPLANATIONS = "the attack on explanations", "the explanations of all samples but the first"
+"""Names of what an audit may have had no time for."""
 
 
 def perform(s: Setting, plan: Plan) -> Outcome:
     """Run every stage, or read the chunks that an earlier start stored."""
-    first = clean(s)
-    right = first.prediction == s.y.cpu()
-    attacked = attack_label(s, plan, probe(s, first.drawn if first.drawn is not None else first.prediction), right)
+    with time_limit(None):
+        first = clean(s)
+        right = first.prediction == s.y.cpu()
+        report_answer("clean accuracy", float(first.right_share.double().mean()) if s.n else 0.0, s.n)
+        probed = probe(s, first.drawn if first.drawn is not None else first.prediction)
+    attacked = attack_label(s, plan, probed, right)
     state, gradients = attacked.state, attacked.gradients
-    points = judge(s, state.frontier.final)
+    with time_limit(None):
+        points = judge(s, state.frontier.final)
+        if gradients.missing:
+            gradients = gradients.with_twin(s.x, s.threat)
     findings = attacked.findings
     findings += check_points(
         state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
-    if gradients.missing:
-        gradients = gradients.with_twin(s.x, s.threat)
-    explained = explain(s, plan.explaining, points.x_adv, gradients)
+    left_out = [*attacked.left_out]
+    explained = in_time(lambda: explain(s, plan.explaining, points.x_adv, gradients), left_out, EXPLANATIONS)
+    if explained is None:
+        with time_limit(None):
+            explained = explain(s, replace(plan.explaining, n=1), points.x_adv, gradients, name="first")
     few = min(s.n, plan.nearest.n)
     own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
     distance = torch.minimum(own, points.distance[: len(own)])
     searched = distance if s.threat.norm in attacked.nearest else distance[:0]
-    survival = None
-    if plan.explanation_attack is not None:
-        survival = attack_maps(s, plan.explanation_attack, right, gradients, searched)
+    survival, on_maps = None, plan.explanation_attack
+    if on_maps is not None:
+        survival = in_time(lambda: attack_maps(s, on_maps, right, gradients, searched), left_out, ON_MAPS)
     robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
         shown=s.subject.shown(s.x),
@@ -111,12 +93,30 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right, random=s.subject.random)]),
-        conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended, stopped=attacked.stopped),
+        conclusion=conclude(
+            findings,
+            attacked.again,
+            robust,
+            extended=attacked.extended,
+            stopped=attacked.stopped,
+            left_out=attacked.left_out,
+        ),
+        left_out=tuple(left_out),
         progress=state.log,
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
         guard=guard_record(s, attacked.through, first, points),
+        efficiency=efficiency_of(s),
     )
+
+
+def in_time(work: Callable[[], V], left_out: list[str], name: str) -> V | None:
+    """Return the result of some work; None, and its name is noted, where the time is over."""
+    try:
+        return work()
+    except OutOfTime:
+        left_out.append(name)
+        return None
 
 
 def clean(s: Setting) -> Clean:
@@ -155,99 +155,6 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
     return findings
 
 
-def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor) -> Attacked:
-    """Attack the label, check the result, and go on where the checks ask for it.
-
-    Where a finding stops the verdict, the attack does not go on, as no figure can be believed; of a model whose memory
-    was seen before the attack, only the first stage is run.
-    """
-    label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
-    gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
-    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
-    if seen := replay_first(s, right):
-        return _cut_short(s, attack, label, gradients, [*findings, *seen])
-    with frozen(s.counted):
-        state = _run_attack(s, attack, label, gradients)
-        spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
-        if through := attack_through(s, label, attack, state, gradients):
-            state, findings = attack.log_stage(through.state, PURIFIER, s.n, 0), [*findings, *through.findings]
-        attack_frontier = state.frontier
-        nearest_rows = nearest(s, plan.nearest, gradients)
-        missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
-        state = replace(state, frontier=frontier)
-        count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
-        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
-        checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
-        findings = [*findings, missed, *checked.findings]
-        # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
-        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
-        gradients, again = checked.gradients, []
-        findings += replay(s, state.frontier, gradients)
-        wanted = label.is_cascade and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
-        stops = of_kind(findings, Kind.STOP)
-        may, stopped, notes = wanted and not stops, False, []
-        if may:
-            more = extend(attack, state, gradients, findings, label.effort.stages[1:])
-            state, gradients, again, stopped = more.state, more.gradients, more.again, more.stopped
-            findings += replay(s, state.frontier, gradients, again=True)
-            notes += [LIMITED] if stopped else []
-        elif wanted:
-            notes.append(NOT_CONTINUED.format(", ".join(stops)))
-    distances = {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows}
-    no_answer = {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows}
-    notes += through.notes if through else ()
-    return Attacked(state, gradients, distances, no_answer, findings, again, may, stopped, tuple(notes), through)
-
-
-def _cut_short(
-    s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients, findings: list[Finding]
-) -> Attacked:
-    """Run the first stage of the attack alone, without nearest points and further checks."""
-    with frozen(attack.problem.model):
-        state = attack.perform(attack.begin(), label.stages(attack.problem.threat)[:1])
-        through = attack_through(s, label, attack, state, gradients, cut=True)
-    found = through.findings if through else []
-    return Attacked(state, gradients, {}, {}, [*findings, *found], [], False, notes=(CUT_SHORT,), through=through)
-
-
-def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> AttackState:
-    """Run the attack that the plan asks for."""
-    state = attack.begin()
-    if label.whole is None:
-        return attack.perform(state, label.stages(s.threat))
-    log: list[Progress] = []
-    with untrusted():
-        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
-    return attack.adopt(replace(state, log=(*state.log, *log)), points)
-
-
-def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
-    """Find the nearest adversarial examples of the first samples: points and distances by norm."""
-    points = {}
-    for norm in plan.norms or (s.threat.norm,):
-        own = norm == s.threat.norm
-        everything = (s.threat if own else NORMS[float(norm)](1.0, free=s.threat.free)).with_eps(math.inf)
-
-        def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
-            x, y = s.x[s.at(rows)], s.y[s.at(rows)]
-            source = torch.Generator().manual_seed(s.seed)
-            observer = Unanswered(x, everything)
-            best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
-            for model in gradients.followed:
-                with s.counted.watched(observer):
-                    z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-                verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-                best = where_rows(verdict.distance <= distance, z, best)
-                distance = torch.minimum(distance, verdict.distance)
-            z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
-            return {"z": z, "distance": distance, "unanswered": observer.distance}
-
-        key = StageKey(Family.NEAREST, norm_name(norm))
-        points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
-    return points
-
-
 def judge(s: Setting, points: Tensor) -> Judged:
     """Judge the points found; those that are not allowed are put back to x."""
     eight_bit = on_grid(s.x)
@@ -278,8 +185,8 @@ def judge(s: Setting, points: Tensor) -> Judged:
     return Judged(x_adv=x_adv, **verdicts)
 
 
-def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
-    """Explain the true label before and after; by a twin, where the model has no gradient."""
+def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients, *, name: str = "") -> Rows:
+    """Explain the true label before and after; by a twin, where the model has no gradient. The stage has the name."""
     twin = gradients.twin if gradients.missing else None
     model: Model = gradients.own if twin is None else twin
 
@@ -293,55 +200,7 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
             scores |= {"psnr": psnr(z, x), "ssim": ssim(z, x) if x.ndim == 4 else scores["ssim"]}
         return scores
 
-    return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
-
-
-def attack_maps(
-    s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients, nearest: Tensor
-) -> AttackedExplanations:
-    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this.
-
-    Where the nearest adversarial example, of those in `nearest`, is no farther than the smallest radius, the sample is
-    also attacked at a radius below it: else it could never be told that its explanation moves first.
-    """
-    samples = right.nonzero()[:, 0][: plan.n]
-    if s.subject.random:
-        reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach(None, reason), samples)
-    if not len(samples):
-        return AttackedExplanations(Approach(None), samples)
-    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
-        reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach(None, reason), samples)
-    at = s.at(samples)
-    x, y, threat = s.x[at], s.y[at], s.threat.take(at)
-    approach = approach_to(s.counted, x, y, plan.explain)
-    if approach.by is None:
-        return AttackedExplanations(approach, samples)
-    radii = tuple(sorted(plan.radii))
-
-    def attacked(key: str, at: Tensor, within: Threat, pictures: bool) -> Rows:
-        def work(rows: Tensor) -> Rows:
-            rows = s.at(rows)
-            scores = attack_explanations(
-                s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
-                restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
-            )  # fmt: skip
-            return scores | {k: s.subject.shown(scores[k]) for k in ("x_adv", "before", "after") if k in scores}
-
-        return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
-
-    all_rows = torch.arange(len(samples), device=x.device)
-    by_radius = [attacked(f"{r:g}", all_rows, shrunk(threat, r), r == radii[-1]) for r in radii]
-    eps = each_eps(threat, x).double()
-    close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
-    if len(close):
-        nearer = threat.take(s.at(close)).with_eps(below.to(x))
-        lower = BelowLabel(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
-    passes = s.ledger.passes(Family.EXPLANATIONS)
-    return AttackedExplanations(
-        approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts, lower if len(close) else None
-    )
+    return s.ledger.map(StageKey(Family.EXPLAIN, name), work, min(s.n, plan.n), model=s.counted)
 
 
 def _unanswered(s: Setting, points: Judged, nearest_rows: Mapping[float, Tensor]) -> Tensor:

@@ -124,6 +124,9 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         ],
         seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
+        efficiency=outcome.efficiency,
+        budget=context.plan.budget,
+        left_out=list(outcome.left_out),
         attack=label.label,
         curve=_curve(outcome, context),
         curve_n=len(outcome.distance),
@@ -149,6 +152,8 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
 def _warnings(outcome: Outcome) -> list[str]:
     """Return warnings about what was left out, and points outside the threat or without a finite answer."""
     warnings = list(outcome.notes)
+    if outcome.left_out:
+        warnings.append(f"The time was over before the end; left out: {', '.join(outcome.left_out)}.")
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
         warnings.append(

@@ -14,7 +14,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.audit.records import Guard
+from unfooled.evaluation.audit.records import Efficiency, Guard
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way
 from unfooled.evaluation.checks.memory import OriginalModel
@@ -157,6 +157,7 @@ class Attacked:
         extended: True if it was allowed to go on, and a check asked for it.
         stopped: True if it was stopped at its limit of passes.
         notes: Sentences about what was left out.
+        left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
     """
 
@@ -169,6 +170,7 @@ class Attacked:
     extended: bool
     stopped: bool = False
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
 
 
@@ -193,7 +195,9 @@ class Outcome:
         progress: The curve of accuracy against passes.
         aside: Forwards and backwards of the checks that are no stages.
         notes: Sentences about what was left out.
+        left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
+        efficiency: Use of the model by the attack. None: there was no attack.
     """
 
     shown: Tensor
@@ -212,7 +216,9 @@ class Outcome:
     progress: tuple[Progress, ...]
     aside: tuple[int, int]
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     guard: Guard | None = None
+    efficiency: Efficiency | None = None
 
     @property
     def fooled(self) -> Tensor:

@@ -57,7 +57,13 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def conclude(
-    findings: Sequence[Finding], again: Sequence[Finding], robust: float, *, extended: bool, stopped: bool = False
+    findings: Sequence[Finding],
+    again: Sequence[Finding],
+    robust: float,
+    *,
+    extended: bool,
+    stopped: bool = False,
+    left_out: Sequence[str] = (),
 ) -> Conclusion:
     """Return the verdict.
 
@@ -67,12 +73,17 @@ def conclude(
         robust: Robust accuracy.
         extended: True if the attack went on at all.
         stopped: True if it was stopped at its limit of passes.
+        left_out: Names of what there was no time for; no such verdict is trusted.
     """
     stop, masking = of_kind(findings, Kind.STOP), of_kind(findings, Kind.MASKING)
     details = {f.id: f.detail for f in findings if f.fired}
     if stop:
         reasons = "; ".join(f"{key}, {details[key]}" for key in stop)
         return Conclusion(Trust.NOT_EVALUABLE, f"No figure can be believed: {reasons}.")
+    if left_out:
+        return Conclusion(
+            Trust.OVERSTATED, f"The time was over before the verdict was complete; left out: {', '.join(left_out)}."
+        )
     if robust <= LOW_ROBUST_ACCURACY:
         if masking:
             because = f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."

@@ -7,15 +7,10 @@ from unfooled.evaluation.explanations.faithfulness import (
     parameter_randomisation,
     perturbation_curves,
 )
-from unfooled.evaluation.explanations.judge import (
-    ExplanationRobustness,
-    ExplanationVerdict,
-    WorstPoints,
-    explanation_robustness,
-    judge_explanation,
-)
+from unfooled.evaluation.explanations.judge import ExplanationVerdict, judge_explanation
 from unfooled.evaluation.explanations.locality import Block, Rank, Score, Survival, score_maps
 from unfooled.evaluation.explanations.movement import map_scores, movements
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, WorstPoints, explanation_robustness
 
 __all__ = [
     "Block",

@@ -15,7 +15,7 @@ class How(StrEnum):
 
     ATTACK = "attack"
     BEST_OF_N = "best of N"
-    """The worst of random points, as many as the attack computes explanations."""
+    """The worst of random points, at the largest radius as many as the attack computes explanations at one."""
     RANDOM = "random"
     """A single random point."""
 
@@ -58,6 +58,8 @@ class ReasonPoint(Record):
         failed: Number of samples on which the attack failed.
         undefined: Number of samples whose map is constant or not finite.
         skipped: Number of samples that are wrong when clean.
+        random_points: Number of random points of "best of N" up to this radius; 0 for other ways, and in records of
+            version 0.1, which drew as many at each radius.
     """
 
     eps: float
@@ -71,6 +73,7 @@ class ReasonPoint(Record):
     failed: int
     undefined: int
     skipped: int
+    random_points: int = 0
 
 
 class ReasonExample(Record):
@@ -112,7 +115,7 @@ class Reasons(Record):
         pixels: Pixels of a map.
         steps: Gradients per restart.
         restarts: Random starts.
-        random_points: Number of random points of "best of N".
+        random_points: Number of random points of "best of N" at the largest radius.
         curve: Scores by radius and kind of perturbation.
         chance: Raw LENS of an unrelated map.
         threshold: Corrected LENS below which an explanation counts as moved, by attack or best of N.
@@ -121,7 +124,7 @@ class Reasons(Record):
         label_first: Share of the comparable samples whose label changed first.
         neither: Share of the comparable samples of which neither changed.
         unsearched: Number of samples attacked whose nearest adversarial example was not searched for.
-        passes: Passes per attacked sample; second derivatives count as the backward that they are taken through.
+        passes: Passes per attacked sample; the gradient of an explanation's gradient counts as two backwards more.
         gallery: The worst cases.
     """
 

@@ -11,14 +11,15 @@ Which moved first is decided only for samples whose nearest adversarial example 
 ends near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
 explanation is also attacked a little below its distance.
 
-The attack is compared with the best of N random points, N the number of explanations that it computes, and with one
-random point. A point that moves the explanation counts whichever search found it, so the shares take the better of the
-attack and the best of N.
+Beside the attack stand the best of random points, as many in all as it computes explanations at one radius, and one
+random point. Points at a smaller radius are allowed at a larger one, and count there too. What moves an explanation
+moves it, whoever found it: so the shares count the better of attack and best of N.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -34,23 +35,21 @@ from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
-from unfooled.distances.maps.locality import as_maps
+from unfooled.distances import chance, corrected, kendall, top_k_intersection
+from unfooled.distances.maps.locality import SetScore, TopSets, as_maps
 from unfooled.evaluation.explanations.judge import (
     ATTACKED,
     SKIPPED,
     STATUSES,
     UNDEFINED,
-    ExplanationRobustness,
     Score,
-    WorstPoints,
     attributions_of,
-    explanation_robustness,
     maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP_SHARE
 from unfooled.evaluation.explanations.nearer import MOVED_BELOW, BelowLabel
 from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, WorstPoints, robustness_by_radius
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
 from unfooled.statistics import intervals
@@ -125,7 +124,7 @@ def attack_explanations(
     model: Model,
     x: Tensor,
     y: Tensor,
-    threat: Threat,
+    threats: Sequence[Threat],
     explain: Explanation,
     approach: Approach,
     *,
@@ -133,48 +132,56 @@ def attack_explanations(
     restarts: int,
     seed: int,
     batch: int,
-    pictures: bool,
-) -> Rows:
-    """Attack the explanations of some samples at one radius, and judge.
+    pictures: bool = True,
+) -> list[Rows]:
+    """Attack the explanations of some samples at several radii, and judge.
+
+    Points found at a radius count at the larger ones too. Random points are drawn once for all radii: as many in all as
+    the attack computes explanations at one radius, in equal parts.
 
     Args:
         model: Any callable to logits.
         x: Samples, (B, *D).
         y: Labels, (B,).
-        threat: Constraint set.
+        threats: Constraint sets, the smallest radius first.
         explain: The explanation.
         approach: Way of attacking it; see `approach_to`.
-        steps: Gradients per restart.
+        steps: Gradients per restart and radius.
         restarts: Random starts.
         seed: Random seed.
         batch: Samples computed at once.
-        pictures: Return the points and maps too.
+        pictures: Return the points and maps at the largest radius too.
 
     Returns:
-        chance (B,), and for each way of `How` its lens, top_k and tau (B,), NaN where not attacked, and its status for
-        LENS, (B,); random_points, N; with pictures x_adv, before and after, (B, *D), at the worst point for LENS that
-        either attack or best of N found, whether it was `by chance`, its output_change and top_k.
-        Cost: the attack's, about 3 passes per random point, and the judge's 60.
+        For each radius: chance (B,), and for each way of `How` its lens, top_k and tau (B,), NaN where not attacked,
+        and its status for LENS, (B,); random_points, the number of random points up to this radius; with pictures
+        x_adv, before and after, (B, *D), at the worst point for LENS that either attack or best of N found, whether it
+        was `by chance`, its output_change and top_k.
+        Cost: the attack's, about 2 passes per random point, and the judge's 5 for each of at most 7 points per radius.
     """
-    k = approach.k
+    k, tau = approach.k, approach.pixels < MAX_PIXELS_FOR_TAU
     scores: dict[str, Score] = {
-        "lens": partial(lens_recall, k=k, w=LENS_RADIUS),
-        "top_k": partial(top_k_intersection, k=k),
+        "lens": SetScore(partial(TopSets.recall, w=LENS_RADIUS), k),
+        "top_k": SetScore(TopSets.intersection, k),
+        **({"tau": kendall} if tau else {}),
     }
-    if approach.pixels < MAX_PIXELS_FOR_TAU:
-        scores["tau"] = kendall
-    result = explanation_robustness(
-        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, LENS_RADIUS),),
-        search=Search(steps, restarts=restarts, differences=approach.differences), batch=batch,
-        generator=torch.Generator().manual_seed(seed),
+    search = Search(steps, restarts=restarts, differences=approach.differences)
+    results = robustness_by_radius(
+        model, x, y, threats, explain, scores=scores, objectives=(out_of_lens(k, LENS_RADIUS),), search=search,
+        n=max(search.explanations, len(threats)), batch=batch, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    rows = {"chance": chance(result.clean, k=k, w=LENS_RADIUS), "random_points": torch.full_like(y, result.n)}
-    for how, worst_points in zip(How, (result.attack, result.best_of_n, result.random), strict=True):
-        rows |= {f"{how}: {name}": value for name, value in worst_points.scores.items()}
-        rows[f"{how}: status"] = worst_points.status["lens"]
-        if "tau" not in scores:
-            rows[f"{how}: tau"] = _tau(model, y, worst_points, result.clean, explain, batch)
-    return rows | _pictures(model, x, y, explain, result, k, batch) if pictures else rows
+    by_radius: list[Rows] = []
+    for result in results:
+        rows = {"chance": chance(result.clean, k=k, w=LENS_RADIUS), "random_points": torch.full_like(y, result.n)}
+        for how, worst_points in zip(How, (result.attack, result.best_of_n, result.random), strict=True):
+            rows |= {f"{how}: {name}": value for name, value in worst_points.scores.items()}
+            rows[f"{how}: status"] = worst_points.status["lens"]
+            if not tau:
+                rows[f"{how}: tau"] = _tau(model, y, worst_points, result.clean, explain, batch)
+        by_radius.append(rows)
+    if pictures:
+        by_radius[-1] |= _pictures(model, x, y, explain, results[-1], k, batch)
+    return by_radius
 
 
 def _pictures(
@@ -327,6 +334,7 @@ def _point(attacked: AttackedExplanations, i: int, how: How, eps: float, seed: i
         eps=eps,
         share=attacked.radii[i],
         how=how,
+        random_points=int(rows["random_points"].amax()) if how == How.BEST_OF_N else 0,
         lens=intervals.mean(attacked.lens(how)[i], within=(-math.inf, 1), seed=seed),
         lens_raw=intervals.mean(rows[f"{how}: lens"], within=(0, 1), seed=seed),
         top_k=intervals.mean(rows[f"{how}: top_k"], within=(0, 1), seed=seed),

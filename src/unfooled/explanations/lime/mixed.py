@@ -202,21 +202,19 @@ def lime_parts(
     began = time.perf_counter()
     check_parts(parts)
     check_rows(batch, "inputs")
-    sizes = [len(part.names) for part in parts]
-    random = any(getattr(part, "random", False) for part in parts)
-    masks_of = partial(repeating, sampler=sampler) if random else sampler
+    size = sum(len(part.names) for part in parts)
+    masks_of = partial(repeating, sampler=sampler) if any(getattr(p, "random", False) for p in parts) else sampler
     settings = Settings(masks_of, stopping(samples, until), kernel, shrinking(ridge, prior), rng.base_seed(generator))
     asked = [1]
 
-    whole = outputs_of_parts(predict, parts, torch.ones(1, sum(sizes), dtype=torch.bool), 0, batch)
+    whole = outputs_of_parts(predict, parts, torch.ones(1, size, dtype=torch.bool), 0, batch)
     labels = labels_of(y if y is None or isinstance(y, int) else torch.as_tensor(y)[None], whole)
 
     def answers(i: int, masks: Tensor) -> Tensor:
         asked[0] += len(masks)
         return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks), batch))[:, labels[0]]
 
-    prediction = link(whole).gather(1, labels)
-    solved = solve(answers, [0], sum(sizes), settings, prediction)[0]
+    solved = solve(answers, [0], size, settings, prediction := link(whole).gather(1, labels))[0]
     keys = tuple((k, name) for k, part in enumerate(parts) for name in part.names)
     result = assembled(
         ([solved], prediction, labels, settings),

@@ -145,6 +145,21 @@ def counts(ids: Tensor) -> Tensor:
     return ids.flatten(1).amax(1) + 1
 
 
+def averaged(values: Tensor, ids: Tensor) -> Tensor:
+    """Return the means of an attribution, (B, *D), over segments, (B, M); channels are added first.
+
+    Args:
+        values: The attribution.
+        ids: Ids of the segments, (B, *S); a sample with fewer segments than another has zeros at the end.
+    """
+    values = values.to("cpu", torch.float64)
+    flat = (values.sum(1) if values.ndim > ids.ndim else values).flatten(1)
+    place, most = ids.flatten(1), int(counts(ids).amax())
+    total = torch.zeros(len(flat), most, dtype=torch.float64).scatter_add_(1, place, flat)
+    number = torch.zeros_like(total).scatter_add_(1, place, torch.ones_like(flat))
+    return total / number.clamp(min=1)
+
+
 def pixel_masks(z: Tensor, ids: Tensor, like: Tensor) -> Tensor:
     """Spread masks over pixels: masks (n, M) and one map (*S) -> (n, 1, *S) or (n, *D), to be broadcast with `like`.
 

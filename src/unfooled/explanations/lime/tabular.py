@@ -213,19 +213,16 @@ def lime_tabular(
         BadInput: An argument, a row or the function's answer is invalid.
     """
     began = time.perf_counter()
-    if not isinstance(space, TabularSpace):
-        raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
+    _check_space(space)
     check_rows(batch, "rows")
-    values = space.read(rows)
-    base, weights = rng.base_seed(generator), shrinking(ridge, prior)
-    settings = Settings(sampler, stopping(samples, until), kernel or l2_kernel(), weights, base)  # type: ignore[arg-type]
+    values, drawn = space.read(rows), stopping(samples, until)
+    settings = Settings(sampler, drawn, kernel or l2_kernel(), shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
     asked = RowAnswers(predict, space, settings, link, batch, kernel is not None)
     outputs, first = asked.with_first(values)
     labels = labels_of(y, outputs)
-    names = None if classes is None else named_outputs(classes, outputs)
     prediction = link(outputs).gather(1, labels)
     solved = [asked.solve(i, row, labels[i], prediction[i], first if i == 0 else None) for i, row in enumerate(values)]
-    parts = [part for part, _ in solved]
+    parts, local = [part for part, _ in solved], torch.stack([local for _, local in solved])
     result = assembled(
         (parts, prediction, labels, settings),
         kind=Kind.TABLE,
@@ -233,15 +230,21 @@ def lime_tabular(
         baseline="training rows",
         score="output",
         link=spelled(link),
-        classes=names,
+        classes=None if classes is None else named_outputs(classes, outputs),
         outputs=outputs,
         seen=_range(parts, prediction) if outputs.shape[1] == 1 else None,
-        local=torch.stack([local for _, local in solved]),
+        local=local,
         calls=torch.tensor([part.calls + 1 for part in parts]),
         seconds=time.perf_counter() - began,
         **samples_of(parts, keep_samples),
     )
     return warn_if_few(result)
+
+
+def _check_space(space: Any) -> None:
+    """Refuse what is no space."""
+    if not isinstance(space, TabularSpace):
+        raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
 
 
 def _range(parts: list[Solved], prediction: Tensor) -> Tensor:

@@ -265,16 +265,14 @@ def lime_text(
         'bad'
     """
     began = time.perf_counter()
-    listed = _listed(texts, batch)
-    pieces = [pieces_of(text, split, unit, hide) for text in listed]
-    if isinstance(hide, AttentionMask):
-        predict = of_tokens(predict)
-    outputs = _whole(predict, pieces, batch)
+    pieces = [pieces_of(text, split, unit, hide) for text in _listed(texts, batch)]
+    predict = of_tokens(predict) if isinstance(hide, AttentionMask) else predict
+    outputs = whole_outputs(predict, pieces, batch)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    base = rng.base_seed(generator)
-    settings = Settings(sampler, stopping(samples, until), kernel, shrinking(ridge, prior), base)
-    asked = [1] * len(listed)
+    drawn = stopping(samples, until)
+    settings = Settings(sampler, drawn, kernel, shrinking(ridge, prior), rng.base_seed(generator))
+    asked = [1] * len(pieces)
 
     def answers(i: int, masks: Tensor) -> Tensor:
         distinct, place = _distinct(pieces[i].copies(masks))
@@ -306,7 +304,7 @@ def _described(pieces: list[Pieces]) -> dict[str, Any]:
     }
 
 
-def _whole(predict: Callable[[Any], Any], pieces: list[Pieces], batch: int) -> Tensor:
+def whole_outputs(predict: Callable[[Any], Any], pieces: list[Pieces], batch: int) -> Tensor:
     """Return the outputs for whole texts, (B, K); tokenised ones, whose lengths differ, one by one."""
     if not isinstance(pieces[0].hide, AttentionMask):
         return outputs_of(predict, [piece.text for piece in pieces], batch)

@@ -183,15 +183,16 @@ def weakness_sentence(record: Reasons) -> str:
     """Return the sentence on radii at which the best random point does as well as the attack; empty: at none."""
     pairs = [(p, q) for p in record.curve for q in record.curve if p.how == How.ATTACK and q.how == How.BEST_OF_N]
     weak = [
-        p
+        (p, q.random_points or record.random_points)
         for p, q in pairs
         if p.share == q.share and p.lens.value is not None and q.lens.value is not None and p.lens.value >= q.lens.value
     ]
     if not weak:
         return ""
-    at = ", ".join(eps_text(p.eps) for p in weak)
+    at = ", ".join(eps_text(p.eps) for p, _ in weak)
+    points = max(n for _, n in weak)
     return (
-        f"At {EPSILON} = {at} the best of {record.random_points} random points moves the reason as far as the attack, "
+        f"At {EPSILON} = {at} the best of {points} random points moves the reason as far as the attack, "
         "or farther: there the attack is weak, and what it left does not show robustness."
     )
 

@@ -31,42 +31,42 @@ MEASURES = ("valid", "valid_8bit", "achieved", "selectivity", "side_effect", "of
 SIZES = {"asked": "attributes asked", "length": "switches asked, l2"}
 """Sizes of the edits before they are carried -> their columns in the table."""
 LEAST = 0.01
-"""Switches below which a weight of CCE counts as none."""
+"""Smallest weight of CCE, in switches, that counts as a change of the attribute."""
 SHOWN = 3
-"""Worst and random examples, so many of each."""
+"""Number of worst examples, and of random ones, in the pictures."""
 
 
 def carry(bench: ConceptBench) -> Carried:
     """Carry the cheapest edits of one learnt attribute into pixels, and measure them and their controls."""
-    found, size = bench.embedded(), bench.size.editing
+    joint, size = bench.embedded(), bench.size.editing
     rows = bench.right[: size.n]
     began = time.perf_counter()
     net: Any = bench.network(JOINT)
-    x, e = subset(bench.tests, rows)[0], found.test[rows]
-    delta, target, _ = one_attribute(found, e)
-    edit = replace(flip_edit(found.head, e), delta=delta, target=target)
-    x, gap = x.to(bench.device), found.unit.float().to(bench.device)
+    x, e = subset(bench.tests, rows)[0], joint.test[rows]
+    delta, target, _ = one_attribute(joint, e)
+    edit = replace(flip_edit(joint.head, e), delta=delta, target=target)
+    x, gap = x.to(bench.device), joint.unit.float().to(bench.device)
     source = torch.Generator().manual_seed(bench.seed)
     options: dict[str, Any] = {"invert": invert_features, "gap": gap, "steps": size.steps}
-    done = realize_edit(net.encode, found.head, x, edit, size.threat, kappa=size.kappa, **options)
+    done = realize_edit(net.encode, joint.head, x, edit, size.threat, kappa=size.kappa, **options)
     asked: dict[str, tuple[Edit, Tensor]] = {EDIT: (edit, done.x)}
     asked |= {f"kappa {one.kappa:g}": (edit, one.x) for one in done.curve}
     other = random_attributes(edit, gap, generator=source)
-    moved = realize_edit(net.encode, found.head, x, other, size.threat, kappa=size.kappa[:1], **options)
+    moved = realize_edit(net.encode, joint.head, x, other, size.threat, kappa=size.kappa[:1], **options)
     asked[RANDOM] = other, moved.x
-    wide = conceptual(found, e, edit)
-    moved = realize_edit(net.encode, found.head, x, wide, size.threat, kappa=size.kappa[:1], **options)
-    asked[CCE] = wide, moved.x
+    cce = conceptual(joint, e, edit)
+    moved = realize_edit(net.encode, joint.head, x, cce, size.threat, kappa=size.kappa[:1], **options)
+    asked[CCE] = cce, moved.x
     for name, stop in ((PGD, False), (STOPPED, True)):
         points = targeted_pgd(
-            net.encode, found.head, x, edit, size.threat, steps=size.steps, stop=stop, generator=source
+            net.encode, joint.head, x, edit, size.threat, steps=size.steps, stop=stop, generator=source
         )  # fmt: skip
         asked[name] = edit, points
     columns: Columns = {"id": listed(rows.double())}
     for how, (one, points) in asked.items():
-        m = measure(net.encode, found.head, x, points, one, gap=gap)
+        m = measure(net.encode, joint.head, x, points, one, gap=gap)
         columns |= {f"{how}, {name}": listed(getattr(m, name).double().cpu()) for name in MEASURES}
-        steps = one.delta / found.unit
+        steps = one.delta / joint.unit
         columns |= {f"{how}, asked": listed((steps != 0).sum(1).double()), f"{how}, length": listed(steps.norm(dim=1))}
     return Carried(
         seed=bench.seed, columns=columns, examples=examples(bench, rows, x, done.x, edit, columns),
@@ -74,11 +74,11 @@ def carry(bench: ConceptBench) -> Carried:
     )  # fmt: skip
 
 
-def conceptual(found: Embedded, e: Tensor, edit: Edit) -> Edit:
-    """Return the edits of CCE to the same classes, by all learnt attributes at once, in switches."""
-    head = found.head
-    free = found.learnt if found.learnt.any() else torch.ones_like(found.learnt)
-    directions = torch.diag(found.unit)[free]
+def conceptual(joint: Embedded, e: Tensor, edit: Edit) -> Edit:
+    """Return the edits of CCE to the same classes, which may change all learnt attributes at once."""
+    head = joint.head
+    free = joint.learnt if joint.learnt.any() else torch.ones_like(joint.learnt)
+    directions = torch.diag(joint.unit)[free]
     weights = concept_counterfactual(head.logits, e, edit.target, directions).weights
     delta = torch.where(weights.abs() >= LEAST, weights, 0.0) @ directions
     return replace(edit, delta=delta)
@@ -105,7 +105,7 @@ def twin_of(scenes: Shapes, row: int, place: int, up: bool, target: int) -> tupl
     return twin.x[0], f"{values[k]}: {scenes.classes[int(twin.y)]}"
 
 
-def chosen(columns: Columns, seed: int) -> list[tuple[str, int]]:
+def worst_and_random(columns: Columns, seed: int) -> list[tuple[str, int]]:
     """Return the worst edits, those not valid first and then by selectivity, and random ones."""
     valid, selective = (columns[f"{EDIT}, {name}"] for name in ("valid", "selectivity"))
     order = sorted(range(len(valid)), key=lambda k: (valid[k] or 0.0, selective[k] or 0.0))
@@ -117,13 +117,13 @@ def examples(
     bench: ConceptBench, rows: Tensor, x: Tensor, moved: Tensor, edit: Edit, columns: Columns
 ) -> list[Example]:
     """Make the examples of the pictures: worst and random edits, not the best."""
-    found = bench.embedded()
+    joint = bench.embedded()
     net: Any = bench.network(JOINT)
-    unit = found.unit
-    before, after = found.test[rows] / unit, bench.encode(JOINT, moved) / unit
+    unit = joint.unit
+    before, after = joint.test[rows] / unit, bench.encode(JOINT, moved) / unit
     wanted, place = before + edit.delta / unit, (edit.delta / unit).abs().argmax(1)
     made = []
-    for kind, k in chosen(columns, bench.seed):
+    for kind, k in worst_and_random(columns, bench.seed):
         z = x[k : k + 1].clone().requires_grad_()
         slope = torch.autograd.grad(net.encode(z)[0, place[k]], z)[0].abs().sum(1)[0]
         score, valid = columns[f"{EDIT}, selectivity"][k], "valid" if columns[f"{EDIT}, valid"][k] else "not valid"
@@ -142,10 +142,10 @@ def examples(
 
 
 def bytes_of(image: Tensor) -> list[int]:
-    """Return an image as 255ths."""
+    """Return the values of an image as whole numbers from 0 to 255."""
     return [int(v) for v in (image.cpu() * 255).round().flatten().tolist()]
 
 
 def numbers(values: Tensor) -> list[float]:
-    """Round to what a picture shows."""
+    """Return values with the decimals that a picture can show."""
     return [round(float(v), 4) for v in values.cpu().tolist()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from unfooled.statistics.intervals import NO_SAMPLES, Interval
-from unfooled.studies.attackability import carried as how
 from unfooled.studies.attackability.bench import PLANTED
+from unfooled.studies.attackability.carried import EDIT, PGD, RANDOM
 from unfooled.studies.attackability.figures import (
     Results,
     arm_gap,
@@ -71,18 +71,18 @@ def _of_published(results: Results) -> list[Claim]:
 
 
 def _of_edits(results: Results) -> list[Claim]:
-    """Decide whether pixels can do it, and whether they then change only that."""
+    """Decide whether edits can be carried into pixels, and whether only the edited attribute then changes."""
 
     def column(kind: str, name: str) -> np.ndarray:
         return carried_column(results, f"{kind}, {name}")
 
-    own, pgd = column(how.EDIT, "selectivity"), column(how.PGD, "selectivity")
-    gap = column(how.EDIT, "valid") - column(how.RANDOM, "valid")
+    own, pgd = column(EDIT, "selectivity"), column(PGD, "selectivity")
+    gap = column(EDIT, "valid") - column(RANDOM, "valid")
     return [
         claim("Edits of one attribute are valid in pixels; share, at least .95.", OWN,
-              share(column(how.EDIT, "valid")), 0.95),
+              share(column(EDIT, "valid")), 0.95),
         claim("They are valid after rounding to 8 bits; share, at least .95.", OWN,
-              share(column(how.EDIT, "valid_8bit")), 0.95),
+              share(column(EDIT, "valid_8bit")), 0.95),
         claim("Changes are localised: share of the squared change on the edited attribute, median, at least .8.", SEED,
               median(own), 0.8),
         claim("Edits are more selective than targeted PGD at the same budget; difference.", OWN,
@@ -95,7 +95,7 @@ def _of_edits(results: Results) -> list[Claim]:
 
 
 def _of_effects(results: Results) -> list[Claim]:
-    """Decide whether effects rank the factors as twins do, and whether the alarm goes off."""
+    """Decide whether effects rank the factors as twins do, and whether the planted one stands out."""
     made = []
     for what, words in (("total", "total effect"), ("head", "effect through the head alone")):
         text = f"The {words} ranks the learnt factors as their twins do; Spearman, networks, at least .8."
@@ -104,11 +104,11 @@ def _of_effects(results: Results) -> list[Claim]:
     for what, words in (("total", "in total"), ("head", "through the head")):
         own, others = planted_effects(planted, what)
         before, _ = planted_effects(free, what)
-        for found, against in ((auroc(own, others), "irrelevant factors"), (auroc(own, before), "itself unplanted")):
+        for figure, against in ((auroc(own, others), "irrelevant factors"), (auroc(own, before), "itself unplanted")):
             text = f"The effect of the planted {PLANTED} {words} stands out against {against}; AUROC"
-            made.append(claim(f"{text}, above chance.", OWN, found, 0.5 + ABOVE))
+            made.append(claim(f"{text}, above chance.", OWN, figure, 0.5 + ABOVE))
             if what == "total":
-                made.append(claim(f"{text}, at least .9.", OWN, found, 0.9))
+                made.append(claim(f"{text}, at least .9.", OWN, figure, 0.9))
     return made
 
 
@@ -131,7 +131,7 @@ def _of_radii(results: Results) -> list[Claim]:
 
 
 def _less(a: Interval, b: Interval) -> Interval:
-    """Return a difference with the interval of two figures that are taken as independent, which is too wide."""
+    """Return a difference; its interval takes both figures as independent, which makes it too wide."""
     if not (a.n and b.n):
         return NO_SAMPLES
     down, up = np.hypot(a.value - a.low, b.high - b.value), np.hypot(a.high - a.value, b.value - b.low)
@@ -140,7 +140,7 @@ def _less(a: Interval, b: Interval) -> Interval:
 
 
 def _of_training(results: Results) -> list[Claim]:
-    """Decide what semantic training gives: published score, exact radius, pixels."""
+    """Decide whether semantic training improves the published score, the radius, pixel distances and robustness."""
     falls = "Attackability falls with training on the published term; standard less trained, published score."
     made = [
         claim(falls, SEED, arm_gap(results, "published", STANDARD, TERM, median), ABOVE),

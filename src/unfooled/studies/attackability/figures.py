@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unfooled.data.made.shapes import FACTORS
-from unfooled.statistics.association import partial_spearman, quantile_of
+from unfooled.statistics.association import partial_spearman, quantile_of, roc_area
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval, over_seeds
 from unfooled.studies.attackability.bench import IRRELEVANT, PLANTED, learnt_factors
@@ -16,7 +16,7 @@ from unfooled.studies.attackability.records import Carried, Columns, Geometry, N
 from unfooled.studies.common.records import array
 
 APART = 1_000_000
-"""Offset of the scenes' numbers between networks, whose scenes differ."""
+"""Offset between the scene numbers of different networks, whose scenes are not the same."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -62,9 +62,9 @@ def median(values: np.ndarray) -> Interval:
     good = values[np.isfinite(values)]
     if not len(good):
         return NO_SAMPLES
-    found = Cases(({"id": np.arange(len(good)), "v": good},)).interval(quantile_of("v", 0.5), ["v"])
-    if np.isfinite(found.value):
-        return found
+    figure = Cases(({"id": np.arange(len(good)), "v": good},)).interval(quantile_of("v", 0.5), ["v"])
+    if np.isfinite(figure.value):
+        return figure
     return Interval(float(np.median(good)), float(good.min()), float(good.max()), len(good))
 
 
@@ -120,7 +120,7 @@ def factor_order(rows: Sequence[Geometry], what: str, *, every: bool = False) ->
     Args:
         rows: Networks; those with fewer than four factors are left out.
         what: "head" or "total".
-        every: Take all factors, for a table; False: those that are learnt, for a claim.
+        every: True: take all factors, for a table; False: those that are learnt, for a claim.
     """
     seeds = []
     for one in rows:
@@ -139,9 +139,9 @@ def factor_order(rows: Sequence[Geometry], what: str, *, every: bool = False) ->
             np.stack([(w @ np.nan_to_num(columns[f"{n}, {kind}"])) / w.sum(1) for n in names], 1)
             for kind in (what, "twin")
         ]
-        found = _rank_correlations(*sides)
-        values.append(found[0])
-        resampled.append(found[1:])
+        correlations = _rank_correlations(*sides)
+        values.append(correlations[0])
+        resampled.append(correlations[1:])
     good = np.isfinite(values)  # a correlation is undefined where all factors have the same effect
     if not good.any():
         return NO_SAMPLES
@@ -174,7 +174,7 @@ def auroc(planted: Sequence[float], others: Sequence[float]) -> Interval:
     a, b = np.asarray(planted, float), np.asarray(others, float)
     if not len(a) or not len(b):
         return NO_SAMPLES
-    above = (a[:, None] > b).mean() + 0.5 * (a[:, None] == b).mean()
+    above = roc_area(a, b)
     theta = np.linspace(0, 1, 20_001)
     spread = theta * (1 - theta) * (1 + ((len(a) + len(b)) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta)))
     inside = theta[np.abs(theta - above) <= 1.959964 * np.sqrt(spread / (len(a) * len(b))) + 1e-12]

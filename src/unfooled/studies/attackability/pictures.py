@@ -123,10 +123,10 @@ def effects(results: Results) -> Picture:
     for rho, axis in zip(results.rhos, axes[0], strict=True):
         for k, (what, words) in enumerate(WAYS.items()):
             for y, name in zip(line_heights(len(names)), names, strict=True):
-                found = factor_mean(results.at(rho), name, what)
-                if found.n:
+                effect = factor_mean(results.at(rho), name, what)
+                if effect.n:
                     label = words if name == names[0] else None
-                    mark_interval(axis, y + 0.22 * (1 - k), found, COLOURS[k], MARKERS[k], label=label)
+                    mark_interval(axis, y + 0.22 * (1 - k), effect, COLOURS[k], MARKERS[k], label=label)
         name_lines(axis, names, hidden=axis is not axes[0, 0])
         axis.set_title(f"rho {rho:g}", fontsize=9)
         axis.set_xlim(-0.02, 1.02)

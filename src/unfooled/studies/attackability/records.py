@@ -17,10 +17,11 @@ class Geometry(Record):
         seed: Number of the network.
         accuracy: Share of the test scenes that are classified correctly.
         auc: Area under the ROC curve of each attribute on the test scenes.
-        costs: Median switches of one attribute alone that flip the label, (attributes, classes); None: never predicted.
+        costs: Median number of switches of one attribute that alone flip the label, (attributes, classes); None: the
+            class is never predicted.
         pairs: Median radius from each predicted class to each rival, (classes, classes).
         cheapest: Commonest cheapest edits: from, to, attribute, share of the scenes of that class, median switches.
-        barred: What cannot be edited, with the reason: share, scenes or edits, median shortfall.
+        barred: Kinds of impossible edits: reason, share of all, number of edits, median of the logits that are missing.
         columns: "flip", "radius", "below", "above" (label flipped at .999 and 1.001 of the distance), of each scene.
         twins: "FACTOR, head", "FACTOR, total", "FACTOR, twin" and "FACTOR, cosine", of each scene with twins.
         seconds: Seconds of the unit, training included.

@@ -58,14 +58,14 @@ def run_attackability(
     progress: Progress | None = None,
     command: str = "",
 ) -> StudySummary:
-    """Train concept networks, and decide what their attributes say about the label, the pixels and robustness.
+    """Train concept networks, and decide the claims about their attributes, pixels and robustness.
 
     Args:
         scale: "small" (shapes), "medium" (shapes at three correlations, the class table and ten classes of CUB, from
             the folder that UNFOOLED_DATA names) or "full" (also CUB-200-2011's own folder there); or your own sizes.
         out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
-        data: Parts of the scale to look at; None: all.
+        data: Parts of the scale to run; None: all.
         device: Device of the networks.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run, for the record.
@@ -110,10 +110,10 @@ def measure_birds(
         jobs["ten classes"] = partial(ten_classes, device)
     if BIRDS in parts:
         jobs["folder"] = partial(own_folder, size.recipe, SIDE, device)
-    found: list[Tables] = []
+    made: list[Tables] = []
     for seed in seeds if jobs else ():
-        found += map_jobs(units, f"seed {seed}, birds", Tables, jobs, partial(_at, seed))
-    return found
+        made += map_jobs(units, f"seed {seed}, birds", Tables, jobs, partial(_at, seed))
+    return made
 
 
 def measure(
@@ -134,8 +134,8 @@ def measure(
         nearby += map_jobs(units, f"{stage}, pixel distances", Near, jobs, lambda lazy: near(lazy.bench))
         first = benches[size.rhos[0], numbers[0]]
         carried += map_jobs(units, f"{stage}, edits in pixels", Carried, {"edits": first}, lambda one: carry(one.bench))
-        chosen = [(benches[size.rhos[0], k], k) for k in numbers[: size.semantic.seeds]]
-        arms = {f"{arm}, {k}": (bench, arm) for bench, k in chosen for arm in size.semantic.arms}
+        first_benches = [(benches[size.rhos[0], k], k) for k in numbers[: size.semantic.seeds]]
+        arms = {f"{arm}, {k}": (bench, arm) for bench, k in first_benches for arm in size.semantic.arms}
         judged += map_jobs(units, f"{stage}, trainings", Trained, arms, _trained)
         published += map_jobs(units, f"{stage}, published metric", Tables, {"published": seed}, exposed)
     return Results(geometries, nearby, carried, judged, published)

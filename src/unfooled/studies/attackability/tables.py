@@ -122,7 +122,7 @@ def _factors(results: Results) -> Table:
 
 
 def _alarm(results: Results) -> Table:
-    """Make rows of the alarm: AUROC of the planted background, in total and through the head."""
+    """Make rows of the AUROC of the planted background, by its total effect and through the head."""
     if len(results.rhos) < 2:
         return []
     rows: Table = []
@@ -159,28 +159,28 @@ def _agreement(results: Results) -> Table:
     rows: Table = []
     for one in results.near:
         columns = arrays(one.columns)
-        found = {name: spearman([columns], name, "distance") for name in ("radius", "flip", "margin")}
+        correlations = {name: spearman([columns], name, "distance") for name in ("radius", "flip", "margin")}
         ratio = columns["distance"] / columns["radius"]
         rows.append({
             "networks": f"rho {one.rho:g}, {one.seed}", "n": len(columns["id"]),
-            **{f"{name}": interval.text(2) for name, interval in found.items()},
+            **{f"{name}": interval.text(2) for name, interval in correlations.items()},
             "pixel distance / radius, median": _round(middle(ratio)),
-            "verdict": _predictive(found["radius"]),
+            "verdict": _predictive(correlations["radius"]),
         })  # fmt: skip
     medians = over_networks(results)
     if len(medians["id"]) >= 4:
-        found = {name: spearman([medians], name, "distance") for name in ("radius", "flip")}
+        correlations = {name: spearman([medians], name, "distance") for name in ("radius", "flip")}
         rows.append({
             "networks": "medians of all networks, trainings included", "n": len(medians["id"]),
-            **{name: interval.text(2) for name, interval in found.items()}, "margin": "",
+            **{name: interval.text(2) for name, interval in correlations.items()}, "margin": "",
             "pixel distance / radius, median": _round(middle(medians["distance"] / medians["radius"])),
-            "verdict": _predictive(found["radius"]),
+            "verdict": _predictive(correlations["radius"]),
         })  # fmt: skip
     return rows
 
 
-def _predictive(found: Interval) -> str:
-    return "predictive" if found.value >= 0.6 else "not predictive here"
+def _predictive(correlation: Interval) -> str:
+    return "predictive" if correlation.value >= 0.6 else "not predictive here"
 
 
 def _carried(results: Results, size: AttackabilityScale) -> Table:

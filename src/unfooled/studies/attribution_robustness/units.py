@@ -13,12 +13,8 @@ from unfooled.attacks import Search
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.distances import as_maps, zero_share
 from unfooled.drawing.figures import Picture
-from unfooled.evaluation.explanations.judge import (
-    STATUSES,
-    ExplanationVerdict,
-    explanation_robustness,
-    judge_explanation,
-)
+from unfooled.evaluation.explanations.judge import STATUSES, ExplanationVerdict, judge_explanation
+from unfooled.evaluation.explanations.robustness import explanation_robustness
 from unfooled.evaluation.verify import verify
 from unfooled.explanations import integrated_gradients_with_gap
 from unfooled.runs.units import Units

@@ -11,12 +11,14 @@ A study's folder holds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from html import escape
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from unfooled.core.errors import printable
 from unfooled.drawing.figures import Picture
 from unfooled.runs.records import Environment, Record
 
@@ -75,6 +77,24 @@ class StudySummary(Record):
     pictures: list[Picture] = Field(default_factory=list)
     command: str
     created: str
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{sum(c.verdict == v for c in self.claims)} {v}" for v in get_args(Outcome))
+        return f"<Study {self.study}, {self.scale}, seeds {self.seeds}: {len(self.claims)} claims, {counts}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Show the claims as a small table in a notebook: no script, no style sheet, no request."""
+        rows = "".join(
+            f'<tr><th scope="row" style="text-align:left">{escape(printable(c.claim))}</th><td>{c.verdict}</td>'
+            f"<td>{'' if c.value is None else f'{c.value:.3g}'}</td>"
+            f"<td>{'' if c.low is None or c.high is None else f'[{c.low:.3g}, {c.high:.3g}]'}</td><td>{c.n:,}</td></tr>"
+            for c in self.claims
+        )
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Here", "Figure", "95 % interval", "n"))
+        caption = f'<caption style="text-align:left">{escape(printable(self.title))}</caption>'
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def listed(values: Tensor) -> list[float | None]:

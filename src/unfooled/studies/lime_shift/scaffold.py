@@ -23,6 +23,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from unfooled.explanations import TabularSpace, lime_tabular
 from unfooled.explanations.lime import by_bins, conditional, neighbours
+from unfooled.statistics.association import roc_area
 from unfooled.studies.lime_shift.scale import TableScale
 
 Table = npt.NDArray[np.float64]
@@ -102,7 +103,7 @@ class TableBench:
         """Return the AUC by which the detector tells the perturbed rows of each explained row from real ones."""
         real = self.scaffold.suspicion(self.held_out)
         scores = (self.scaffold.suspicion(self.perturbed(k, sampler)) for k in range(len(self.explained)))
-        return [float((s[:, None] > real).mean() + 0.5 * (s[:, None] == real).mean()) for s in scores]
+        return [roc_area(score, real) for score in scores]
 
     def leading(self, model: Callable[[Table], Table], sampler: str) -> list[int]:
         """Return for each explained row the column of the largest |weight|."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
 from unfooled.studies.common.records import Claim, array
-from unfooled.studies.purification.figures import Grid, column_of, interval, median_interval, minus
+from unfooled.studies.purification.figures import Grid, by_name, column_of, interval, median_interval, minus
 from unfooled.studies.purification.judging import STATIC, WORST
 from unfooled.studies.purification.scale import AT, GLOBAL, LATENT, LONGER, NONE, RANDOM, SRD, STANDARD, THROUGH
 from unfooled.studies.purification.units import Moved, Results
@@ -40,17 +40,17 @@ def _best(grid: Grid, where: str, eps: float) -> list[Claim]:
     """Decide whether any arm beats plain adversarial training at equal compute under the worst attack."""
     equal = [cell for cell in grid.cells if cell != (AT, NONE) and cell[0] in (STANDARD, AT, LATENT)]
     longer = [cell for cell in grid.cells if cell[0] == THROUGH]
-    found = []
+    decided = []
     for plain, others, words in ((AT, equal, "PGD-AT"), (LONGER, longer, "PGD-AT that is trained for longer")):
-        chosen, gap = grid.best(eps, plain, others)
-        if chosen is not None:
+        winner, gap = grid.best(eps, plain, others)
+        if winner is not None:
             text = (
-                f"{where}, eps {eps:g}: the best of {len(others)} other arms, {chosen[0]} behind {chosen[1]}, beats "
+                f"{where}, eps {eps:g}: the best of {len(others)} other arms, {winner[0]} behind {winner[1]}, beats "
                 f"plain {words} at equal compute under the worst attack; chosen on one half of the images, compared "
                 "on the other; difference."
             )
-            found.append(claim(text, OWN, gap, MIN_DIFFERENCE))
-    return found
+            decided.append(claim(text, OWN, gap, MIN_DIFFERENCE))
+    return decided
 
 
 def _accuracy(grid: Grid, where: str, eps: float) -> list[Claim]:
@@ -115,7 +115,7 @@ def _unseen(results: Results, where: str) -> list[Claim]:
             f"{where}, {row[0]}, {word}: {LATENT} behind SRD is more accurate than {AT}; difference.",
             SILVA, interval(_averaged(row[1], field, "plain")), MIN_DIFFERENCE,
         )
-        for row in _by_name(results.unseen).items()
+        for row in by_name(results.unseen).items()
         for field, word in (("static", "static"), ("behind", "adaptive"))
     ]  # fmt: skip
 
@@ -138,22 +138,14 @@ def _sound(grid: Grid, where: str) -> list[Claim]:
     worst = [grid.column(*cell, WORST, 1.0) for cell in grid.cells]
     fooled = {seed: 1 - np.maximum.reduce([one[seed] for one in worst]) for seed in worst[0]} if worst else {}
     text = f"{where}, eps 1: no image survives the worst attack behind any purifier; share of images."
-    found = interval(fooled)
-    value = found.value if found.n else float("nan")
-    return [claim(text, OWN, found._replace(low=value, high=value), 1.0)]
-
-
-def _by_name(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
-    """Return records by their names."""
-    found: dict[str, list[Moved]] = {}
-    for row in rows:
-        found.setdefault(row.name, []).append(row)
-    return found
+    figure = interval(fooled)
+    value = figure.value if figure.n else float("nan")
+    return [claim(text, OWN, figure._replace(low=value, high=value), 1.0)]
 
 
 def _averaged(rows: Sequence[Moved], a: str, b: str) -> dict[int, np.ndarray]:
     """Return the mean over records of a - b, image by image, for each seed."""
-    found: dict[int, list[np.ndarray]] = {}
+    by_seed: dict[int, list[np.ndarray]] = {}
     for row in rows:
-        found.setdefault(row.seed, []).append(array(getattr(row, a)) - array(getattr(row, b)))
-    return {seed: np.mean(values, axis=0) for seed, values in found.items()}
+        by_seed.setdefault(row.seed, []).append(array(getattr(row, a)) - array(getattr(row, b)))
+    return {seed: np.mean(values, axis=0) for seed, values in by_seed.items()}

@@ -14,7 +14,7 @@ from unfooled.statistics.intervals import NO_SAMPLES, Interval
 from unfooled.studies.common.records import array
 from unfooled.studies.purification.judging import ATTACKS, BLACK, WORST
 from unfooled.studies.purification.scale import NONE
-from unfooled.studies.purification.units import Judged
+from unfooled.studies.purification.units import Judged, Moved
 
 BySeed = dict[int, np.ndarray]
 """Seed -> one value for each image."""
@@ -78,8 +78,8 @@ class Grid:
         The bare network's "static" column is that of the attack on itself. WORST counts points of smaller radii, too.
         """
         if attack == WORST:
-            found = [self._stored(network, purifier, attack, radius) for radius in self.radii if radius <= eps]
-            return {seed: np.minimum.reduce([one[seed] for one in found]) for seed in (found[0] if found else {})}
+            columns = [self._stored(network, purifier, attack, radius) for radius in self.radii if radius <= eps]
+            return {seed: np.minimum.reduce([one[seed] for one in columns]) for seed in (columns[0] if columns else {})}
         return self._stored(network, purifier, attack, eps)
 
     def _stored(self, network: str, purifier: str, attack: str, eps: float) -> BySeed:
@@ -100,9 +100,9 @@ class Grid:
         kinds = [kind for kind in (*ATTACKS, WORST) if kind != BLACK]
         known = any(kind in ATTACKS and self._stored(*cell, kind, eps) for kind in kinds)
         kinds = [kind for kind in kinds if (kind != WORST) == known]
-        found = [self._stored(*cell, kind, radius) for kind in kinds for radius in self.radii if radius <= eps]
-        found = [one for one in found if one]
-        return {seed: np.minimum.reduce([one[seed] for one in found]) for seed in (found[0] if found else {})}
+        columns = [self._stored(*cell, kind, radius) for kind in kinds for radius in self.radii if radius <= eps]
+        columns = [one for one in columns if one]
+        return {seed: np.minimum.reduce([one[seed] for one in columns]) for seed in (columns[0] if columns else {})}
 
     def share(self, network: str, purifier: str, attack: str, eps: float) -> Interval:
         """Return the accuracy under an attack."""
@@ -114,12 +114,12 @@ class Grid:
 
     def raw_rises(self) -> list[str]:
         """Return cells whose accuracy under the worst attack rises with eps before points are carried over."""
-        found = []
+        rising = []
         for network, purifier in self.cells:
             means = [_mean(self._stored(network, purifier, WORST, eps)) for eps in self.radii]
             if any(later > sooner + 1e-9 for sooner, later in pairwise(means)):
-                found.append(f"{network} behind {purifier}")
-        return found
+                rising.append(f"{network} behind {purifier}")
+        return rising
 
     def best(self, eps: float, plain: str, others: Sequence[Cell]) -> tuple[Cell | None, Interval]:
         """Choose the best cell on every second image, and compare it with plain training on the other images."""
@@ -149,3 +149,11 @@ def column_of(rows: Sequence[Judged], network: str, purifier: str, field: str, k
         for row in rows
         if (row.network, row.purifier) == (network, purifier) and key in getattr(row, field)
     }
+
+
+def by_name(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
+    """Return records by their names, in the order of the first of each."""
+    groups: dict[str, list[Moved]] = {}
+    for row in rows:
+        groups.setdefault(row.name, []).append(row)
+    return groups

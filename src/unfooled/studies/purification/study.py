@@ -68,13 +68,13 @@ def purification_findings(results: Sequence[Results]) -> Findings:
     """Make tables, claims and pictures from the stored results."""
     made = {title: rows for result in results for title, rows in tables(result).items()}
     by_set = [claims(result) for result in results]
-    decided = [claim for found in by_set for claim in found]
+    decided = [claim for of_set in by_set for claim in of_set]
     drawn = [picture for result in results for picture in pictures(result)]
     seconds = seconds_of(
         *(rows for r in results for rows in (r.networks, r.grid, r.transfer, r.unseen, r.detected, r.clusters)),
         *(r.pictures for r in results),
     )
-    first = [_first_line(result, found) for result, found in zip(results, by_set, strict=True) if found]
+    first = [_first_line(result, of_set) for result, of_set in zip(results, by_set, strict=True) if of_set]
     rises = [f"{r.task.source}: {cell}" for r in results for cell in Grid(r.grid, r.task.eps).raw_rises()]
     rising = (
         "Before points were carried over to larger radii, accuracy under the worst attack rose with eps for "
@@ -85,9 +85,9 @@ def purification_findings(results: Sequence[Results]) -> Findings:
     return Findings(made, decided, [*first, rising, *NOTES], drawn, seconds)
 
 
-def _first_line(result: Results, found: Sequence[Claim]) -> str:
+def _first_line(result: Results, decided: Sequence[Claim]) -> str:
     """Return the answer to the question of the page, in one sentence."""
-    best = found[0]
+    best = decided[0]
     figure = "" if best.value is None else f": {best.value:+.2f} [{best.low:.2f}, {best.high:.2f}], n = {best.n}"
     words = {"holds": "Something beats", "fails": "Nothing beats", "undecided": "Nothing surely beats"}[best.verdict]
     return f"{result.task.source}: {words} plain PGD-AT at equal compute under the worst attack{figure}."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from unfooled.drawing.figures import Picture
@@ -15,6 +13,7 @@ from unfooled.studies.purification.detection import KAPPAS, SCORES, Detected
 from unfooled.studies.purification.figures import (
     Grid,
     bounded,
+    by_name,
     column_of,
     interval,
     median_interval,
@@ -38,7 +37,7 @@ def tables(results: Results) -> dict[str, Table]:
         made[f"{where}: accuracy at eps {eps:g}"] = _grid(results, grid, eps)
     made[f"{where}: random purifiers, {_submissions(results)}"] = _random(results, grid)
     made[f"{where}: purifiers in front of other networks, eps {task.eps[0]:g}"] = _transfer(results)
-    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in _named(results.unseen).items()]
+    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in by_name(results.unseen).items()]
     made[f"{where}: detection, eps {task.eps[0]:g}"] = [row for one in results.detected for row in _detected(one)]
     made[f"{where}: clusters of each class"] = [
         {
@@ -123,13 +122,6 @@ def _random(results: Results, grid: Grid) -> Table:
                 }
             )  # fmt: skip
     return rows
-
-
-def _named(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
-    found: dict[str, list[Moved]] = {}
-    for row in rows:
-        found.setdefault(row.name, []).append(row)
-    return found
 
 
 def _share(rows: list[Moved], field: str) -> str:

@@ -157,9 +157,9 @@ def measure(task: PurifierTask, benches: Iterable[PurificationBench], units: Uni
         pairs = {f"{a} in front of {b}": (a, b) for a in three for b in three}
         rows["transfer"] += map_jobs(units, f"{at}, transfer", Moved, pairs, partial(transferred, bench))
         rows["unseen"] += map_jobs(units, f"{at}, unseen", Moved, unseen_changes(bench), partial(unseen, bench))
-        found = [name for name in (STANDARD, LATENT) if name in bench.networks]
-        rows["detected"] += map_names(units, f"{at}, detection", Detected, found, partial(detection, bench))
-        rows["clusters"] += map_names(units, f"{at}, clusters", Clustered, found, partial(clustered, bench))
+        encoders = [name for name in (STANDARD, LATENT) if name in bench.networks]
+        rows["detected"] += map_names(units, f"{at}, detection", Detected, encoders, partial(detection, bench))
+        rows["clusters"] += map_names(units, f"{at}, clusters", Clustered, encoders, partial(clustered, bench))
         if not rows["pictures"]:
             rows["pictures"] += map_names(units, f"{at}, pictures", Pictures, ["pictures"], partial(_pictures, bench))
     return Results(task, **rows)
@@ -207,10 +207,10 @@ def cell(bench: PurificationBench, at: tuple[str, str]) -> Judged:
         for eps in bench.task.eps:
             threat = Linf(eps)
             points = attacked(one, x, y, threat)
-            found = judged(one, x, y, threat, points)
-            columns |= {f"{attack}, {eps:g}": value for attack, value in found.items()}
+            shares = judged(one, x, y, threat, points)
+            columns |= {f"{attack}, {eps:g}": value for attack, value in shares.items()}
             if one.random:
-                sure |= {f"{attack}, {eps:g}": (value == 1).double() for attack, value in found.items()}
+                sure |= {f"{attack}, {eps:g}": (value == 1).double() for attack, value in shares.items()}
             if END in points:
                 left[f"{eps:g}"] = _left(one, x, points[END])
             if isinstance(one.purify, SemanticPurifier):
@@ -258,8 +258,8 @@ def transferred(bench: PurificationBench, at: tuple[str, str]) -> Moved:
     threat = Linf(bench.task.eps[0])
     bare = judged(one, x, y, threat, attacked(one, x, y, threat))
     behind = replace(one, purify=purify)
-    found = judged(behind, x, y, threat, attacked(behind, x, y, threat))
-    return _moved(bench, source, target, (found["static"], bare[WORST], found[WORST], bare[WORST]), began)
+    shares = judged(behind, x, y, threat, attacked(behind, x, y, threat))
+    return _moved(bench, source, target, (shares["static"], bare[WORST], shares[WORST], bare[WORST]), began)
 
 
 Change = Callable[[nn.Module, Tensor, Tensor], Sequence[Tensor]]
@@ -301,13 +301,13 @@ def unseen(bench: PurificationBench, at: tuple[str, Change]) -> Moved:
             return torch.stack([model(z).argmax(1) == y for z in versions]).double().amin(0)
 
     own = change(latent, x, y)
-    found = (right(guarded, own), right(latent, own), right(guarded, [*own, *change(guarded, x, y)]),
+    shares = (right(guarded, own), right(latent, own), right(guarded, [*own, *change(guarded, x, y)]),
              right(plain, change(plain, x, y)))  # fmt: skip
-    return _moved(bench, name, networks[0], found, began)
+    return _moved(bench, name, networks[0], shares, began)
 
 
-def _moved(bench: PurificationBench, name: str, network: str, found: Sequence[Tensor], began: float) -> Moved:
-    static, bare, behind, plain = (listed(one) for one in found)
+def _moved(bench: PurificationBench, name: str, network: str, shares: Sequence[Tensor], began: float) -> Moved:
+    static, bare, behind, plain = (listed(one) for one in shares)
     return Moved(
         seed=bench.seed, name=name, network=network, static=static, bare=bare, behind=behind, plain=plain,
         seconds=round(time.perf_counter() - began, 1),

@@ -1,0 +1,99 @@
+"""Samples and labels as people have them: arrays, pictures, lists, a single sample; turned into tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def as_samples(x: Any, y: Any) -> tuple[Any, Any]:
+    """Turn samples and labels into tensors; tensors are passed on as they are.
+
+    A NumPy array becomes a tensor of its type; a Pillow image, or a sequence of them, (B, C, H, W) float32 in [0, 1];
+    a whole number as label stands for one sample without a batch, which gets one. Anything else is passed on, for the
+    checks that follow.
+
+    Args:
+        x: Inputs: a tensor, an array, an image, or a sequence of images.
+        y: Labels: a tensor, an array, a sequence of whole numbers, or one number for one sample.
+
+    Raises:
+        BadInput: images of different sizes, or an array that holds no numbers.
+    """
+    if is_picture(x):
+        x, y = [x], [y] if is_number(y) else y
+    if isinstance(x, Sequence) and not isinstance(x, str) and x and all(map(is_picture, x)):
+        x = _pictures(x)
+    x = _tensor(x, "x")
+    if is_number(y):
+        y = torch.tensor([int(y)])
+        x = x[None] if isinstance(x, Tensor) else x
+    elif isinstance(y, Sequence) and not isinstance(y, str) and all(map(is_number, y)):
+        y = torch.tensor([int(label) for label in y])
+    y = _tensor(y, "y")
+    if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex() and y.dtype is not torch.bool:
+        y = y.long()
+    return x, y
+
+
+def in_precision_of(model: Any, x: Any) -> tuple[Any, tuple[str, ...]]:
+    """Turn float64 samples into float32 for a model that has float32 weights alone, and say so.
+
+    Args:
+        model: Any callable; one without `parameters` takes the samples as they are.
+        x: Samples; what is no float64 tensor is passed on.
+    """
+    weights = getattr(model, "parameters", None)
+    kinds = {w.dtype for w in weights() if w.is_floating_point()} if callable(weights) else set()
+    if not isinstance(x, Tensor) or x.dtype is not torch.float64 or kinds != {torch.float32}:
+        return x, ()
+    return x.float(), ("The samples are float64 and the model has float32 weights; all was computed in float32.",)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a label is one whole number: an int, a NumPy integer, or a 0-d tensor or array of integers."""
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and not value.is_floating_point() and value.dtype is not torch.bool
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and np.issubdtype(value.dtype, np.integer)
+    return isinstance(value, (int, np.integer))
+
+
+def is_picture(value: Any) -> bool:
+    """Return whether a value is an image of Pillow, without importing it."""
+    return type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "getbands")
+
+
+def _pictures(images: Sequence[Any]) -> Tensor:
+    """Return images as (B, C, H, W) float32 in [0, 1]; modes other than grey become RGB."""
+    grey = all(image.mode in ("1", "L") for image in images)
+    arrays = [np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32) / 255 for image in images]
+    shapes = sorted({array.shape[:2] for array in arrays})
+    if len(shapes) > 1:
+        raise BadInput(f"the images have {len(shapes)} sizes, such as {shapes[0]} and {shapes[1]}; resize them to one")
+    stack = torch.from_numpy(np.stack(arrays))
+    return stack[:, None] if grey else stack.movedim(-1, 1).contiguous()
+
+
+def _tensor(value: Any, name: str) -> Any:
+    """Turn a NumPy array into a tensor that shares no memory with read-only or byte-swapped data."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind not in "fiub":
+        raise BadInput(f"{name} is an array of {value.dtype}; give numbers")
+    if value.dtype == np.float16 or value.dtype.itemsize <= 8:
+        native = value.dtype.newbyteorder("=")
+        wider = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}.get(native.name)
+        safe = np.ascontiguousarray(value, dtype=wider or native)
+        return torch.from_numpy(safe if safe.flags.writeable else safe.copy())
+    return torch.from_numpy(value.astype(np.float64))

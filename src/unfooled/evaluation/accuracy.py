@@ -1,0 +1,54 @@
+"""Robust accuracy in one call: attack, judge, count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from unfooled.core.checks import check_attack, check_run
+from unfooled.core.given import as_samples, in_precision_of
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.verify import verify
+from unfooled.statistics.intervals import Estimate, share
+
+AnyAttack = Callable[[Model, Tensor, Tensor, Threat], Tensor]
+"""An attack: from model, inputs, labels and threat to the proposed points, (B, *D)."""
+
+
+def robust_accuracy(
+    model: Model, x: Any, y: Any, threat: Threat, *, attack: AnyAttack | None = None, seed: int = 0
+) -> Estimate:
+    """Measure robust accuracy against one attack: an upper bound, without the checks that `audit` makes.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K).
+        x: Inputs in the threat's box: a tensor or a NumPy array, (B, *D), or Pillow images.
+        y: Labels, (B,): a tensor, an array or a list.
+        threat: Constraint set.
+        attack: Attack to use, such as `uf.attacks.pgd`, or your own; options by `functools.partial`. None: the cascade.
+        seed: Random seed of the cascade.
+
+    Returns:
+        The share of samples that are right and stay right, with its Clopper-Pearson interval. A sample with an answer
+        that is not finite does not count as robust. Cost: that of the attack, and two forwards per sample.
+
+    Raises:
+        BadInput: inputs, labels or a model that cannot be used.
+
+    Example:
+        >>> uf.robust_accuracy(model, x, y, uf.Linf(8 / 255), attack=uf.attacks.pgd).value  # doctest: +SKIP
+        0.215
+    """
+    from unfooled.attacks.ensembles.cascade import cascade
+
+    x, y = as_samples(x, y)
+    x, _ = in_precision_of(model, x)
+    check_run(seed)
+    check_attack(x, y, threat)
+    points = cascade(model, x, y, threat, seed=seed) if attack is None else attack(model, x, y, threat)
+    judged = verify(model, x, y, points, threat, batch=fitting_batch(model, x))
+    return share(~judged.success & ~judged.undefined)

@@ -1,0 +1,165 @@
+"""The stage of an audit that attacks the label: the attack, nearest points, checks, and what the checks ask for.
+
+The stage is a sequence of results, each better than the one before; where the time of the audit is over, the last one
+counts, with the names of what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
+from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.core.checks import untrusted
+from unfooled.core.model.modes import frozen
+from unfooled.core.pulse import OutOfTime, time_limit
+from unfooled.evaluation.audit.guards import attack_through, draws_of
+from unfooled.evaluation.audit.missed import missed_by
+from unfooled.evaluation.audit.nearest_points import nearest
+from unfooled.evaluation.audit.plan import LabelAttack, Plan
+from unfooled.evaluation.audit.replays import replay, replay_first
+from unfooled.evaluation.audit.values import Attacked, Setting
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
+from unfooled.evaluation.checks.extending import TIMES, extend
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import Finding, Kind
+from unfooled.evaluation.checks.verdict import of_kind
+from unfooled.runs.chunks import Rows
+
+ATTACK, NEAREST, CHECKS, EXTENSION = (
+    "the rest of the attack",
+    "the nearest points",
+    "the checks after the attack",
+    "the attack that the checks asked for",
+)
+"""Names of what an audit may have had no time for."""
+PURIFIER = StageKey(Family.CASCADE, "through the purifier")
+"""Line of the log after the attacks on a purifier."""
+CUT_SHORT = (
+    "The model remembers what it was asked: only the first stage of the attack was run, without nearest points and "
+    "without further checks."
+)
+NOT_CONTINUED = "Checks asked for more attacks, which were left out, since no figure can be believed ({})."
+LIMITED = (
+    f"The attack that the checks asked for was stopped after {TIMES} times the passes of the attack before it; it may "
+    "have found more."
+)
+
+
+def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor) -> Attacked:
+    """Attack the label, check the result, and go on where the checks ask for it, as far as the time allows.
+
+    Where a finding stops the verdict, the attack does not go on, as no figure can be believed; of a model whose memory
+    was seen before the attack, only the first stage is run.
+    """
+    label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
+    gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger)
+    attack, last = Cascade(s.problem(gradients), s.ledger, certify=label.certify), None
+    with suppress(OutOfTime):
+        for last in _results(s, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
+            pass
+    if last is None:
+        with time_limit(None), frozen(s.counted):
+            state = attack.begin()
+        last = Attacked(state, gradients, {}, {}, findings, [], False, left_out=(ATTACK, NEAREST, CHECKS))
+    if last.left_out and last.through is None:
+        with time_limit(None), frozen(s.counted):
+            through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
+        if through is not None:  # it lacks attacks, so that robust accuracy is not stated
+            last = replace(last, through=through, findings=[*last.findings, *through.findings])
+    return last
+
+
+def _results(
+    s: Setting, plan: Plan, gradients: Gradients, findings: list[Finding], right: Tensor
+) -> Iterator[Attacked]:
+    """Yield the result after each step; each says what is still left out."""
+    label, gradients = plan.label_attack, gradients.ready(s.x, s.threat)
+    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
+    if seen := replay_first(s, right):
+        yield _cut_short(s, attack, label, gradients, [*findings, *seen])
+        return
+    with frozen(s.counted):
+        state, cut = _run_attack(s, attack, label, gradients)
+        result = Attacked(state, gradients, {}, {}, findings, [], False, left_out=(NEAREST, CHECKS))
+        if cut:
+            yield replace(result, left_out=(ATTACK, NEAREST, CHECKS))
+            return
+        spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
+        if through := attack_through(s, label, attack, state, gradients):
+            state, findings = attack.log_stage(through.state, PURIFIER, s.n, 0), [*findings, *through.findings]
+            result = replace(result, state=state, findings=findings, through=through, notes=tuple(through.notes))
+        yield result
+        attack_frontier = state.frontier
+        nearest_rows = nearest(s, plan.nearest, gradients, attack_frontier.fooled)
+        missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
+        state = replace(state, frontier=frontier)
+        count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
+        own = state if label.whole is None else replace(state, frontier=attack_frontier)
+        result = replace(result, **_distances(nearest_rows), state=own, findings=[*findings, missed])
+        yield replace(result, left_out=(CHECKS,))
+        checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
+        # A whole attack keeps its own figure; points that other attacks found count as findings alone.
+        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
+        findings = [*findings, missed, *checked.findings]
+        findings += replay(s, state.frontier, checked.gradients)
+        result = replace(result, state=state, gradients=checked.gradients, findings=findings, left_out=())
+        yield from _extended(s, label, attack, result)
+
+
+def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked) -> Iterator[Attacked]:
+    """Yield the result, and the one after the attack went on, where the checks ask for it."""
+    findings = result.findings
+    wanted = label.is_cascade and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+    stops = of_kind(findings, Kind.STOP)
+    if not wanted or stops:
+        notes = (NOT_CONTINUED.format(", ".join(stops)),) if wanted else ()
+        yield replace(result, notes=(*notes, *result.notes))
+        return
+    yield replace(result, left_out=(EXTENSION,))
+    more = extend(attack, result.state, result.gradients, findings, label.effort.stages[1:])
+    yield replace(
+        result, state=more.state, gradients=more.gradients, again=more.again, extended=True, stopped=more.stopped,
+        findings=[*findings, *replay(s, more.state.frontier, more.gradients, again=True)],
+        notes=(*([LIMITED] if more.stopped else []), *result.notes),
+    )  # fmt: skip
+
+
+def _distances(nearest_rows: dict[float, Rows]) -> dict[str, dict[float, Tensor]]:
+    """Return the fields of a result that nearest points give."""
+    return {
+        "nearest": {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows},
+        "unanswered": {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows},
+    }
+
+
+def _cut_short(
+    s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients, findings: list[Finding]
+) -> Attacked:
+    """Run the first stage of the attack alone, without nearest points and further checks."""
+    with frozen(attack.problem.model):
+        state = attack.perform(attack.begin(), label.stages(attack.problem.threat)[:1])
+        through = attack_through(s, label, attack, state, gradients, cut=True)
+    found = through.findings if through else []
+    return Attacked(state, gradients, {}, {}, [*findings, *found], [], False, notes=(CUT_SHORT,), through=through)
+
+
+def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> tuple[AttackState, bool]:
+    """Run the attack that the plan asks for, and return its state, and whether its time was over before its end."""
+    state = attack.begin()
+    if label.whole is None:
+        try:
+            return attack.perform(state, label.stages(s.threat)), False
+        except AttackCut as cut:
+            return cut.state, True
+    log: list[Progress] = []
+    with untrusted():
+        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    return attack.adopt(replace(state, log=(*state.log, *log)), points), False

@@ -1,0 +1,66 @@
+"""Use of the model by an attack: its calls, samples per call, and the share of its time that the bare passes take."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.core.goals import logits_at
+from unfooled.core.model.modes import frozen
+from unfooled.core.pulse import time_limit
+from unfooled.evaluation.audit.records import Efficiency
+from unfooled.evaluation.audit.values import Setting
+from unfooled.runs.chunks import Rows
+
+BATCH, TIMES = 64, 3
+"""Largest batch whose passes are timed, and how often; the fastest counts."""
+ATTACK = (Family.CASCADE, Family.AUTOATTACK)
+
+
+def efficiency_of(s: Setting) -> Efficiency | None:
+    """Return the use of the model by the attack on the label; None where there was none.
+
+    Cost: 3 forwards and 3 backwards of at most 64 samples, which are counted nowhere.
+    """
+    calls, seconds = s.ledger.work(*ATTACK)
+    forwards, backwards = s.ledger.passes(*ATTACK)
+    if not calls or not len(s.x):
+        return None
+    with time_limit(None):
+        bare = s.ledger.part(StageKey(Family.PACE), lambda: _seconds_per_pass(s))
+    forward, backward = float(bare["forward"]), float(bare["backward"])
+    share = (forwards * forward + backwards * backward) / seconds if seconds > 0 and forward > 0 else None
+    return Efficiency(calls=calls, rows=forwards / calls, share=share)
+
+
+def _seconds_per_pass(s: Setting) -> Rows:
+    """Return the seconds of a sample's forward and backward in a full batch; 0 where the model fails or has none."""
+    x = s.x[s.at(torch.arange(min(BATCH, s.batch, s.n)))]
+    forward, backward = [0.0], [0.0]
+    with suppress(Exception), frozen(s.subject.model):
+        with torch.no_grad():
+            forward = [_timed(lambda: logits_at(s.subject.model, x)) for _ in range(TIMES)]
+        backward = [_timed(lambda: _gradient(s, x)) for _ in range(TIMES)]
+    one, both = min(forward) / len(x), min(backward) / len(x)
+    return {"forward": torch.tensor(one), "backward": torch.tensor(max(both - one, 0.0))}
+
+
+def _gradient(s: Setting, x: Tensor) -> Tensor:
+    """Return the gradient of the first logits."""
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        return torch.autograd.grad(logits_at(s.subject.model, leaf)[:, 0].sum(), leaf)[0]
+
+
+def _timed(work: object) -> float:
+    """Return the seconds that some work takes."""
+    assert callable(work)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    float(work().sum())  # waits for the device
+    return time.perf_counter() - start

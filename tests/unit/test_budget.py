@@ -1,0 +1,164 @@
+"""Time limit of an audit: the best figure to be had, what was left out, and no trust in a verdict cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.test_audit import PLAN, subject
+from tests.unit.test_reasons import reasons_of
+
+from unfooled.core import pulse
+from unfooled.core.errors import BadInput
+from unfooled.core.pulse import OutOfTime, beat, listening, time_limit
+from unfooled.core.threats import Linf
+from unfooled.evaluation.audit import audit
+from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, NEAREST
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.audit.stages import ON_MAPS
+from unfooled.report import render
+from unfooled.runs.records import read_record
+from unfooled.workflows import AuditOptions
+from unfooled.workflows.bounds import check_bounds, read_bound
+from unfooled.workflows.errors import BadOption, BelowBound
+
+EPS = 0.02
+
+
+class Seen:
+    """A listener that stores the figures that are known early."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[str, float, int]] = []
+
+    def beat(self, samples: int) -> None:
+        pass
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def answer(self, figure: str, value: float, n: int) -> None:
+        self.answers.append((figure, value, n))
+
+
+class Ticks:
+    """A clock that moves by a second whenever it is read: once per call of the model; it starts with each limit."""
+
+    count = 0
+
+    def monotonic(self) -> float:
+        self.count += 1
+        return float(self.count)
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    clock = Ticks()
+    monkeypatch.setattr(pulse, "time", clock)
+    return clock
+
+
+def run(budget: float | None, **options: Any) -> Summary:
+    model, x, y = subject()
+    return audit(model, x, y, Linf(EPS), plan=PLAN.with_budget(budget), **options)
+
+
+def test_work_stops_at_the_first_batch_after_its_time(ticks: Ticks) -> None:
+    with time_limit(2):
+        beat(1)
+        beat(1)
+        with time_limit(None):
+            beat(1)
+        with pytest.raises(OutOfTime):
+            beat(1)
+    beat(1)
+    assert not issubclass(OutOfTime, Exception)  # no handler of errors takes it for one
+
+
+def test_each_budget_gives_a_bound_and_says_what_was_left_out(ticks: Ticks) -> None:
+    whole = run(None)
+    assert (whole.budget, whole.left_out) == (None, [])
+    clean, least = whole.clean_accuracy.value, whole.robust_accuracy.value
+    assert clean is not None and least is not None and least < clean
+    seen, bounds = set(), []
+    for budget in (0.5, 25, 150):
+        cut = run(budget)
+        assert cut.budget == budget
+        bound = cut.robust_accuracy.value
+        assert bound is not None and least - 1e-9 <= bound <= clean
+        bounds.append(bound)
+        assert cut.left_out
+        assert not cut.trusted
+        assert cut.verdict == "OVERSTATED"
+        assert cut.left_out[0] in cut.because
+        assert any(ON_MAPS in warning for warning in cut.warnings)
+        with pytest.raises(BelowBound, match="the verdict is OVERSTATED"):
+            check_bounds(cut, [read_bound("robust_accuracy=0")])
+        seen.add(cut.left_out[0])
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] == clean
+    assert bounds[-1] < clean
+    assert ATTACK in seen
+    assert seen & {NEAREST, CHECKS}
+    complete = run(1e6)
+    assert (complete.left_out, complete.verdict) == ([], whole.verdict)
+    assert complete.robust_accuracy == whole.robust_accuracy
+
+
+def test_a_verdict_without_explanations_is_complete(ticks: Ticks) -> None:
+    before = ticks.count
+    whole = run(1e6)
+    cut = run(ticks.count - before - 3)  # the last calls are those of the attack on explanations
+    assert cut.left_out == [ON_MAPS]
+    assert (cut.verdict, cut.because, cut.reasons) == (whole.verdict, whole.because, None)
+    assert cut.robust_accuracy == whole.robust_accuracy
+
+
+def test_a_second_start_goes_on(ticks: Ticks, tmp_path: Path) -> None:
+    cut = run(40, out=tmp_path)
+    assert cut.left_out
+    assert read_record(tmp_path / "summary.json", Summary) == cut
+    done, whole = run(None, out=tmp_path), run(None)
+    assert done.left_out == []
+    assert not done.warnings
+    for name in ("robust_accuracy", "verdict", "because", "curve_n"):
+        assert getattr(done, name) == getattr(whole, name)
+    assert [p.lens.n for p in reasons_of(done).curve] == [p.lens.n for p in reasons_of(whole).curve]
+
+
+def test_figures_are_known_early() -> None:
+    seen = Seen()
+    with listening(seen):
+        summary = run(None)
+    assert seen.answers[0] == ("clean accuracy", summary.clean_accuracy.value, 20)
+    bounds = [value for figure, value, _ in seen.answers if figure == "robust accuracy, at most"]
+    assert bounds
+    assert bounds == sorted(bounds, reverse=True)
+    assert summary.robust_accuracy.value is not None
+    assert bounds[-1] >= summary.robust_accuracy.value - 1e-9
+
+
+def test_times_are_read_and_refused() -> None:
+    for text, seconds in (("60s", 60.0), ("5m", 300.0), ("1.5h", 5400.0), ("90", 90.0), (2.5, 2.5)):
+        assert AuditOptions(budget=text).plan(Linf(0.1)).budget == seconds
+    for wrong in ("soon", "0s", "-3s", "1.2.3s", "nan", 0):
+        with pytest.raises(BadOption, match="write a time above 0, such as 60s"):
+            AuditOptions(budget=wrong).check(Linf(0.1))
+    with pytest.raises(BadInput, match="budget is 0"):
+        PLAN.with_budget(0)
+    assert PLAN.with_budget(3).record() == PLAN.record()
+    assert PLAN.with_budget(3).with_options(gallery=2).budget == 3
+
+
+def test_the_use_of_the_model_is_recorded(tmp_path: Path) -> None:
+    model, x, y = subject()
+    first = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None), out=tmp_path)
+    found = first.efficiency
+    assert found is not None and found.share is not None
+    assert found.calls > 20  # the steps of the first stage alone
+    assert found.rows == pytest.approx(len(x) * first.passes.forward / found.calls, rel=0.3)
+    assert 0 < found.share < 2
+    again = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None), out=tmp_path)
+    assert again.efficiency == found  # read, not measured again
+    assert "Calls for the attack" in render([tmp_path], tmp_path / "page.html").read_text()
