@@ -8,8 +8,9 @@ fit     `fit_purifier` on 6,000 MNIST training images with the latents of a stri
 twin    scikit-learn's `MiniBatchDictionaryLearning(64, alpha=.3)` on the patches of one cluster; 20 of them would cost
         20 times as much
 apply   1,000 test images at stride 2 and 4, 64 atoms, 15 steps. Target at stride 2: 2 s of CPU
-sporco  with `--convolutional`: codes of high bands for 64 filters of 8x8, by `convolutional_codes`, by sporco's proximal
-        gradients and by its ADMM, all on the same problem (a mask makes its circular convolutions ours). Steps and seconds until the objective is within 1 % of the lowest one found; needs sporco 0.2.2
+sporco  with `--convolutional`: codes of high bands for 64 filters of 8x8, by `convolutional_codes`, by sporco's
+        proximal gradients and by its ADMM, all on the same problem (a mask makes its circular convolutions ours).
+        Steps and seconds until the objective is within 1 % of the lowest one found; needs sporco 0.2.2
 
 Seconds are those of the processor, of one thread; the median over the rounds. The load of the machine is recorded,
 since other work slows memory and caches down.

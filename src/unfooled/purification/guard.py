@@ -130,7 +130,7 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
         values: True: values are checked, too; False: only the shape.
 
     Raises:
-        BadInput: Another shape, dtype or device, NaN or infinite values, or, for inputs in [0, 1], values outside of it.
+        BadInput: Another shape, dtype or device, NaN or infinite values, or values outside of [0, 1] for inputs in it.
     """
     if not isinstance(purified, Tensor) or purified.shape != x.shape:
         returned = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
