@@ -128,8 +128,8 @@ def coding(options: argparse.Namespace) -> dict[str, Any]:
 
 def coders(high: Tensor, atoms: Tensor) -> dict[str, Callable[[int], Tensor]]:
     """Ours and sporco's coders, `(steps) -> codes (N, A, H + 7, W + 7)`."""
-    from sporco.admm.cbpdn import ConvBPDNMaskDcpl
-    from sporco.pgm.cbpdn import ConvBPDNMask
+    from sporco.admm.cbpdn import ConvBPDNMaskDcpl  # type: ignore[import-not-found]
+    from sporco.pgm.cbpdn import ConvBPDNMask  # type: ignore[import-not-found]
 
     n, _, h, w = high.shape
     edge = atoms.shape[-1] - 1
