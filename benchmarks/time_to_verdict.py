@@ -4,7 +4,7 @@
 
 Each run is a process of its own with one thread; its figure is the processor time of that process, imports included.
 Ours (`--effort normal`, the default, and `quick`) and the peer take turns. AutoAttack is `pyautoattack`, installed with
-`pip install --no-deps --target ../peers pyautoattack`, or its source. `tiny` is a small CNN that is trained here for a
+`pip install --no-deps --target ../peers pyautoattack`. `tiny` is a small CNN that is trained here for a
 minute on CIFAR-10 (JPEG). A peer that takes longer than `--limit` seconds of wall time is recorded as such.
 """
 
@@ -78,13 +78,7 @@ def train_tiny() -> None:
 def peer(name: str, n: int, path: str) -> None:
     """Run AutoAttack-standard on the first n test images, and print its record; the body of a process."""
     sys.path.insert(0, path)
-    module: Any = None
-    for candidate in ("pyautoattack", "autoattack"):
-        try:
-            module = importlib.import_module(candidate)
-            break
-        except ImportError:
-            continue
+    module = importlib.import_module("pyautoattack")
     torch.set_num_threads(1)
     network = NETWORKS[name]
     data = load_dataset(str(DATA / f"{network.data}.npz"), split="test", n=n)
@@ -92,9 +86,8 @@ def peer(name: str, n: int, path: str) -> None:
     model = uf.load_model(str(network.file), arch=network.arch, input_shape=shape, num_classes=10)
     eps = float(threat_of(f"linf:{network.eps}").eps)
     counted = Counted(model)
-    attack = module.AutoAttack(counted, norm="Linf", eps=eps, version="standard", device="cpu", verbose=False)
-    attack.seed = 0
-    z = attack.run_standard_evaluation(data.x, data.y, bs=max(n, 1))
+    attack = module.AutoAttack(counted, norm="Linf", eps=eps, seed=0, version="standard", device="cpu")
+    z = attack.run_standard_evaluation(data.x, data.y, batch_size=max(n, 1))
     left = 1 - float(uf.verify(model, data.x, data.y, z, uf.Linf(eps), tol=1e-5).success.double().mean())
     record = {"robust_accuracy": left, "calls": counted.calls, "passes": (counted.forwards + counted.backwards) / n}
     print("\n" + json.dumps(record))
