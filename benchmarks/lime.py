@@ -12,7 +12,8 @@ processor time of one thread, medians over samples and rounds, and ratios are me
     cub        a light network with random weights on CUB photographs, 224 x 224, 49 cells, 300 samples
     text       20-newsgroups, atheism against Christian: TF-IDF and a forest of 100, 1,000 samples
     table      adult: one-hot categories and a forest of 100, 1,000 and 5,000 samples
-    stability  top-5 Jaccard between 10 seeds, and of images the error to the solution of 100,000 samples
+    stability  images: top-5 Jaccard between 10 seeds and the error to the solution of 100,000 samples
+    documents  top-5 Jaccard between 10 seeds of 12 test documents, at 1,000 samples
 
 Peers: lime, Captum's Lime at its defaults and 128 at a time, Captum's KernelShap, shap's KernelExplainer; those that
 are not installed are left out. Data: the folder that UNFOOLED_DATA names.
@@ -46,12 +47,14 @@ from torch import Tensor, nn  # noqa: E402
 
 from unfooled.data import load_data  # noqa: E402
 from unfooled.explanations import TabularSpace, lime_image, lime_tabular, lime_text  # noqa: E402
-from unfooled.explanations.lime import bernoulli, constant, cosine_kernel, fit, paired  # noqa: E402
+from unfooled.explanations.lime import balanced, bernoulli, constant, cosine_kernel, fit, paired  # noqa: E402
 from unfooled.explanations.lime.segments import composed, grid_of  # noqa: E402
 from unfooled.explanations.lime.text import pieces_of  # noqa: E402
 from unfooled.models import load_model  # noqa: E402
 
 DATA = Path(os.environ.get("UNFOOLED_DATA", HERE.parent.parent / "shared" / "data"))
+DOCUMENTS = (83, 300, *range(10))
+"""Test documents; the sampler of texts was chosen on others, 20 to 149."""
 CALL = 64  # the fastest of 10 to 128 here
 Method = Callable[[int], Any]
 """Index of a sample -> an explanation of it."""
@@ -205,17 +208,19 @@ class Texts:
         forest = RandomForestClassifier(100, random_state=0)
         self.model = make_pipeline(TfidfVectorizer(lowercase=False), forest)
         self.model.fit([row["text"] for row in train], [row["label"] for row in train])
-        self.texts = [self.test[i]["text"] for i in (83, 300, *range(10))]
-        self.copies: dict[int, list[str]] = {}
+        self.texts = [self.test[i]["text"] for i in DOCUMENTS]
+        self.copies: dict[int, Any] = {}
 
     def floor(self, i: int) -> None:
         """Ask the model alone."""
         self.model.predict_proba(self.copies[i])
 
-    def ours(self, i: int, seed: int = 0) -> Any:
+    def ours(self, i: int, seed: int = 0, sampler: Any = balanced) -> Any:
         """Explain by this package."""
         generator = torch.Generator().manual_seed(seed)
-        return lime_text(self.model.predict_proba, self.texts[i], 1, samples=self.samples, generator=generator)
+        return lime_text(
+            self.model.predict_proba, self.texts[i], 1, samples=self.samples, sampler=sampler, generator=generator
+        )
 
     def lime(self, i: int, seed: int = 0) -> Any:
         """Explain by lime."""
@@ -228,11 +233,9 @@ class Texts:
 
     def methods(self) -> dict[str, Method]:
         """Return the floor, ours, and the peers that are there."""
-        from unfooled.explanations.lime import by_size
-
         for i, text in enumerate(self.texts):
             own = pieces_of(text)
-            self.copies[i] = own.copies(by_size(own.features, self.samples, 0).masks)
+            self.copies[i] = own.copies(balanced(own.features, self.samples, 0).masks)
         found: dict[str, Method] = {"floor": self.floor, "unfooled": self.ours}
         return found | ({"lime": self.lime} if there("lime") else {})
 
@@ -367,18 +370,26 @@ def of_lime(subject: Pictures, i: int, seeds: int) -> Tensor:
     return weights
 
 
-def stability_of_texts(texts: Texts, seeds: int) -> dict[str, Any]:
-    """Return the Jaccard between seeds of test documents 83 and 300."""
-    found: dict[str, Any] = {}
-    for i, document in ((0, "document 83"), (1, "document 300")):
-        tops = [[{name for name, _ in texts.ours(i, seed).as_list(top=5)} for seed in range(seeds)]]
-        if there("lime"):
-            tops.append([{str(name) for name, _ in texts.lime(i, seed).as_list()[:5]} for seed in range(seeds)])
-        found[document] = dict(zip(("unfooled", "lime"), map(jaccard, tops), strict=False))
-    return found
+def stability_of_texts(texts: Texts, seeds: int, n: int) -> dict[str, Any]:
+    """Return the Jaccard between seeds of each document, and medians; `pairs`: this package's, with complements."""
+    from unfooled.explanations.lime import by_size
+
+    found: dict[str, Any] = {"seeds": seeds, "samples": texts.samples}
+    methods: dict[str, Callable[[int, int], set[str]]] = {
+        "unfooled": lambda i, seed: {name for name, _ in texts.ours(i, seed).as_list(top=5)},
+        "pairs": lambda i, seed: {name for name, _ in texts.ours(i, seed, by_size).as_list(top=5)},
+    }
+    if there("lime"):
+        methods["lime"] = lambda i, seed: {str(name) for name, _ in texts.lime(i, seed).as_list()[:5]}
+    for i, document in enumerate(DOCUMENTS[:n]):
+        found[f"document {document}"] = {
+            name: round(jaccard([method(i, seed) for seed in range(seeds)]), 3) for name, method in methods.items()
+        } | {"words": pieces_of(texts.texts[i]).features}
+    rows = [found[f"document {document}"] for document in DOCUMENTS[:n]]
+    return found | {f"median {name}": statistics.median(row[name] for row in rows) for name in methods}
 
 
-PARTS = ("mnist", "together", "cub", "text", "table", "stability")
+PARTS = ("mnist", "together", "cub", "text", "table", "stability", "documents")
 
 
 def measured(part: str, n: int, rounds: int, most: int) -> dict[str, Any]:
@@ -395,7 +406,9 @@ def measured(part: str, n: int, rounds: int, most: int) -> dict[str, Any]:
         people = People()
         return {str(samples): turns(people.methods(samples), n, rounds) for samples in (1000, 5000)}
     seeds = 10 if n > 4 else 3
-    return {"images": stability_of_images(seeds, 500, most, n), "texts": stability_of_texts(Texts(), seeds)}
+    if part == "documents":
+        return stability_of_texts(Texts(), seeds, n)
+    return {"images": stability_of_images(seeds, 500, most, n)}
 
 
 def environment() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Turn a digit into another one by its strokes: what would have to change, and can pixels change just that?
 
-A network is trained on images alone; a table says of some of them what they show, a probe of each column is fitted to
-what the last layer takes, and the answer is carried into pixels. The same on the command line:
+A network is trained on images alone; a table says of some of them what they show, and a probe of each column is fitted
+to what the last layer takes. As a command:
 
     unfooled counterfactual --model digits.pt --attributes drawings/table.csv --data drawings --n 3 --target 8
 
@@ -40,20 +40,19 @@ def main() -> None:
 
     options.out.mkdir(parents=True, exist_ok=True)
     lines = [",".join(["path", *STROKES])]
-    for k, (pixels, label) in enumerate(zip(x[: options.n], y.tolist(), strict=False)):
-        Image.fromarray((pixels[0] * 255).round().byte().numpy()).save(options.out / f"{k:04d}.png")
+    for k in range(options.n):
+        label = int(y[k])
+        Image.fromarray((x[k, 0] * 255).round().byte().numpy()).save(options.out / f"{k:04d}.png")
         lines.append(",".join([f"{k:04d}.png", *(str(int(label in digits)) for digits in STROKES.values())]))
     (options.out / "table.csv").write_text("\n".join(lines) + "\n")
 
     inputs = Inputs(model.eval(), str(options.out), n=3)
     record = counterfactual(inputs, options.out / "table.csv", target="8", threat="l2:2", steps=50, out="edits")
-    print("AUC of the probes:", ", ".join(f"{one.name} {one.auc or 0:.2f}" for one in record.attributes))
+    print("AUC:", ", ".join(f"{one.name} {one.auc or 0:.2f}" for one in record.attributes))
     for one in record.results:
         print(f"{one.item} is a {one.predicted}. {one.sentence}")
         for name, figures in one.figures.items():
-            print(
-                f"    {name}: {'valid' if figures.valid else 'not valid'}, selectivity {figures.selectivity or 0:.2f}"
-            )
+            print(f"    {name}: valid {figures.valid}, selectivity {figures.selectivity or 0:.2f}")
     print("page: edits/counterfactual.html")
 
 

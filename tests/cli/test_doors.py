@@ -28,11 +28,12 @@ from unfooled.cli import show
 from unfooled.cli.app import app
 from unfooled.cli.errors import as_flag
 from unfooled.core.errors import option
+from unfooled.core.threats import L0, L1, L2, Linf
 from unfooled.models import SmallCnn
 from unfooled.report import render
 from unfooled.workflows import BadOption, Inputs, LossOptions, Machine, Recipe, make_loss
 from unfooled.workflows.places import check_file, check_folder
-from unfooled.workflows.words import at_least, numbers, size_of, statistics, threat_of
+from unfooled.workflows.words import at_least, check_reach, numbers, size_of, statistics, threat_of
 
 HOSTILE = "[/red]x\x1b[2J\x9b31m\u202e[bold]"
 
@@ -125,6 +126,7 @@ EARLY = [
     ("train --loss trades --threat linf:0.1 --beta -1", "--beta is -1"),
     ("train --loss madry --threat linf:0.1 --beta 2", "takes no --beta"),
     ("train --loss madry --threat linf:0.1 --epochs 2 --ramp 3", "--ramp is 3"),
+    ("train --arch nets.py:Net", "--arch nets.py:Net: a network from elsewhere needs weights to start from, --model"),
     ("train --ramp 3", "--ramp raises an adversary's eps"),
     ("attack --model net.pt --threat linf:0.1 --out adv.txt", "give --out adv.npz"),
     ("attack --model net.pt --threat l0:3.5", "whole number, such as l0:3"),
@@ -236,6 +238,31 @@ def test_mends_name_options_that_exist(home: Path) -> None:
     torch.save(SmallCnn((1, 8, 8), 10).state_dict(), home / "bare.pt")
     said = run(home, "audit", "--model", "bare.pt", "--threat", "linf:0.1", code=2).stderr
     assert "give --arch: its weights have the names of small-cnn" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "threat", "most"),
+    [
+        ("audit", "l0:65", "64"),
+        ("audit", "l0-pixel:70", "64"),
+        ("audit", "l2:128", "8"),
+        ("attack", "l1:65", "64"),
+        ("attack", "l2:8.1", "8"),
+    ],
+)
+def test_a_radius_that_allows_anything_is_refused(home: Path, command: str, threat: str, most: str) -> None:
+    said = run(home, command, "--model", "net.pt", "--n", "8", "--threat", threat, code=2).stderr
+    words = " ".join(said.split())
+    assert f"two samples of shape (1, 8, 8) are at most {most} apart, so a radius of" in words
+    assert f"--threat {threat}" in words
+
+
+def test_the_largest_radius_is_none_too_large() -> None:
+    for norm in (L0(64.0), L1(64.0), L2(8.0), Linf(1.0), L0(64.0, per="pixel")):
+        check_reach(norm, torch.rand(3, 1, 8, 8))
+    check_reach(L0(64.0, per="pixel"), torch.rand(3, 3, 8, 8))
+    with pytest.raises(BadInput, match="at most 64 apart"):
+        check_reach(L0(65.0, per="pixel"), torch.rand(3, 3, 8, 8))
 
 
 def test_every_option_in_a_message_is_one_of_the_command_line() -> None:

@@ -21,7 +21,7 @@ from unfooled.attacks.ensembles.stages import Ascents, Searches
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.wrappers import Counted
-from unfooled.evaluation.audit import guards
+from unfooled.evaluation.audit import detection, guards
 from unfooled.evaluation.audit.guards import united
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks import extending
@@ -29,6 +29,7 @@ from unfooled.evaluation.checks.guards import Way, required, ways_agree
 from unfooled.evaluation.checks.table import Kind
 from unfooled.purification import SemanticPurifier, fit_purifier, guard, low_band, resized
 from unfooled.report import render
+from unfooled.report.sections.guards import notes_of
 
 TINY = Effort("tiny", (Ascents(8), Searches(20)))
 SMALL: dict[str, Any] = {
@@ -116,6 +117,58 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
     assert "Under the worst attack the purifier adds" in page
     assert "Static minus worst" in page
     assert "With the purifier, BPDA, identity" in page
+
+
+def test_scores_of_a_purifier_are_judged_as_detectors(net: Classifier, semantic: SemanticPurifier) -> None:
+    summary = audited(guard(net, semantic), n=16, threat=uf.Linf(0.2))
+    assert summary.guard is not None
+    found = {one.key: one for one in summary.guard.detectors}
+    assert list(found) == ["distance", "reconstruction", "label-change"]
+    for one in found.values():
+        assert one.n == 16
+        assert one.static.curve[0] == (0.0, 0.0)
+        assert one.static.curve[-1] == (1.0, 1.0)
+        assert one.kappa in detection.KAPPAS
+    assert found["distance"].joint.auroc < found["distance"].attacked.auroc  # it knows the detector
+    assert found["label-change"].joint.auroc <= found["label-change"].attacked.auroc
+    text = "\n".join(notes_of(summary.guard))
+    assert text.count("As a detector") == 3
+    assert "with the dictionaries shuffled" in text
+
+
+def test_a_detector_says_nothing_on_clean_samples_and_all_on_marked_ones(net: Classifier) -> None:
+    x, _ = samples(16)
+    clean, marked = x.flatten(1).sum(1).double(), x.flatten(1).sum(1).double() + 1e6
+    assert (detection._roc(clean, clean).auroc, detection._roc(clean, marked).auroc) == (0.5, 1.0)
+    assert (detection._roc(clean, marked).detected, detection._roc(clean, clean).detected) == (1.0, 0.0)
+
+
+def test_the_joint_attack_weighs_label_against_score(net: Classifier) -> None:
+    x, y = samples(12)
+    model = guard(net, low_band)
+
+    def moved(z: Tensor) -> Tensor:
+        return (z - x).flatten(1).norm(dim=1)
+
+    ascent = partial(detection.joint, model, low_band, moved, x, y, uf.Linf(0.3), tau=0.2, scale=0.1, steps=12)
+    near, far = (moved(ascent(kappa=kappa)).mean() for kappa in (1e3, 0.0))
+    assert float(near) < 0.5 * float(far)
+    assert ((net(low_band(ascent(kappa=0.0))).argmax(1) != y).double().mean()) > 0.5
+
+
+def test_the_choice_of_the_dictionary_stands_beside_the_shuffled_one(
+    net: Classifier, semantic: SemanticPurifier
+) -> None:
+    same = replace(semantic, dictionaries=semantic.dictionaries[:1].expand_as(semantic.dictionaries).contiguous())
+    record = audited(guard(net, same)).guard
+    assert record is not None
+    assert record.choice is not None
+    assert record.choice.adds.value == 0.0  # there is nothing to choose
+    assert record.choice.own_attacked == record.choice.shuffled_attacked
+    other = audited(guard(net, low_band)).guard
+    assert other is not None
+    assert other.choice is None
+    assert [one.key for one in other.detectors] == ["reconstruction", "label-change"]
 
 
 def test_passes_of_another_model_count_and_are_shown_only_where_the_values_are_the_same() -> None:

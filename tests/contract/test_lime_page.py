@@ -10,8 +10,9 @@ import pytest
 import torch
 from tests.conftest import points, tiny_net
 
-from unfooled.explanations import lime_image
+from unfooled.explanations import lime_image, lime_text
 from unfooled.explanations.lime import Flag, Surrogates, grid
+from unfooled.explanations.lime.view import weight_text
 
 VOID = {"meta", "img", "br", "circle", "path", "rect"}
 
@@ -115,3 +116,13 @@ def test_figures(result: Surrogates) -> None:
     assert picture.images[0].get_clim()[0] == -picture.images[0].get_clim()[1]
     row = lime_image(lambda z: z[:, :3] + z[:, 20:23], points(1, (40,)), samples=128)
     assert len(row.plot().axes) == 1
+
+
+def test_rounding_errors_are_written_as_0() -> None:
+    assert [weight_text(w, 0.8) for w in (0.8, -1e-3, 1e-15, -1e-12, 0.0)] == ["+0.8", "-0.001", "0", "0", "0"]
+    assert weight_text(1e-15, 2e-15) == "+1e-15", "a small unit is no rounding error"
+    text = "a bad film with nineteen other words that do not matter to this little function at all"
+    page = lime_text(lambda texts: [0.1 + 0.8 * ("bad" in t) for t in texts], text).to_html()
+    assert "e-1" not in page
+    assert ">+0.8<" in page
+    assert ">0</text>" in page

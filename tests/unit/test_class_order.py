@@ -45,6 +45,7 @@ def model(classes: Sequence[str] | None, outputs: int) -> Classifier:
         (["bird", "Dog", "ship"], TEN, [2, 5, 8]),
         (["dog", "bird"], TEN[::-1], [4, 7]),
         (["tench", "great white shark"], ["cock", "tench, Tinca tinca", "great_white_shark, white shark"], [1, 2]),
+        (["t-shirt", "Ankle_boot"], ["trouser", "T shirt", "ankle-boot"], [1, 2]),
         (["0", "1", "10", "2"], ["0", "1", "10", "2"], [0, 1, 2, 3]),
         (["10", "2"], ["0", "1", "10", "2"], [2, 3]),
         (["2", "4", "7"], None, [2, 4, 7]),

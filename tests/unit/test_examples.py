@@ -197,7 +197,7 @@ def test_counterfactual_images(printed: Printed) -> None:
     for one in record["results"]:
         assert answers[one["item"]].endswith(one["sentence"])
         assert one["outcome"] in ("done", "unrealised", "infeasible")
-    assert sum("targeted PGD: valid, selectivity" in line for line in lines) == 3
+    assert sum("targeted PGD: valid True" in line for line in lines) == 3
     assert lines[-1] == "page: edits/counterfactual.html"
     assert Path("edits/counterfactual.html").is_file()
 

@@ -234,12 +234,20 @@ class Bag:
         self.__dict__.update(parts)
 
 
+class Slots:
+    __slots__ = ("embedding", "head")
+
+    def __init__(self, embedding: Tensor, head: Tensor) -> None:
+        self.embedding, self.head = embedding, head
+
+
 FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
     "features first": (lambda f, z: (f, z), "output[1]"),
     "a list": (lambda f, z: [f, z], "output[1]"),
     "nested": (lambda f, z: (f, (f, z)), "output[1][1]"),
     "a dict": (lambda f, z: {"embedding": f, "scores": z}, "output['scores']"),
     "an object": (lambda f, z: Bag(embedding=f, head=z), "output.head"),
+    "an object with slots": (Slots, "output.head"),
     "another head": (lambda f, z: (z.roll(1, 1), z), "output[1]"),
     "one in a dict": (lambda f, z: {"scores": z}, ""),
     "logits first": (lambda f, z: (z, f), ""),
@@ -267,6 +275,12 @@ def test_the_logits_are_found_among_several_outputs(form: str, wrap: bool) -> No
     assert [place in w for w in subject.warnings] == ([True] if place else [])
     assert torch.equal(read_logits(model, X[:1]), read_logits(plain, X[:1]))  # known by now, without labels
     assert torch.equal(read_logits(copied(model), X[:1]), read_logits(plain, X[:1]))
+
+
+def test_sparse_logits_are_refused_with_the_mend() -> None:
+    model = Several(lambda f, z: z.to_sparse()).eval()
+    with pytest.raises(BadInput, match=r"layout torch.sparse_coo; return logits.to_dense"):
+        attacks.pgd(model, X, Y, THREAT)
 
 
 @pytest.mark.parametrize("wrap", [False, True])

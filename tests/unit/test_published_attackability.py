@@ -135,7 +135,10 @@ def test_a_head_of_lower_rank_is_warned_of() -> None:
 
 @pytest.mark.skipif(not CUB.is_file(), reason=f"no {CUB}; set UNFOOLED_DATA")
 def test_the_class_table_of_cub() -> None:
-    """No defence of any kind: a softmax fit with weight decay by Adam, on the 200 rows of the table at 50 %."""
+    """No defence of any kind: a softmax fit with weight decay on the 200 rows of the table at 50 %.
+
+    By Adam, two singular values are on their way to 0; at the optimum they are 0, and the score is that of the others.
+    """
     with np.load(CUB) as file:
         e = torch.from_numpy(file["class_attr"] >= 50).double()
     y, used = torch.arange(200), e.any(0)
@@ -143,7 +146,7 @@ def test_the_class_table_of_cub() -> None:
     bias = torch.zeros(200, dtype=torch.float64, requires_grad=True)
     groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}]
     optimizer = torch.optim.Adam(groups, lr=0.1)
-    for _ in range(400):
+    for _ in range(1200):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(e[:, used] @ weight.T + bias, y).backward()
         optimizer.step()
@@ -154,9 +157,10 @@ def test_the_class_table_of_cub() -> None:
     assert float(flip_distance(head, e).amin(1).median()) == pytest.approx(1.48, abs=0.015)
     some = e[::10]  # the score is a mean over samples; pseudo-inverses are needed for all 200 targets
     with pytest.warns(UserWarning, match="rank 169, under 199"):
-        fine, coarse = (pinv_attackability(head, some, cutoff=cutoff) for cutoff in (1e-12, 1e-6))
-    assert fine.score < 1e-4  # whatever singular values the optimiser has left; more steps, less
+        fine, coarse = (pinv_attackability(head, some, cutoff=cutoff) for cutoff in (1e-12, 1e-8))
+    assert 2.7e-8 < fine.score < 2.7e-6
     assert coarse.score == pytest.approx(0.72, abs=0.06)
+    assert difference_rank(fit_head(e, y, decay=1e-4)) == 167  # of what Adam leaves, nothing is there at the optimum
 
 
 @pytest.mark.skipif(not CUB.is_file(), reason=f"no {CUB}; set UNFOOLED_DATA")

@@ -19,11 +19,12 @@ from unfooled.core.threats import Linf
 from unfooled.purification import bit_depth, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
+from unfooled.statistics.roc import area, hits_at, roc
 from unfooled.studies.common.records import StudySummary
 from unfooled.studies.purification import run_purification, study
 from unfooled.studies.purification.bench import SETTINGS, PurificationBench
 from unfooled.studies.purification.claims import claims
-from unfooled.studies.purification.figures import Grid, area, hits_at, interval, minus, roc
+from unfooled.studies.purification.figures import Grid, interval, minus
 from unfooled.studies.purification.judging import BLACK, BPDA, CLEAN, END, LOW, STATIC, WORST, Defence, attacked, judged
 from unfooled.studies.purification.scale import (
     AT,

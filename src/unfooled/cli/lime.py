@@ -60,8 +60,8 @@ HideOpt = Annotated[
     str,
     typer.Option(
         "--hide",
-        help="Replacement of a hidden piece: delete, a token such as [MASK], or attention-mask, for a transformer with "
-        "a tokenizer in its object.",
+        help="Replacement of a hidden piece: delete, a token such as [MASK], or attention-mask, for a transformer "
+        "with a tokenizer.",
     ),
 ]
 UntilOpt = Annotated[
@@ -388,6 +388,7 @@ def print_class(class_weights: ClassWeights, word: str) -> None:
     from rich.table import Table
 
     from unfooled.cli import show
+    from unfooled.explanations.lime.view import weight_text
 
     held_out = show.number(class_weights.r2_held_out)
     title = f"{word} {show.plain(class_weights.name)}   R2 held out {held_out}"
@@ -395,7 +396,8 @@ def print_class(class_weights: ClassWeights, word: str) -> None:
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)
     lines.add_column("\u00b1 se", justify="right", no_wrap=True)
+    largest = class_weights.features[0].weight if class_weights.features else 0.0
     for one in class_weights.features:
-        lines.add_row(show.plain(one.name), f"{one.weight:+.3g}", f"{one.se:.2g}")
+        lines.add_row(show.plain(one.name), weight_text(one.weight, largest), f"{one.se:.2g}")
     show.out.print(f"[italic]{title}[/italic]", soft_wrap=True)
     show.out.print(lines if class_weights.features else "no features")

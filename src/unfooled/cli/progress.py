@@ -72,6 +72,7 @@ class Stages:
         if stage not in self.tasks:
             self.samples = 0
             self.state[stage] = (done, done, total, time.monotonic())
+            # A stand-in reports its first round after it, so that what is done then was not found.
             if done and not self.quiet and stage != "twin":
                 self.console.print(
                     f"[dim]{plain(stage_description(stage))}: {done} of {total} found from an earlier start"

@@ -53,7 +53,8 @@ def train(
         int | None, typer.Option("--path", help="Nodes of the path integral: 10 (ig-norm, ig-sum-norm), 8 (igr).")
     ] = None,
     inner: Annotated[
-        str | None, typer.Option("--inner", help="Search for the points of ig-norm, ig-sum-norm: ascent or pgd.")
+        str | None,
+        typer.Option("--inner", help="Points of ig-norm, ig-sum-norm: ascent (of the norm) or pgd (of the loss)."),
     ] = None,
     explain: Annotated[
         str | None,

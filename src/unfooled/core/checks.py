@@ -109,6 +109,8 @@ def check_logits(logits: Any, n: int) -> Tensor:
         raise BadInput(f"the model returned shape {tuple(logits.shape)} for {n} samples; logits are (B, K)")
     if logits.shape[1] < 2:
         raise BadInput("the model has one output; two classes need two logits: cat([-z, z], 1) / 2 of a single logit z")
+    if logits.layout is not torch.strided:
+        raise BadInput(f"the model returned a tensor of layout {logits.layout}; return logits.to_dense()")
     if not logits.is_floating_point():
         raise BadInput(f"the model returned dtype {logits.dtype}; logits are floating point")
     return logits

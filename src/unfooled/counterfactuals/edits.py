@@ -112,7 +112,7 @@ def dual_lengths(d: np.ndarray, norm: float, sparse: int | None = None) -> np.nd
 
 
 def steepest(d: np.ndarray, norm: float, sparse: int | None = None) -> np.ndarray:
-    """Return the step of length 1 with the largest gain along d, (..., n); zero where d is."""
+    """Return the step of length 1 with the largest gain along d, (..., n); zero where d is zero."""
     if norm == 1 or sparse is not None:
         k = 1 if norm == 1 else min(sparse or 1, d.shape[-1])
         top = np.argpartition(-np.abs(d), k - 1, axis=-1)[..., :k]

@@ -5,7 +5,7 @@ attribute's switch, its mean logit where it is present minus where it is absent.
 
     achieved      <Delta, delta> / <delta, delta>              side effect   ||Delta off S|| / ||Delta on S||
     selectivity   ||Delta on S||^2 / ||Delta||^2               validity      the head predicts the target at x'
-    noise ratio   ||x' - x|| / ||delta||, as published, and each divided by its standard deviation in the data
+    noise ratio   ||x' - x|| / ||delta|| (SPECTRA, arXiv:2605.25304); or each length in standard deviations of the data
 
 An edit of every attribute has no side effect by definition: the measures are meant for edits of few. Equal selectivity
 of targeted PGD at the same budget would mean that the flip is an ordinary adversarial example.
@@ -43,7 +43,7 @@ class Measures:
         distance: l_2 distance of the inputs.
         psnr: Peak signal-to-noise ratio in dB.
         ssim: Structural similarity; NaN for inputs that are not images.
-        noise: Noise ratio as published, ||x' - x|| / ||delta||: pixels over attribute logits.
+        noise: Noise ratio of SPECTRA, ||x' - x|| / ||delta||: pixels over attribute logits.
         noise_standard: Noise ratio with both lengths in standard deviations of the data; NaN without these.
     """
 

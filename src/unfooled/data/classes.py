@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -194,5 +195,5 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Normalise a name: case, underscores and spaces."""
-    return " ".join(name.casefold().replace("_", " ").split())
+    """Normalise a name: case, underscores, hyphens inside it, and spaces."""
+    return " ".join(re.sub(r"(?<=\w)-(?=\w)", " ", name.casefold().replace("_", " ")).split())

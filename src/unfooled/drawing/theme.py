@@ -21,6 +21,7 @@ TOKENS: dict[str, tuple[str, str]] = {
     "void-soft": ("#fce4ea", "#42141f"),
     "warn": ("#5c4300", "#f3dfa0"),
     "warn-soft": ("#fff3cf", "#332c10"),
+    # cells of a confusion table on its diagonal and off it
     "heat-on": ("#a9cfe6", "#1f4d69"),
     "heat-off": ("#f6b184", "#84431a"),
     "held": ("#0072b2", "#5db4ea"),

@@ -62,7 +62,7 @@ class SemanticPurifier:
         clusters: Clusters of its latents, M of them.
         dictionaries: Atoms or filters of each cluster, (M, A, C, size, size).
         smooth: Weight mu of the split into bands; at 0 the high band is empty, and nothing is rebuilt.
-        sparsity: Weight of the codes' absolute values, on the scale [0, 1].
+        sparsity: Weight of the codes' absolute values, for images in [0, 1].
         steps: Steps of the coder.
         stride: Distance of neighbouring patches.
         temperature: Temperature T of the choice; 0: the nearest cluster alone.

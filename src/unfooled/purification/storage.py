@@ -4,8 +4,8 @@
     purifier.json    options, seed, sizes, how clusters were chosen; hash, layer and architecture of the encoder
 
 The folder is enough to use the purifier in front of any model where the encoder is a layer of a network that
-`models.ARCHITECTURES` names. An encoder of the user's own code is not stored: it is passed to `load_purifier`, and
-its weights must be those of the fit.
+`models.ARCHITECTURES` names. An encoder that is the user's own code cannot be built from the folder: it is passed to
+`load_purifier`, and its weights must be those of the fit.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
 from unfooled.workflows.records import Partial
-from unfooled.workflows.words import choose, threat_of
+from unfooled.workflows.words import check_reach, choose, threat_of
 
 DEFAULT_ATTACK = "apgd-margin"
 CHUNK_SAMPLES = 100
@@ -118,6 +118,7 @@ def attack(
     out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
+    check_reach(allowed, loaded.x)
     settings = {
         "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
         **choice.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},

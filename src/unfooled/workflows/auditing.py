@@ -28,7 +28,7 @@ from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
-from unfooled.workflows.words import at_least, choose, seconds_of, threat_of
+from unfooled.workflows.words import at_least, check_reach, choose, seconds_of, threat_of
 
 ENVELOPE_PASSES = 1000  # passes per sample and norm for the nearest adversarial examples in every norm
 
@@ -209,6 +209,7 @@ def _audited(
 ) -> Summary:
     """Load model and data, audit, and write the page."""
     loaded = inputs.load(device, seed=seed, stream=True)
+    check_reach(allowed, loaded.x)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
     attacked: Model = loaded.model

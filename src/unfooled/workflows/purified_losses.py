@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import read_logits
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.encoder import INPUT, Encoder, root_of
 from unfooled.core.types import Purify, TrainingLoss
@@ -24,7 +26,7 @@ from unfooled.runs.spelling import spelled
 from unfooled.training import LatentClusters, Through
 from unfooled.training.progress import base_of
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.guarding import Purifier, check_purifier, read_purifier
+from unfooled.workflows.guarding import CHECKED, Purifier, check_purifier, read_purifier, tried
 
 NO_GRADIENT = (
     "The purifier passes no gradient on to its input: training attacked the network behind it with the gradient of the "
@@ -62,6 +64,23 @@ class Behind:
         with torch.no_grad():
             made = self.purify(x.detach().clone())
         return made + (x - x.detach())
+
+    def facts(self, model: nn.Module, held_out: tuple[Tensor, Tensor] | None, device: str) -> dict[str, Any]:
+        """Return the fields of a training's record about the purifier: accuracy behind it, and warnings.
+
+        Args:
+            model: The trained network.
+            held_out: Held-out samples, (x, y). None: there are none.
+            device: Device of the network.
+        """
+        warnings = [NO_GRADIENT] if self.differentiable is False else []
+        if held_out is None:
+            return {"warnings": warnings}
+        x, y = held_out
+        guarded = self(model).eval()
+        with torch.no_grad():
+            logits = batched(lambda part: read_logits(guarded, part.to(device)).cpu(), 200)(x)
+        return {"purified_accuracy": float((logits.argmax(1) == y.cpu()).double().mean()), "warnings": warnings}
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,19 @@ def behind_of(loss: Any) -> Behind | None:
             return loss.behind
         loss = getattr(loss, "loss", None) or base_of(loss)
     return None
+
+
+def check_behind(loss: Any, x: Tensor, device: str) -> None:
+    """Refuse a purifier of a loss that breaks a rule of `Guarded`, before the work begins.
+
+    Args:
+        loss: The loss, with or without a purifier.
+        x: Samples, (n, *D).
+        device: Device of the network.
+    """
+    behind = behind_of(loss)
+    if behind is not None:
+        tried(behind.purified, x[:CHECKED].to(device))
 
 
 def baseline_of(loss: Any, arch: str) -> nn.Module | None:

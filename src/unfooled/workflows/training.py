@@ -18,7 +18,7 @@ from unfooled.core.limits import Limits, allowing
 from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Threat
-from unfooled.core.types import Model, TrainingLoss
+from unfooled.core.types import TrainingLoss
 from unfooled.data.dataset import Dataset
 from unfooled.data.load import load_dataset
 from unfooled.features.corruptions import FIVE, groups, random_group
@@ -33,11 +33,10 @@ from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
 from unfooled.workflows.concepts import Concepts, built, not_learnt, with_attributes
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.guarding import CHECKED, tried
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
-from unfooled.workflows.purified_losses import NO_GRADIENT, baseline_of, behind_of
+from unfooled.workflows.purified_losses import baseline_of, behind_of, check_behind
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import at_least, check_choice, size_of, statistics
 
@@ -66,6 +65,16 @@ class Network:
     mean: str | float | Sequence[float] | None = None
     std: str | float | Sequence[float] | None = None
     trust_pickle: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be used."""
+        statistics(self.mean, self.std)
+        if self.model is None and ":" in self.arch:
+            raise BadOption(
+                "{arch} {0}: a network from elsewhere needs weights to start from, {model:weights.pt}; from scratch it "
+                "is trained in Python, unfooled.training.train",
+                self.arch,
+            )
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,7 @@ def train(
         `train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy`
     """
     recipe.check()
-    statistics(network.mean, network.std)
+    network.check()
     objective = _objective(loss, threat, options, recipe)
     out = check_file(out, CHECKPOINTS)
     device = machine.prepare(seed)
@@ -205,8 +214,7 @@ def train(
     with allowing(limits):
         loaded = _Work.load(data, network, recipe, seed, device)
         work, objective = loaded.on_rows(objective, data, options.attributes)
-    if (behind := behind_of(objective)) is not None:
-        tried(behind.purified, work.data.x[:CHECKED].to(device))  # before the work begins
+    check_behind(objective, work.data.x, device)
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
@@ -224,8 +232,7 @@ def train(
         trained=len(trained),
         held_out_accuracy=last.accuracy if last else None,
         stopped=last.stopped if last else None,
-        **(work.learnt(out) | ({"corruptions": work.corrupted(out)} if corrupted else {})),
-        **work.purified(objective, out),
+        **(work.learnt(out, objective) | ({"corruptions": work.corrupted(out)} if corrupted else {})),
     )
 
 
@@ -292,8 +299,12 @@ class _Work:
         concepts, objective = with_attributes(objective, self.data, self.held_out, source, table)
         return replace(self, concepts=concepts), objective
 
-    def learnt(self, out: Path) -> dict[str, Any]:
-        """Return the fields of the record about attributes."""
+    def learnt(self, out: Path, objective: Any) -> dict[str, Any]:
+        """Return the fields of the record about attributes, or about a purifier."""
+        if (behind := behind_of(objective)) is not None:
+            model = load_model(str(out), self.network.arch, self.device)
+            held_out = None if self.held_out is None else (self.held_out.x, self.held_out.y)
+            return behind.facts(model, held_out, self.device)
         if self.concepts is None:
             return {}
         about = {"attributes": list(self.concepts.names), "left_out": list(self.concepts.left_out)}
@@ -338,17 +349,12 @@ class _Work:
         k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            if self.network.model:
-                net = load_model(
-                    self.network.model, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle
-                )
-            else:
-                base = baseline_of(objective, arch)
-                net = (
-                    Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
-                    if base is None
-                    else load_model(base, arch, self.device, mean=mean, std=std)
-                )
+            start = self.network.model or baseline_of(objective, arch)
+            net = (
+                Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
+                if start is None
+                else load_model(start, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle)
+            )
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
@@ -379,19 +385,6 @@ class _Work:
         rows = torch.linspace(0, len(watched.x) - 1, min(self.recipe.watch, len(watched.x))).long()
         return Monitor(against, watched.x[rows], watched.y[rows], behind=behind_of(objective))
 
-    def purified(self, objective: Any, out: Path) -> dict[str, Any]:
-        """Return the fields of the record about the purifier that the network was trained through."""
-        behind = behind_of(objective)
-        if behind is None:
-            return {}
-        warnings = [] if behind.differentiable is not False else [NO_GRADIENT]
-        if self.held_out is None:
-            return {"warnings": warnings}
-        model = behind(load_model(str(out), self.network.arch, self.device)).eval()
-        with torch.no_grad():
-            right = _right(model, self.held_out.x, self.held_out.y, self.device)
-        return {"purified_accuracy": float(right.double().mean()), "warnings": warnings}
-
     def corrupted(self, out: Path) -> dict[str, tuple[float, float, float, int]]:
         """Measure held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""
         held_out = self.held_out
@@ -409,7 +402,7 @@ class _Work:
         }
 
 
-def _right(model: Model, x: Tensor, y: Tensor, device: str) -> Tensor:
+def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
     logits = batched(lambda part: read_logits(model, part.to(device)).cpu(), 200)(x)
     return (logits.argmax(1) == y) & torch.isfinite(logits).all(1)

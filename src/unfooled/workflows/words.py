@@ -12,6 +12,8 @@ from unfooled.core.threat_text import parse_threat
 from unfooled.workflows.errors import BadOption
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfooled.core.threats import Threat
 
 Statistic = str | float | Sequence[float] | None
@@ -157,6 +159,29 @@ def threat_of(value: str | Threat) -> Threat:
     except ValueError as e:
         raise BadOption("{threat:{0}}: {1}", value, e) from None
     return made
+
+
+def check_reach(threat: Threat, x: Tensor) -> None:
+    """Refuse a radius beyond the largest distance between two inputs.
+
+    Args:
+        threat: Threat of the attack.
+        x: Samples, (B, *D).
+
+    Raises:
+        BadOption: The threat allows anything.
+    """
+    import torch
+
+    first = x[:1]
+    largest = float(threat.size(torch.full_like(first, threat.box.high - threat.box.low)))
+    radius = float(torch.as_tensor(threat.eps).max())
+    if radius > largest * (1 + 1e-6):
+        raise BadOption(
+            "{threat:{0}}: two samples of shape {1} are at most {2:g} apart, so a radius of {3:g} allows anything; "
+            "give a smaller one, for pixels out of 255 divided by 255",
+            str(threat), tuple(first.shape[1:]), largest, radius,
+        )  # fmt: skip
 
 
 def size_of(value: str | int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -177,7 +177,10 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
     text = str(error)
     if isinstance(error, TypeError) and "required" in text and "argument" in text:
         names = text.partition(":")[2].strip()
-        return f"it needs more inputs than x, {names}; wrap it in a function of x: lambda x: net(x, other)"
+        return (
+            f"it needs more inputs than x, {names}; wrap it in a function of x: lambda x: net(x, other), or, where "
+            "they differ from sample to sample, in unfooled.bind"
+        )
     if not re.search("dtype|scalar type|input type|weight type|double|half|float(16|32|64)", text, re.IGNORECASE):
         return ""
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:

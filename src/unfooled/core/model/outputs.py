@@ -81,9 +81,16 @@ def _parts(output: Any, path: str = "", depth: int = 3) -> Iterator[tuple[str, T
         elif isinstance(output, (tuple, list)):
             inner = [(f"[{k}]", value) for k, value in enumerate(output)]
         else:
-            inner = [(f".{name}", value) for name, value in getattr(output, "__dict__", {}).items()]
+            inner = [(f".{name}", getattr(output, name, None)) for name in _attributes(output)]
         for word, value in inner:
             yield from _parts(value, path + word, depth - 1)
+
+
+def _attributes(output: Any) -> list[str]:
+    """Return the names of an object's attributes, those in slots included."""
+    slots = [getattr(kind, "__slots__", ()) for kind in type(output).__mro__]
+    named = [name for names in slots for name in ([names] if isinstance(names, str) else names)]
+    return [*named, *getattr(output, "__dict__", {})]
 
 
 def _known_classes(owner: Any) -> int | None:

@@ -243,7 +243,7 @@ def _votes(root: Path, images: int, attributes: int) -> tuple[np.ndarray, np.nda
     present, certainty = np.zeros((images, attributes), np.int64), np.zeros((images, attributes), np.int64)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an empty file, which is an error below
+            warnings.simplefilter("ignore")  # the warning about an empty file, which is refused below
             rows = np.loadtxt(regular(path), np.int64, comments=None, usecols=(0, 1, 2, 3), ndmin=2)
     except (ValueError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is damaged; its lines begin with four whole numbers: {error}") from None

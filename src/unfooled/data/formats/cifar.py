@@ -1,4 +1,5 @@
-"""CIFAR-10 and CIFAR-100 as published: `data_batch_1.bin`, ... (read from the file), or Python's `data_batch_1`, ...
+"""CIFAR-10 and CIFAR-100 as published: `data_batch_1.bin`, ... (images are read on demand), or Python's
+`data_batch_1`, ... (read whole)
 
 A record of the binary version is one label (two for CIFAR-100, of which the second counts) and 3 x 32 x 32 bytes. The
 Python version is pickled, and read without running code (`plain_pickles`).

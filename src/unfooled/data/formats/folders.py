@@ -70,7 +70,10 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     if empty := [name for name in classes if not images_of[name]]:
         warnings.append(f"{len(empty)} classes have no images in {top}: {', '.join(empty[:3])}")
     if all(name.isdigit() for name in classes) and classes != sorted(classes, key=int):
-        warnings.append(f"class folders are numbers in the order of text: {', '.join(classes[:4])}, ...; see labels")
+        warnings.append(
+            f"class folders are numbers in the order of text: {', '.join(classes[:4])}, ...; "
+            "give the names in the model's order with labels"
+        )
     files = [path for name in classes for path in images_of[name]]
     y = np.repeat(np.arange(len(classes)), [len(images_of[name]) for name in classes])
 

@@ -40,7 +40,7 @@ from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.records import Config, read_record
 
 CHUNK_IN_TIME = 25
-"""Largest number of samples per file where there is a time limit: what a part of a stage has found counts."""
+"""Largest number of samples per file where there is a time limit: of a stage that is cut off, finished files count."""
 
 
 def audit(

@@ -10,6 +10,7 @@ from unfooled.core.goals import logits_at
 from unfooled.core.samples import per_block
 from unfooled.core.shapes import flat
 from unfooled.core.types import Purify
+from unfooled.evaluation.audit.detection import choice_record, detectors
 from unfooled.evaluation.audit.guards import shares
 from unfooled.evaluation.audit.records import Guard, GuardRow, Submissions
 from unfooled.evaluation.audit.values import Clean, Judged, Setting, ThroughPurifier
@@ -62,6 +63,8 @@ def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, poin
         own_cluster_attacked=_own_cluster(s, through, through.misassigned),
         differentiable=through.differentiable,
         submissions=None if missing or not s.subject.random else _submitted(s, points),
+        choice=None if missing else choice_record(s, through),
+        detectors=[] if missing else detectors(s, through, points.x_adv),
     )
 
 

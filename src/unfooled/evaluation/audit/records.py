@@ -107,6 +107,69 @@ class Submissions(Record):
     worst: Estimate
 
 
+class Roc(Record):
+    """ROC of a score that detects attacked samples.
+
+    Attributes:
+        auroc: Area under the curve; .5 for a score that says nothing.
+        detected: Share of the attacked samples above the threshold that 5 % of the clean ones exceed.
+        curve: Some points (share of clean samples above a threshold, share of attacked ones), from (0, 0) to (1, 1).
+    """
+
+    auroc: float = Field(ge=0, le=1)
+    detected: float = Field(ge=0, le=1)
+    curve: list[tuple[float, float]] = Field(default_factory=list, max_length=100)
+
+
+class Detector(Record):
+    """A score of a purifier as a detector of attacks, on the first samples.
+
+    Attributes:
+        key: Name in records: "distance", "reconstruction" or "label-change".
+        name: Name on the page.
+        n: Number of samples.
+        threshold: Score that 5 % of the clean samples exceed.
+        static: Against points of the attack on the bare model, which know neither purifier nor detector.
+        attacked: Against the points of all attacks on the guarded model, which do not know the detector.
+        joint: Against a joint attack on label and detector, with the kappa that hides best.
+        kappa: Weight of the detector in that attack.
+        right_or_rejected: Share of the samples that are right, or above the threshold, under the joint attack with
+            every kappa.
+    """
+
+    key: str
+    name: str
+    n: int = Field(ge=1)
+    threshold: float
+    static: Roc
+    attacked: Roc
+    joint: Roc
+    kappa: float
+    right_or_rejected: Estimate
+
+
+class Choice(Record):
+    """A purifier beside itself without its choice of a dictionary: the dictionaries shuffled among the clusters.
+
+    Both get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
+
+    Attributes:
+        n: Number of samples, the first ones.
+        own_static: Accuracy with the dictionary of the nearest cluster at the points of the attack on the bare model.
+        shuffled_static: The same with the dictionaries shuffled.
+        own_attacked: Accuracy with the dictionary of the nearest cluster under the attack, and at those points.
+        shuffled_attacked: The same with the dictionaries shuffled.
+        adds: Difference of own_attacked and shuffled_attacked, paired.
+    """
+
+    n: int = Field(ge=1)
+    own_static: Estimate
+    shuffled_static: Estimate
+    own_attacked: Estimate
+    shuffled_attacked: Estimate
+    adds: Mean
+
+
 class Guard(Record):
     """Results for a model behind a purifier, beside those of the same model without it; all on the same samples.
 
@@ -126,6 +189,8 @@ class Guard(Record):
         own_cluster_attacked: The same at the points of the attack on the assignment.
         differentiable: False: the purifier passes no gradient on to its input.
         submissions: Accuracy of a random purifier over repeated submissions. None: it is not random.
+        choice: The purifier beside itself without its choice of a dictionary. None: it has no clusters to choose from.
+        detectors: Scores of the purifier as detectors of attacks; empty where they were not judged.
     """
 
     bare_clean: Estimate | None = None
@@ -142,6 +207,8 @@ class Guard(Record):
     own_cluster_attacked: Estimate | None = None
     differentiable: bool = True
     submissions: Submissions | None = None
+    choice: Choice | None = None
+    detectors: list[Detector] = Field(default_factory=list, max_length=10)
 
     @property
     def not_stated(self) -> str:

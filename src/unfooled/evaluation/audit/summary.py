@@ -42,7 +42,8 @@ MAX_CLASSES_LISTED = 100
 
 @dataclass(frozen=True)
 class About:
-    """Names and notes of the caller for the report of an audit. None of them changes a figure, except `options`.
+    """Names and notes of the caller for the report of an audit. None of them changes a figure; a run folder is
+    continued only with the same `options`.
 
     Attributes:
         model: Name of the model. Empty: the model's own name, or that of its type.

@@ -97,7 +97,7 @@ def large_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int) -> flo
 def inner(z: Tensor) -> Tensor:
     """Return points drawn half way to the middle of their range, from which the large steps stay inside the box.
 
-    Beyond it, casts to unsigned integers wrap around, which is no lie.
+    Beyond the box, casts to unsigned integers wrap around; such a jump does not contradict the gradient.
     """
     middle = (z.amin() + z.amax()) / 2
     return middle + (z - middle) / 2

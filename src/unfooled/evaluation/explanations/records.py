@@ -15,7 +15,7 @@ class How(StrEnum):
 
     ATTACK = "attack"
     BEST_OF_N = "best of N"
-    """The worst of random points, at the largest radius as many as the attack computes explanations at one."""
+    """The worst of N random points; N is the number of explanations that the attack computes at one radius."""
     RANDOM = "random"
     """A single random point."""
 
@@ -55,7 +55,7 @@ class ReasonPoint(Record):
         top_k: Intersection of the top k.
         kendall: Kendall's tau-b.
         attacked: Number of samples attacked; this and the next two count samples by whether LENS has a value.
-        failed: Number of samples on which the attack failed.
+        failed: Number of samples whose point loses the label, leaves the threat, or has the map of the clean sample.
         undefined: Number of samples whose map is constant or not finite.
         skipped: Number of samples that are wrong when clean.
         random_points: Number of random points of "best of N" up to this radius; 0 for other ways, and in records of
@@ -161,7 +161,8 @@ class AttentionExample(Record):
         index: Position of the sample.
         label: Label of the sample.
         fooled: True if the sample was fooled.
-        complete: Share of the evidence in the attended quarter, before. None: undefined.
+        complete: Evidence for the label in the quarter of the cells with the most attention, as a share of that in the
+            whole image, before the attack. None: undefined.
         js: Jensen-Shannon divergence of the maps.
         start: Centre of attention before, (row, column) in shares of the map's sides.
         end: Centre of attention after.

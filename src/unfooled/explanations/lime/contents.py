@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from unfooled.drawing import Encoding, displayed, encode, form_of, heat_map, photograph
-from unfooled.explanations.lime.view import Content, MarkedText, Picture, Row
+from unfooled.explanations.lime.view import Content, MarkedText, Picture, Row, weight_text
 
 PICTURE = Encoding(224, False)
 LEAST = 0.1  # smallest share of the largest weight that is marked
@@ -79,10 +79,10 @@ def _row(value: Row) -> str:
 
     shown = range(len(value.cells))
     leading = sorted(sorted(shown, key=size, reverse=True)[:CELLS])
-    lines = []
+    lines, largest = [], max(map(abs, value.weights), default=0.0)
     for name, text, bin_, feature in (value.cells[k] for k in leading):
         known = 0 <= feature < len(value.weights)
-        weight = f"{value.weights[feature]:+.3g}" if known else "constant"
+        weight = weight_text(value.weights[feature], largest) if known else "constant"
         cells = (escape(name), escape(_short(text)), escape(bin_), weight)
         lines.append(f"<tr><td>{'</td><td>'.join(cells)}</td></tr>")
     left = f"<p class=note>{CELLS} of {len(shown)} columns, by weight</p>" if len(shown) > CELLS else ""

@@ -8,7 +8,7 @@ from html import escape
 from unfooled.drawing import TOKENS, css_variables
 from unfooled.explanations.lime.contents import content
 from unfooled.explanations.lime.findings import LOW_R2, notes
-from unfooled.explanations.lime.view import Bar, Chart, Page, Sample
+from unfooled.explanations.lime.view import Bar, Chart, Page, Sample, weight_text
 
 DRAWN = 6  # samples of a page
 LABELS = 5  # classes of a sample
@@ -123,6 +123,7 @@ def bars(leading: tuple[Bar, ...]) -> str:
         return "<p class=note>There are no features.</p>"
     names = [shortened(bar.name) for bar in shown]
     reach = max(abs(bar.weight) + FACTOR * bar.se for bar in shown) or 1.0
+    largest = max(abs(bar.weight) for bar in shown)
     left, height = round(144 + LETTER * max(map(len, names))), 20 * len(shown) + 4
     texts, errors, areas = [], "", {"p": "", "n": ""}
     for k, (name, bar) in enumerate(zip(names, shown, strict=True)):
@@ -130,12 +131,13 @@ def bars(leading: tuple[Bar, ...]) -> str:
         areas["p" if bar.weight > 0 else "n"] += f"M0 {y}h{end:.1f}v14h{-end:.1f}z"
         errors += f"M{end - half:.1f} {y + 7}h{2 * half:.1f}" if half else ""
         texts.append(
-            f"<text class=e x=-130 y={y + 12}>{escape(name)}</text><text x=130 y={y + 12}>{bar.weight:+.3g}</text>"
+            f"<text class=e x=-130 y={y + 12}>{escape(name)}</text>"
+            f"<text x=130 y={y + 12}>{weight_text(bar.weight, largest)}</text>"
         )
     drawn = "".join(f'<path class={tone} d="{area}"/>' for tone, area in areas.items() if area)
     drawn += f'<path class=i d="{errors}"/>' if errors else ""
     return (
-        f'<svg viewBox="{-left} 0 {left + 190} {height}" width={left + 190}><path class=z d="M0 0V{height}"/>'
+        f'<svg viewBox="{-left} 0 {left + 205} {height}" width={left + 205}><path class=z d="M0 0V{height}"/>'
         f"{drawn}{''.join(texts)}</svg>"
     )
 

@@ -14,6 +14,15 @@ Mark = tuple[int, int, int]
 """Place of a piece of a text, and its feature's number: (start, end, feature)."""
 
 
+ROUNDING = 1e-9
+"""Share of the largest |weight| up to which a weight is a rounding error."""
+
+
+def weight_text(weight: float, largest: float) -> str:
+    """Return a weight as text; "0" for a rounding error of the largest |weight|."""
+    return f"{weight:+.3g}" if abs(weight) > ROUNDING * abs(largest) else "0"
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An image with the weight of each pixel's segment."""

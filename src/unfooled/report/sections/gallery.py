@@ -141,7 +141,7 @@ def _notes(run: Run, drawn: Plates, shown: int, how: Encoding) -> list[str]:
 
 
 def first_fooled(gallery: Gallery) -> Row | None:
-    """Return the first example with pictures that was fooled, which stands beside the answer; None without one."""
+    """Return the first example with pictures that was fooled, which stands beside the verdict; None without one."""
     return next((row for row in gallery.rows if row.pictures and row.example.fooled), None)
 
 
@@ -151,7 +151,7 @@ def _length(rows: Sequence[Sequence[AnyRow]]) -> int:
 
 
 def _pairs(rows: Sequence[Sequence[Row]]) -> int:
-    """Return the number of characters of the pictures that stand a second time, beside the answer."""
+    """Return the number of characters of the pictures that stand a second time, beside the verdict."""
     firsts = (next((row for row in run if row.example.fooled), None) for run in rows)
     return sum(len(p.src) for row in firsts if row is not None for p in row.pictures[:2])
 

@@ -78,6 +78,20 @@ def notes_of(guard: Guard) -> list[str]:
             f"Of {sent.count} submissions of each point, {percent(sent.mean.value, sent.mean.n)} are right; "
             f"{percent(sent.worst.value, sent.worst.n)} of the samples are right in all of them."
         )
+    if guard.choice is not None and guard.choice.adds.value is not None:
+        made = guard.choice
+        low, high = (number(100 * (end or 0.0)) for end in (made.adds.low, made.adds.high))
+        notes.append(
+            f"Under the same short attack {percent(made.own_attacked.value, made.n)} are right with the dictionary of "
+            f"the nearest cluster and {percent(made.shuffled_attacked.value, made.n)} with the dictionaries shuffled: "
+            f"the choice adds {number(100 * made.adds.value)} points [{low}, {high}], n = {made.n}."
+        )
+    notes += [
+        f"As a detector, {one.name}: area under the ROC {one.static.auroc:.2f} against static points, "
+        f"{one.attacked.auroc:.2f} against all attacks, {one.joint.auroc:.2f} against a joint attack that knows it; "
+        f"under that attack {percent(one.right_or_rejected.value, one.n)} are right or rejected, n = {one.n}."
+        for one in guard.detectors
+    ]
     if not guard.differentiable:
         notes.append("The purifier passes no gradient on to its input.")
     return notes

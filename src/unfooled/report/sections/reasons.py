@@ -168,7 +168,7 @@ def order_sentence(run: Run, record: Reasons) -> str:
     if record.reason_first is None or not record.reason_first.n or None in parts:
         if record.unsearched:
             return "Of no sample can it be said which moved first: no nearest example was searched for."
-        return "Of no sample can it be said which moved first: no map has an order."
+        return "Of no sample can it be said which moved first: every map is constant or not finite."
     phrases = (
         "lost their reason at a radius at which no example was found that changes their label",
         "lost their label first",
@@ -204,7 +204,10 @@ def unscored_sentence(record: Reasons) -> str:
         return ""
     causes = [
         (point.failed, "failed: no allowed point was found that keeps the label and has another map"),
-        (point.undefined, "undefined: a map is constant, or every pixel lies near its top"),
+        (
+            point.undefined,
+            "undefined: a map is constant, or every pixel lies within w of the top k, so that any map scores 1",
+        ),
         (point.skipped, "skipped: not right when asked again"),
     ]
     parts = [f"{count:,} {cause}" for count, cause in causes if count]

@@ -30,7 +30,7 @@ from unfooled.studies.common.records import array
 
 BARS = 6
 """Attributes whose bars are shown: the edited one, and those that moved most."""
-WAYS = {"head": "head only, A", "total": "total, T", "twin": "twins"}
+WAYS = {"head": "head only (A)", "total": "total (T)", "twin": "twins"}
 
 
 def pictures(results: Results) -> list[Picture]:
@@ -147,7 +147,7 @@ def radii(results: Results) -> Picture:
     axes[0, 0].set_title("scenes of the first network", fontsize=9)
     groups = {
         "concept networks": [arrays(one.columns) for one in results.near],
-        "semantic trainings": [correct(one) for one in results.trained],
+        "concept trainings at equal compute": [correct(one) for one in results.trained],
     }
     for k, (words, sets) in enumerate(groups.items()):
         places = [[middle(one[name]) for one in sets] for name in ("radius", "distance")]

@@ -17,12 +17,15 @@ class Geometry(Record):
         seed: Number of the network.
         accuracy: Share of the test scenes that are classified correctly.
         auc: Area under the ROC curve of each attribute on the test scenes.
-        costs: Median switches of one attribute alone that flip the label, (attributes, classes); None: never predicted.
+        costs: Median number of switches of one attribute that alone flip the label, (attributes, classes); None: the
+            class is never predicted.
         pairs: Median radius from each predicted class to each rival, (classes, classes).
         cheapest: Commonest cheapest edits: from, to, attribute, share of the scenes of that class, median switches.
-        barred: What cannot be edited, with the reason: share, scenes or edits, median shortfall.
-        columns: "flip", "radius", "below", "above" (label flipped at .999 and 1.001 of the distance), of each scene.
-        twins: "FACTOR, head", "FACTOR, total", "FACTOR, twin" and "FACTOR, cosine", of each scene with twins.
+        barred: Kinds of impossible edits: reason, share of all, number of edits, median of the logits that are missing.
+        columns: "flip" (l_2 distance of the attribute logits to the next change of label), "radius", "below", "above"
+            (label flipped at .999 and 1.001 of the distance), of each scene.
+        twins: "FACTOR, head", "FACTOR, total", "FACTOR, twin" and "FACTOR, cosine" (of the moves of the attribute
+            logits in the twin and by the total effect), of each scene with twins.
         seconds: Seconds of the unit, training included.
     """
 
@@ -45,7 +48,8 @@ class Near(Record):
     Attributes:
         rho: Correlation of the planted background with the label.
         seed: Number of the network.
-        columns: "radius", "flip", "margin", "distance" (l_2 in pixels; None: none was found).
+        columns: "radius", "flip" (see `Geometry`), "margin" (lead of the predicted class in logits), "distance" (l_2 in
+            pixels; None: none was found).
         seconds: Seconds of the unit.
     """
 
@@ -88,7 +92,7 @@ class Carried(Record):
 
     Attributes:
         seed: Random seed.
-        columns: "HOW, MEASURE" of each scene.
+        columns: "HOW, MEASURE" of each scene, such as "targeted PGD, valid"; see `carried.MEASURES`.
         examples: Worst and random edits.
         shape: Shape of one image.
         seconds: Seconds of the unit.
@@ -102,7 +106,7 @@ class Carried(Record):
 
 
 class Trained(Record):
-    """One semantic training, judged.
+    """One training of a concept network by a loss of `ARMS`, judged.
 
     Attributes:
         arm: Name of the training.

@@ -84,7 +84,7 @@ def scores_of(task: MapTask) -> dict[str, Score]:
 
 
 def main_lens(task: MapTask) -> str:
-    """Return the score that gains are judged by: LENS at the largest k and the smallest w."""
+    """Return the score by which a network's gain over the plain one is measured: LENS at largest k, smallest w."""
     return f"LENS {task.ws[0]}@{task.ks[-1]}"
 
 

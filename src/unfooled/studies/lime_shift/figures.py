@@ -58,7 +58,7 @@ class Columns:
             return NO_SAMPLES
         seeds = tuple({"id": rows["id"], "value": value(rows)} for rows in self.seeds)
         values = np.concatenate([rows["value"] for rows in seeds])
-        if len(np.unique(values[np.isfinite(values)])) == 1:  # a bootstrap has no spread
+        if len(np.unique(values[np.isfinite(values)])) == 1:  # a bootstrap of equal values has no spread
             return discrete_mean(values)
         return Cases(seeds).interval(mean_of("value"), ["value"])
 

@@ -178,7 +178,7 @@ class MnistBench(Bench):
         def build() -> nn.Module:
             net = MnistCnn(shape, len(self.classes), drop=drop)
             for layer in net.modules() if glorot else ():
-                if isinstance(layer, (nn.Conv2d, nn.Linear)):  # the initial values of the published library
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):  # Glorot's initial values, as in the published code
                     nn.init.xavier_uniform_(layer.weight)
                     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             return net

@@ -11,23 +11,19 @@ clean scores' standard deviation; tau is the 95 % quantile of clean training ima
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from unfooled.attacks import pgd
-from unfooled.core.ascent import Decaying, ascend
-from unfooled.core.goals import read_logits
 from unfooled.core.losses import margin
-from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Linf
-from unfooled.core.types import Model
-from unfooled.purification import SemanticPurifier, guard
+from unfooled.evaluation.audit.detection import KAPPAS, cluster_distance, joint
+from unfooled.purification import guard
 from unfooled.runs.records import Record
 from unfooled.studies.common.records import listed
 from unfooled.studies.purification.bench import PurificationBench
 
-KAPPAS = (0.1, 1.0, 10.0)
 """Weights of the detector's score in the joint attack."""
 DISTANCE, RECONSTRUCTION, CHANGE = "distance", "reconstruction", "label change"
 SCORES = (DISTANCE, RECONSTRUCTION, CHANGE)
@@ -57,30 +53,6 @@ class Detected(Record):
     seconds: float
 
 
-def cluster_distance(purify: SemanticPurifier, model: Model, x: Tensor) -> Tensor:
-    """Return the distance to the nearest cluster of the predicted class, (B,), differentiable."""
-    distances = purify.distance(x)
-    predicted = read_logits(model, x).detach().argmax(1)
-    others = purify.label.to(x.device)[None] != predicted[:, None]
-    return distances.masked_fill(others, torch.inf).amin(1).to(x.dtype)
-
-
-def joint(
-    model: Model, purify: SemanticPurifier, x: Tensor, y: Tensor, threat: Linf, *, kappa: float, tau: float,
-    scale: float, steps: int,
-) -> Tensor:  # fmt: skip
-    """Maximise the margin, less a penalty where the score is above the threshold."""
-
-    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        score = cluster_distance(purify, model, z).clamp(max=tau + 1e6 * scale)
-        value = margin(read_logits(model, z), y[at]) - kappa * ((score - tau) / scale).relu()
-        return value, torch.zeros(len(z), dtype=torch.bool, device=z.device)
-
-    with frozen(model), frozen(purify):
-        start = threat.sample(x, torch.Generator().manual_seed(0))
-        return ascend(objective, x, threat, steps=steps, rule=Decaying(), start=start).z
-
-
 def detection(bench: PurificationBench, name: str) -> Detected:
     """Score clean and attacked images of one network."""
     began = time.perf_counter()
@@ -98,7 +70,16 @@ def detection(bench: PurificationBench, name: str) -> Detected:
     }
     for kappa in KAPPAS:
         points[f"joint {kappa:g}"] = joint(
-            model, purify, x, y, threat, kappa=kappa, tau=tau, scale=scale, steps=bench.size.steps
+            model,
+            purify,
+            partial(cluster_distance, purify, model),
+            x,
+            y,
+            threat,
+            kappa=kappa,
+            tau=tau,
+            scale=scale,
+            steps=bench.size.steps,
         )
     scores: dict[str, list[float | None]] = {}
     right: dict[str, list[float | None]] = {}

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from unfooled.statistics.association import mean_of, quantile_of, roc_area
+from unfooled.statistics.association import mean_of, quantile_of
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval
 from unfooled.studies.common.records import array
@@ -157,28 +157,3 @@ def by_name(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
     for row in rows:
         groups.setdefault(row.name, []).append(row)
     return groups
-
-
-def roc(clean: np.ndarray, attacked: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return false and true positive rates of a score that is larger for attacked images."""
-    clean, attacked = clean[~np.isnan(clean)], attacked[~np.isnan(attacked)]
-    thresholds = np.unique(np.concatenate([clean, attacked]))[::-1]
-    false = [0.0, *((clean >= t).mean() for t in thresholds)]
-    true = [0.0, *((attacked >= t).mean() for t in thresholds)]
-    return [float(v) for v in false], [float(v) for v in true]
-
-
-def area(clean: np.ndarray, attacked: np.ndarray) -> float:
-    """Return the area under the ROC curve of a score that is larger for attacked images; NaN is left out."""
-    clean, attacked = clean[~np.isnan(clean)], attacked[~np.isnan(attacked)]
-    if not len(clean) or not len(attacked):
-        return float("nan")
-    return roc_area(attacked, clean)
-
-
-def hits_at(clean: np.ndarray, attacked: np.ndarray, false: float = 0.05) -> float:
-    """Return the share of attacked images above the score that at most `false` of the clean ones exceed."""
-    clean, attacked = clean[~np.isnan(clean)], attacked[~np.isnan(attacked)]
-    if not len(clean) or not len(attacked):
-        return float("nan")
-    return float((attacked > np.quantile(clean, 1 - false, method="higher")).mean())

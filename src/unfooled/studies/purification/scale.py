@@ -27,7 +27,7 @@ class PurifierTask:
         source: Data set, as `load_dataset` reads it.
         eps: Radii of the attacks, in Linf, in increasing order; the largest below 1 is that of training.
         updates: Updates of a network; hardened ones start from the standard one.
-        batch: Samples an update.
+        batch: Samples per update.
         arch: Architecture, a name that `build` knows.
         options: Options of the architecture.
         other: Another architecture, for the transfer of purifiers.
@@ -72,11 +72,11 @@ class PurificationScale(Scale):
     Attributes:
         tasks: Data sets.
         n: Test images.
-        few: Images, the first of these, for black-box attacks, transfer, unseen attacks and detection.
+        few: Number of the first test images, for black-box attacks, transfer, unseen attacks and detection.
         steps: Steps of the attacks.
         queries: Queries of the black-box attack.
         draws: Draws of a random purifier that its gradient is averaged over.
-        submissions: Fresh draws by which a random purifier is scored.
+        submissions: Times that each point is submitted to a random purifier when it is scored.
         train_n: Training images; None: all.
         fit_n: Training images, the first of these, that purifiers are fitted to; None: all of them.
         networks: Networks.

@@ -6,20 +6,18 @@ import numpy as np
 
 from unfooled.drawing.figures import Picture
 from unfooled.statistics.intervals import Interval
+from unfooled.statistics.roc import area, hits_at, roc
 from unfooled.studies.common.feature_pictures import under_attack
 from unfooled.studies.common.records import Table, array
 from unfooled.studies.purification.detection import KAPPAS, SCORES, Detected
 from unfooled.studies.purification.figures import (
     Grid,
-    area,
     bounded,
     by_name,
     column_of,
-    hits_at,
     interval,
     median_interval,
     minus,
-    roc,
 )
 from unfooled.studies.purification.judging import ATTACKS, STATIC, WORST
 from unfooled.studies.purification.pictures import curves
