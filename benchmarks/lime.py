@@ -209,7 +209,7 @@ class Texts:
         self.model = make_pipeline(TfidfVectorizer(lowercase=False), forest)
         self.model.fit([row["text"] for row in train], [row["label"] for row in train])
         self.texts = [self.test[i]["text"] for i in DOCUMENTS]
-        self.copies: dict[int, list[str]] = {}
+        self.copies: dict[int, Any] = {}
 
     def floor(self, i: int) -> None:
         """Ask the model alone."""

@@ -110,6 +110,35 @@ def test_purified_images_are_data(home: Path, out: str) -> None:
         assert bare.psnr == returned.psnr
 
 
+def test_images_without_labels_keep_their_names(home: Path) -> None:
+    x, _ = uf.load_data("digits", "test", n=3)
+    folder = home / "flat"
+    folder.mkdir()
+    for i, name in enumerate(("b.png", "a.PNG", "c.bmp")):
+        Image.fromarray((255 * x[i, 0]).round().byte().numpy()).save(folder / name)
+    words = ("purify", "apply", "purifier", "--data", "flat", "--device", "cpu", "--out")
+    done = json.loads(run(home, *words, "flat-out", "--json").stdout)
+    assert (done["n"], done["data"]) == (3, "flat")
+    assert {item.name for item in (home / "flat-out").iterdir()} == {"a.PNG", "b.png", "c.png", "purified.json"}
+    with torch.no_grad():
+        made = load_purifier(home / "purifier")((255 * x).round() / 255)
+    for i, name in enumerate(("b.png", "a.PNG", "c.png")):
+        stored = torch.from_numpy(np.array(Image.open(home / "flat-out" / name)))
+        assert stored.shape == (8, 8)
+        assert (stored / 255 - made[i, 0]).abs().max() <= 0.5 / 255 + 1e-6
+    assert "flat-out: 2 images" in run(home, *words, "flat-out", "--n", "2").stdout  # its own files may be replaced
+    for out, said in (
+        ("flat", "is the folder of the images"),
+        ("flat-out.npz", "images without classes become PNG files"),
+        ("images", "holds other files, such as 0"),
+    ):
+        assert said in " ".join(run(home, *words, out, code=2).stderr.split())
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "b.bmp")
+    assert "would be written as b.png" in " ".join(run(home, *words, "two", code=2).stderr.split())
+    assert "--labels names classes" in " ".join(run(home, *words, "l", "--labels", "x.txt", code=2).stderr.split())
+    assert sorted(item.name for item in folder.iterdir()) == ["a.PNG", "b.bmp", "b.png", "c.bmp"]
+
+
 def test_the_batch_changes_nothing_and_progress_is_told(home: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     for batch in (7, 64):

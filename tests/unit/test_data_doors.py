@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,47 @@ def test_three_dimensions_are_images_where_something_says_so(tmp_path: Path) -> 
     assert load_data((x, Y), channels=3)[0].shape == (3, 3, 5, 4)
     with pytest.raises(BadInput, match="size and channels are for images"):
         load_data((x[..., None, None], Y), size=6)
+
+
+X = torch.arange(24).reshape(3, 8) / 32
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        X.bfloat16(),
+        X.half(),
+        X.double(),
+        X.to_sparse(),
+        X.clone().requires_grad_(),
+        X.tolist(),
+        (1 - X).neg() + 1,
+    ],
+    ids=["bf16", "fp16", "float64", "sparse", "gradient", "lists", "computed"],
+)
+def test_every_kind_of_tensor_is_read(x: Any) -> None:
+    assert torch.allclose(load_data((x, torch.tensor(Y)))[0], X, atol=1e-6)
+    assert torch.allclose(load_data(lambda: (x, Y))[0], X, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ((np.float32(0.5), Y), r"shape \(\); samples are"),
+        ((torch.tensor(0.5), Y), r"shape \(\); samples are"),
+        ((X, np.int64(1)), r"shape \(\); labels are one number"),
+        (([[0.1, 0.2], [0.3]], [0, 1]), "lists cannot be stacked"),
+        ((X, Y, 5), "classes of the data are of type int; give their names"),
+        ((X, Y, "abc"), "classes of the data are of type str; give their names"),
+    ],
+)
+def test_data_without_samples_or_names_are_refused_in_one_sentence(tmp_path: Path, data: Any, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        load_data(data)
+    if len(data) == 2 and not isinstance(data[0], list):
+        np.savez(tmp_path / "a.npz", x=np.asarray(data[0]), y=data[1])
+        with pytest.raises(BadInput, match=words):
+            load_data(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("off", [-3e-8, 1.2e-7, -1e-6, 9e-7])

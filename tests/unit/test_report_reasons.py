@@ -39,7 +39,7 @@ def test_reasons_in_words() -> None:
     assert "2 failed" in unscored_sentence(found)
     assert "1 undefined" in unscored_sentence(found)
     nobody = found.model_copy(update={"reason_first": estimate(0, 0)})
-    assert "no map has an order" in order_sentence(run, nobody)
+    assert "every map is constant or not finite" in order_sentence(run, nobody)
 
 
 def test_where_the_scores_are_taken() -> None:

@@ -97,7 +97,7 @@ def fit(
 @app.command(name="apply")
 def apply(
     purifier: Annotated[Path, typer.Argument(help="Folder of the purifier.", metavar="PURIFIER")],
-    out: Annotated[Path, typer.Option("--out", help="Purified data: an .npz, or a folder of PNG files by class.")],
+    out: Annotated[Path, typer.Option("--out", help="Purified data: an .npz, or a folder of PNG files.")],
     data: options.DataOpt = "digits",
     model: Annotated[
         str | None,
@@ -117,7 +117,7 @@ def apply(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Purify labelled images, and store them as data that --data reads.
+    """Purify images, and store them as data that --data reads; images without labels as files of the same names.
 
     For example:
 

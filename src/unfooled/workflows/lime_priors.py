@@ -15,29 +15,30 @@ from unfooled.core.errors import BadInput
 from unfooled.core.types import Model
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.segments import averaged
+from unfooled.explanations.lime.surrogate import Prior
 from unfooled.workflows import catalog
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import choose
 
-Weights = Mapping[str, float] | str | Path | Tensor | None
-"""Expected weights by name, a file of them, or a tensor for the method itself. None: no prior."""
+Weights = Mapping[str, float] | str | Path | Tensor | Prior | None
+"""Expected weights by name, a file of them, or what the method itself takes. None: no prior."""
 
 
 def expected_weights(
     prior: Weights, names: Sequence[Sequence[str]], keys: Sequence[Any] | None = None
-) -> Tensor | None:
+) -> Tensor | Prior | None:
     """Return the expected weights of texts or rows, (B, M), padded with 0.
 
     Args:
-        prior: Weights by the name of a feature, a JSON file of them or a lime.json, or a tensor.
+        prior: Weights by the name of a feature, a JSON file of them or a lime.json; a tensor or `Prior` as it is.
         names: Names of the features of each input.
         keys: Names that stand for a feature besides its own, such as its column, of each input. None: none.
 
     Raises:
         BadInput: The file cannot be read, holds no numbers, or names no feature of the inputs.
     """
-    if prior is None or isinstance(prior, Tensor):
+    if prior is None or isinstance(prior, (Tensor, Prior)):
         return prior
     known = read_weights(prior) if isinstance(prior, (str, Path)) else {str(k): float(v) for k, v in prior.items()}
     mean = torch.zeros(len(names), max((len(row) for row in names), default=0), dtype=torch.float64)
@@ -92,7 +93,7 @@ def of_explanation(prior: Any, model: Model, x: Tensor, y: Tensor, ids: Tensor, 
     Raises:
         BadInput: There is no such explanation or file, or it is about other segments.
     """
-    if isinstance(prior, Tensor):
+    if isinstance(prior, (Tensor, Prior)):
         return prior
     if isinstance(prior, (str, Path)) and Path(prior).suffix == ".json":
         earlier = Surrogates.from_json(_read(prior))

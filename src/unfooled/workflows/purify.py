@@ -18,7 +18,6 @@ from unfooled.core.limits import Limits, allowing
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import batched
 from unfooled.data.dataset import Dataset
-from unfooled.data.formats.feature_sets import FeatureSet, save_features
 from unfooled.data.load import load_dataset
 from unfooled.features import Encoder, last_features
 from unfooled.models.load import load_model
@@ -31,6 +30,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file, check_folder
+from unfooled.workflows.purify_files import check_files, flat_images, purified, read_files, store, write_files
 from unfooled.workflows.rebuilding import refuse_other
 from unfooled.workflows.words import at_least, size_of
 
@@ -223,12 +223,13 @@ def purify_apply(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> AppliedRecord:
-    """Purify labelled images, and store them as data.
+    """Purify images, and store them as data; those without labels as files of the same names.
 
     Args:
         purifier: Folder of a saved purifier, or the purifier.
-        data: Source of the data, as `load_dataset` reads it.
-        out: An .npz, or a folder of PNG files by class; it is complete once its manifest is there.
+        data: Source of the data, as `load_dataset` reads it, or a folder of images without class folders.
+        out: An .npz, or a folder of PNG files by class; it is complete once its manifest is there. Of images without
+            labels: a folder, in which each PNG file has the name of its image.
         model: Model that the purifier was fitted with, for a folder that cannot build its encoder. None: not needed.
         split: Part of the data.
         n: Number of images; None: all.
@@ -240,7 +241,7 @@ def purify_apply(
         progress: Called as `(stage, images done, images in all)`.
 
     Returns:
-        An `AppliedRecord`; `load_data(out)` reads the images.
+        An `AppliedRecord`; `load_data(out)` reads images with labels.
 
     Raises:
         BadInput: a folder without a purifier, images of other channels than those of the fit or smaller than the patch,
@@ -249,20 +250,28 @@ def purify_apply(
     at_least("n", n, 1)
     if channels not in (None, 1, 3):
         raise BadOption("{channels} is {0}; it must be 1 (grey) or 3 (colour)", channels)
-    out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
-    refuse_other(out, out.parent / f"{out.name}.parts")
+    files = flat_images(data)[:n]
+    if files:
+        out = check_files(out, files, labels=labels)
+    else:
+        out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
+        refuse_other(out, out.parent / f"{out.name}.parts")
     device = machine.prepare()
     purify, device = _loaded(purifier, model, device)
     with allowing(limits):
-        images = load_dataset(data, split, n, size=size_of(size), labels=labels, channels=channels)
+        images = (
+            read_files(files, size_of(size), channels)
+            if files
+            else load_dataset(data, split, n, size=size_of(size), labels=labels, channels=channels)
+        )
     _check_fit(purify, images)
     started = time.perf_counter()
-    made = _purified(purify, images.x, device, machine.batch or AT_ONCE, _quiet if progress is None else progress)
+    made = purified(purify, images.x, device, machine.batch or AT_ONCE, _quiet if progress is None else progress)
     seconds = round(time.perf_counter() - started, 2)
-    rows = torch.arange(len(made))
-    change = (made - images.x).flatten(1).norm(dim=1) / images.x.flatten(1).norm(dim=1).clamp_min(1e-12)
-    about = {"kind": "purified", "purifier": str(purifier), "from": {"data": images.name, "split": images.split}}
-    save_features(out, FeatureSet(made, images.y, images.index, rows, change, list(images.classes)), about)
+    if files:
+        write_files(out, files, made, str(purifier))
+    else:
+        store(out, images, made, str(purifier))
     return AppliedRecord(
         out=str(out), data=images.name, n=len(made), psnr=mean(psnr_of(made, images.x)), seconds=seconds,
         warnings=list(images.warnings),
@@ -383,14 +392,3 @@ def _check_fit(purify: SemanticPurifier, images: Dataset) -> None:
         raise BadOption(sentence, *x.shape[2:], purify.size)
     with torch.no_grad():
         purify(x[:1])  # other sizes than those of the fit give other latents
-
-
-def _purified(purify: SemanticPurifier, x: Tensor, device: str, batch: int, progress: Progress) -> Tensor:
-    """Return the images purified part by part, on the CPU."""
-    parts = []
-    progress("purified", 0, len(x))
-    with torch.no_grad():
-        for part in x.split(batch):
-            parts.append(purify(part.to(device)).cpu())
-            progress("purified", sum(map(len, parts)), len(x))
-    return torch.cat(parts)

@@ -189,5 +189,17 @@ def single(x: Any) -> torch.Tensor:
 
 
 def array(value: Any) -> np.ndarray:
-    """Return a tensor, list or array as a NumPy array."""
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    """Return a tensor, list or array as a NumPy array; float formats that NumPy lacks become float32.
+
+    Raises:
+        BadInput: Lists of unequal lengths.
+    """
+    if not isinstance(value, torch.Tensor):
+        try:
+            return np.asarray(value)
+        except ValueError as error:
+            raise BadInput(f"the lists cannot be stacked to an array: {error}") from error
+    value = value.detach().cpu()
+    value = value.dequantize() if value.is_quantized else value.to_dense() if value.layout != torch.strided else value
+    known = not value.is_floating_point() or value.dtype in (torch.float16, torch.float32, torch.float64)
+    return (value if known else value.float()).resolve_conj().resolve_neg().numpy()

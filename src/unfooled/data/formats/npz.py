@@ -135,7 +135,7 @@ def npz(path: Path, split: str) -> Source:
     def reader() -> Callable[[np.ndarray], np.ndarray]:
         with archive(path) as opened:
             x = member(path, opened, x_key)
-        if len(x) != len(y):
+        if x.ndim and len(x) != len(y):
             raise BadInput(f"{path} has {len(x)} samples in {x_key} and {len(y)} labels in {y_key}")
         images = not {"image", "images"}.isdisjoint(x_key.lower().split("_"))
         return arrays.reader(x, f"{x_key} of {path}", images=images)

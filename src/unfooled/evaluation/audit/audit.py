@@ -106,16 +106,11 @@ def audit(
         fingerprint=dict(subject.fingerprint),
     )  # fmt: skip
     folder = Path(out) if out is not None else None
-    chunk = chunk if plan.budget is None else min(chunk, CHUNK_IN_TIME)
     batch = batch or fitting_batch(subject.model, x)
     with _place(folder, config, streams=isinstance(x, Streamed)) as place:
-        ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
+        ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x, plan.budget), progress=progress))
         setting = Setting(subject, Counted(subject.model), original, x, y, threat, seed, batch, ledger)
-        with (
-            time_limit(plan.budget),
-            trusted(),
-            moving_only(threat.free),
-        ):  # model, samples and threat have been checked
+        with time_limit(plan.budget), trusted(), moving_only(threat.free):  # all arguments have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
         context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
@@ -175,8 +170,9 @@ def _drop_other(path: Path, config: Config) -> None:
         path.unlink(missing_ok=True)
 
 
-def _fitting_chunk(chunk: int, x: Tensor) -> int:
-    """Return a number of samples per file, of which several copies fit in memory."""
+def _fitting_chunk(chunk: int, x: Tensor, budget: float | None) -> int:
+    """Return a number of samples per file, of which several copies fit in memory; a small one within a budget."""
+    chunk = chunk if budget is None else min(chunk, CHUNK_IN_TIME)
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 

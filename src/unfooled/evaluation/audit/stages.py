@@ -34,12 +34,12 @@ from unfooled.evaluation.audit.attacked_maps import attack_maps
 from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.plan import Explaining, Plan
-from unfooled.evaluation.audit.values import Clean, Judged, Outcome, Setting
+from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.points import check_points
 from unfooled.evaluation.checks.table import CheckId, Finding, above, finding
-from unfooled.evaluation.checks.verdict import conclude, merged
+from unfooled.evaluation.checks.verdict import Conclusion, conclude, merged
 from unfooled.evaluation.explanations.movement import map_scores
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
@@ -51,32 +51,25 @@ ON_MAPS, EXPLANATIONS = "the attack on explanations", "the explanations of all s
 
 def perform(s: Setting, plan: Plan) -> Outcome:
     """Run every stage, or read the chunks that an earlier start stored."""
-    with time_limit(None):
-        first = clean(s)
-        right = first.prediction == s.y.cpu()
-        report_answer("clean accuracy", float(first.right_share.double().mean()) if s.n else 0.0, s.n)
-        probed = probe(s, first.drawn if first.drawn is not None else first.prediction)
-    attacked = attack_label(s, plan, probed, right)
+    first, findings = _before(s)
+    right = first.prediction == s.y.cpu()
+    attacked = attack_label(s, plan, findings, right)
     state, gradients = attacked.state, attacked.gradients
     with time_limit(None):
         points = judge(s, state.frontier.final)
-        if gradients.missing:
-            gradients = gradients.with_twin(s.x, s.threat)
+        gradients = gradients.with_twin(s.x, s.threat) if gradients.missing else gradients
     findings = attacked.findings
     findings += check_points(
         state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
     left_out = [*attacked.left_out]
-    explained = in_time(lambda: explain(s, plan.explaining, points.x_adv, gradients), left_out, EXPLANATIONS)
-    if explained is None:
-        with time_limit(None):
-            explained = explain(s, replace(plan.explaining, n=1), points.x_adv, gradients, name="first")
+    explained = _explained(s, plan.explaining, points.x_adv, gradients, left_out)
     few = min(s.n, plan.nearest.n)
     own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
     distance = torch.minimum(own, points.distance[: len(own)])
     searched = distance if s.threat.norm in attacked.nearest else distance[:0]
-    survival, on_maps = None, plan.explanation_attack
+    on_maps, survival = plan.explanation_attack, None
     if on_maps is not None:
         survival = in_time(lambda: attack_maps(s, on_maps, right, gradients, searched), left_out, ON_MAPS)
     robust = robust_share(right, points, random=s.subject.random)
@@ -93,14 +86,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right, random=s.subject.random)]),
-        conclusion=conclude(
-            findings,
-            attacked.again,
-            robust,
-            extended=attacked.extended,
-            stopped=attacked.stopped,
-            left_out=attacked.left_out,
-        ),
+        conclusion=_conclusion(attacked, findings, robust),
         left_out=tuple(left_out),
         progress=state.log,
         aside=(gradients.forwards, 0),
@@ -108,6 +94,31 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         guard=guard_record(s, attacked.through, first, points),
         efficiency=efficiency_of(s),
     )
+
+
+def _conclusion(attacked: Attacked, findings: list[Finding], robust: float) -> Conclusion:
+    """Return the verdict on the attack on the label."""
+    return conclude(
+        findings, attacked.again, robust, extended=attacked.extended, stopped=attacked.stopped,
+        left_out=attacked.left_out,
+    )  # fmt: skip
+
+
+def _before(s: Setting) -> tuple[Clean, list[Finding]]:
+    """Predict the clean samples, say how many are right, and check the model, whatever the time."""
+    with time_limit(None):
+        first = clean(s)
+        report_answer("clean accuracy", float(first.right_share.double().mean()) if s.n else 0.0, s.n)
+        return first, probe(s, first.drawn if first.drawn is not None else first.prediction)
+
+
+def _explained(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients, left_out: list[str]) -> Rows:
+    """Explain the first samples; where the time is over, one of them, as the page needs."""
+    rows = in_time(lambda: explain(s, plan, x_adv, gradients), left_out, EXPLANATIONS)
+    if rows is not None:
+        return rows
+    with time_limit(None):
+        return explain(s, replace(plan, n=1), x_adv, gradients, name="first")
 
 
 def in_time(work: Callable[[], V], left_out: list[str], name: str) -> V | None:

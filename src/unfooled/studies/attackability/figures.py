@@ -194,7 +194,7 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
 
 
 def over_networks(results: Results) -> Arrays:
-    """Return the median radius and pixel distance of every network, semantic trainings included.
+    """Return the median radius and pixel distance of every network, concept trainings included.
 
     They are of the scenes that the network classifies correctly, as all scenes of `Near` are.
     """

@@ -3,7 +3,7 @@
 Concept networks are trained on rendered shapes, with a background that is planted at several correlations with the
 label. Flip costs, cheapest edits and what cannot be edited are exact, from the head; effects of the factors, through
 the head and in total, stand beside true changes of the scene (twins); edits are carried into pixels, beside a random
-attribute and targeted PGD; radii are compared with pixel distances, over scenes and over networks; semantic trainings
+attribute and targeted PGD; radii are compared with pixel distances, over scenes and over networks; concept trainings
 are judged at equal compute by the cascade. The published metric is exposed on random heads, digits and the class table
 of CUB-200-2011.
 

@@ -106,7 +106,7 @@ def _factors(results: Results) -> Table:
         networks = results.at(rho)
         for name in FACTORS:
             learnt = sum(name in learnt_factors(array(one.auc).tolist()) for one in networks)
-            words = {"head": "head only, A", "total": "total, T", "twin": "twins", "cosine": "cosine, total and twin"}
+            words = {"head": "head only (A)", "total": "total (T)", "twin": "twins", "cosine": "cosine, total and twin"}
             rows.append({
                 "rho": rho, "factor": name, "learnt by": f"{learnt} of {len(networks)}",
                 **{word: factor_mean(networks, name, what).text(2) for what, word in words.items()},
@@ -115,7 +115,7 @@ def _factors(results: Results) -> Table:
             order = {what: factor_order(networks, what, every=every) for what in ("head", "total")}
             rows.append({
                 "rho": rho, "factor": f"Spearman with the twins, {of}", "learnt by": f"{order['total'].n} networks",
-                "head only, A": order["head"].text(2), "total, T": order["total"].text(2), "twins": "",
+                "head only (A)": order["head"].text(2), "total (T)": order["total"].text(2), "twins": "",
                 "cosine, total and twin": "",
             })  # fmt: skip
     return rows

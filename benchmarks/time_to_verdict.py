@@ -1,0 +1,178 @@
+"""Time to a verdict: the whole `unfooled audit`, from start to page, against AutoAttack-standard alone.
+
+    python benchmarks/time_to_verdict.py --networks lenet5 trades tiny --n 16 64 --peer-path ../peers
+
+Each run is a process of its own with one thread; its figure is the processor time of that process, imports included.
+Ours (`--effort normal`, the default, and `quick`) and the peer take turns. AutoAttack is `pyautoattack`, installed with
+`pip install --no-deps --target ../peers pyautoattack`. `tiny` is a small CNN that is trained here for a
+minute on CIFAR-10 (JPEG). A peer that takes longer than `--limit` seconds of wall time is recorded as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+import unfooled as uf
+from unfooled.core.model.wrappers import Counted
+from unfooled.data import load_dataset
+from unfooled.models import SmallCnn
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
+from unfooled.workflows.words import threat_of
+
+FILE = Path(__file__).parent / "results" / "time-to-verdict.json"
+DATA = Path(os.environ.get("UNFOOLED_DATA", "../shared/data"))
+TINY = Path("runs/time-to-verdict/tiny.pt")
+
+
+class Network(NamedTuple):
+    """A network, its data and radius."""
+
+    file: Path
+    arch: str
+    data: str
+    eps: str
+
+
+NETWORKS = {
+    "lenet5": Network(DATA / "models" / "mnist_lenet5_clntrained.pt", "lenet5", "mnist", "0.1"),
+    "trades": Network(DATA / "models" / "mnist_trades_smallcnn.pt", "trades-small-cnn", "mnist", "0.3"),
+    "tiny": Network(TINY, "small-cnn", "cifar10_jpeg", "2/255"),
+}
+OURS = {"normal": [], "quick": ["--effort", "quick"]}
+
+
+def train_tiny() -> None:
+    """Train the tiny network, if it is not there yet."""
+    if TINY.exists():
+        return
+    torch.manual_seed(0)
+    data = load_dataset(str(DATA / "cifar10_jpeg.npz"), split="train", n=8000)
+    net = SmallCnn((3, 32, 32), 10).train()
+    steps = 400
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for step in range(steps):
+        rows = torch.randint(0, len(data.x), (64,))
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / steps)
+        loss = F.cross_entropy(net(data.x[rows]), data.y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    TINY.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(net.state_dict(), TINY)
+
+
+def peer(name: str, n: int, path: str) -> None:
+    """Run AutoAttack-standard on the first n test images, and print its record; the body of a process."""
+    sys.path.insert(0, path)
+    module = importlib.import_module("pyautoattack")
+    torch.set_num_threads(1)
+    network = NETWORKS[name]
+    data = load_dataset(str(DATA / f"{network.data}.npz"), split="test", n=n)
+    shape = tuple(data.x.shape[1:])
+    model = uf.load_model(str(network.file), arch=network.arch, input_shape=shape, num_classes=10)
+    eps = float(threat_of(f"linf:{network.eps}").eps)
+    counted = Counted(model)
+    attack = module.AutoAttack(counted, norm="Linf", eps=eps, seed=0, version="standard", device="cpu")
+    z = attack.run_standard_evaluation(data.x, data.y, batch_size=max(n, 1))
+    left = 1 - float(uf.verify(model, data.x, data.y, z, uf.Linf(eps), tol=1e-5).success.double().mean())
+    record = {"robust_accuracy": left, "calls": counted.calls, "passes": (counted.forwards + counted.backwards) / n}
+    print("\n" + json.dumps(record))
+
+
+def measured(arguments: list[str], limit: float) -> dict[str, Any]:
+    """Run a process, and return its processor seconds, wall seconds and output."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=limit, env=environment)
+        output, finished = done.stdout, True
+    except subprocess.TimeoutExpired:
+        output, finished = "", False
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    wall = time.perf_counter() - start
+    return {"cpu": round(spent, 2), "wall": round(wall, 2), "finished": finished, "output": output}
+
+
+def ours(name: str, n: int, effort: str, limit: float) -> dict[str, Any]:
+    """Run `unfooled audit` from start to page."""
+    network = NETWORKS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        run = measured(
+            [
+                sys.executable, "-m", "unfooled", "audit", "--model", str(network.file), "--arch", network.arch,
+                "--data", str(DATA / f"{network.data}.npz"), "--n", str(n), "--threat", f"linf:{network.eps}",
+                "--threads", "1", "--device", "cpu", "--quiet", "--out", folder, *OURS[effort],
+            ],
+            limit,
+        )  # fmt: skip
+        if run.pop("finished"):
+            summary = json.loads((Path(folder) / "summary.json").read_text())
+            passes = ("passes", "nearest_passes", "diagnostic_passes")
+            run |= {
+                "robust_accuracy": summary["robust_accuracy"]["value"], "verdict": summary["verdict"],
+                "efficiency": summary["efficiency"], **{k: sum(summary[k].values()) for k in passes},
+            }  # fmt: skip
+    run.pop("output")
+    return run
+
+
+def compared(name: str, n: int, path: str | None, limit: float) -> dict[str, Any]:
+    """Run ours, the peer, and ours again."""
+    load = list(os.getloadavg())
+    row: dict[str, Any] = {"network": name, "n": n, "eps": NETWORKS[name].eps, "load": load}
+    row["normal"] = ours(name, n, "normal", limit)
+    if path is not None:
+        run = measured([sys.executable, __file__, "--as-peer", name, str(n), "--peer-path", path], limit)
+        output, finished = run.pop("output"), run.pop("finished")
+        row["autoattack"] = run | (json.loads(output.splitlines()[-1]) if finished else {"finished": False})
+        row["ratio"] = round(row["normal"]["cpu"] / run["cpu"], 3)
+    row["quick"] = ours(name, n, "quick", limit)
+    if path is not None:
+        row["ratio_quick"] = round(row["quick"]["cpu"] / row["autoattack"]["cpu"], 3)
+    return row
+
+
+def main() -> None:
+    """Measure what is asked for, and add it to the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--n", nargs="+", type=int, default=[16, 64, 200])
+    parser.add_argument("--peer-path", default=None, help="folder of pyautoattack; without it ours runs alone")
+    parser.add_argument("--limit", type=float, default=7200.0, help="wall seconds of a run")
+    parser.add_argument("--as-peer", nargs=2, metavar=("NETWORK", "N"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.as_peer:
+        peer(options.as_peer[0], int(options.as_peer[1]), options.peer_path)
+        return
+    if "tiny" in options.networks:
+        train_tiny()
+    for n in options.n:
+        for name in options.networks:
+            row = compared(name, n, options.peer_path, options.limit)
+            stored = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
+            runs = [run for run in stored if (run["network"], run["n"]) != (name, n)] + [row]
+            record = {
+                "command": "python benchmarks/time_to_verdict.py", "unit": "processor seconds of whole processes",
+                "threads": 1, "environment": Environment.here("cpu").model_dump(mode="json"), "runs": runs,
+            }  # fmt: skip
+            write_whole(FILE, (json.dumps(record, indent=1) + "\n").encode())
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
