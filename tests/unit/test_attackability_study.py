@@ -229,6 +229,20 @@ def test_every_claim_of_the_seed_project_has_a_row() -> None:
         assert words in texts
 
 
+RECORDS = sorted((Path(__file__).resolve().parents[2] / "benchmarks/results").glob("attackability-*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_stored_records_decide_every_claim_of_the_seed_project(path: Path) -> None:
+    summary = StudySummary.model_validate_json(path.read_text(encoding="utf-8"))
+    seed = {c.claim: c for c in summary.claims if c.source == SEED}
+    for words in ("perturbations are minimal", "localised", "better stability", "Attackability falls with training"):
+        rows = [c for text, c in seed.items() if words in text]
+        assert len(rows) == 1, words
+        assert rows[0].n > 0 and rows[0].low is not None
+    assert any("not learnt" in title for title in summary.tables)
+
+
 def test_tables_leave_out_what_is_not_learnt() -> None:
     rows = [made(rho, 0, effects(0.3), effects(0.3), "texture") for rho in (0.25, 0.9)]
     found = tables(Results(rows), TINY)
