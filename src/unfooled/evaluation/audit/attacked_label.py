@@ -102,7 +102,10 @@ def _results(
         count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
         state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
         own = state if label.whole is None else replace(state, frontier=attack_frontier)
-        result = replace(result, **_distances(nearest_rows), state=own, findings=[*findings, missed])
+        result = replace(
+            result, state=own, findings=[*findings, missed], nearest=_column(nearest_rows, "distance"),
+            unanswered=_column(nearest_rows, "unanswered"),
+        )  # fmt: skip
         yield replace(result, left_out=(CHECKS,))
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
@@ -132,12 +135,9 @@ def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked)
     )  # fmt: skip
 
 
-def _distances(nearest_rows: dict[float, Rows]) -> dict[str, dict[float, Tensor]]:
-    """Return the fields of a result that nearest points give."""
-    return {
-        "nearest": {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows},
-        "unanswered": {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows},
-    }
+def _column(nearest_rows: dict[float, Rows], name: str) -> dict[float, Tensor]:
+    """Return one result of the search for nearest points, by norm."""
+    return {norm: rows[name] for norm, rows in nearest_rows.items() if rows}
 
 
 def _cut_short(
