@@ -13,6 +13,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
+from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.checks import untrusted
@@ -59,15 +60,20 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     """
     label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger)
-    attack, last = Cascade(s.problem(gradients), s.ledger, certify=label.certify), None
+    last: Attacked | None = None
     with suppress(OutOfTime):
         for last in _results(s, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
+    if last is not None and not last.left_out:
+        return last
+    # Its gradients may not be ready; nothing here follows them.
+    problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
+    attack = Cascade(problem, s.ledger, certify=label.certify)
     if last is None:
         with time_limit(None), frozen(s.counted):
             state = attack.begin()
         last = Attacked(state, gradients, {}, {}, findings, [], False, left_out=(ATTACK, NEAREST, CHECKS))
-    if last.left_out and last.through is None:
+    if last.through is None:
         with time_limit(None), frozen(s.counted):
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
