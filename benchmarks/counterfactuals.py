@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from unfooled.counterfactuals.legacy import difference_rank
 
 from unfooled.counterfactuals import (
     AffineHead,
@@ -37,6 +36,7 @@ from unfooled.counterfactuals import (
     targeted_edit,
     within_covariance,
 )
+from unfooled.counterfactuals.pseudo_inverse import difference_rank
 from unfooled.runs.records import Environment
 
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -32,7 +32,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -303,7 +303,7 @@ class People:
 # Stability
 
 
-def jaccard(tops: list[set[int]]) -> float:
+def jaccard(tops: Sequence[set[Any]]) -> float:
     """Return the mean share of common features over pairs of answers."""
     return statistics.mean(len(a & b) / len(a | b) for a, b in itertools.combinations(tops, 2))
 

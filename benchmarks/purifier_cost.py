@@ -8,9 +8,9 @@ fit     `fit_purifier` on 6,000 MNIST training images with the latents of a stri
 twin    scikit-learn's `MiniBatchDictionaryLearning(64, alpha=.3)` on the patches of one cluster; 20 of them would cost
         20 times as much
 apply   1,000 test images at stride 2 and 4, 64 atoms, 15 steps. Target at stride 2: 2 s of CPU
-sporco  with `--convolutional`: codes of high bands for 64 filters of 8x8, by `purification.convolutional.code`, by
-        sporco's proximal gradients and by its ADMM, all on the same problem (a mask makes its circular convolutions
-        ours). Steps and seconds until the objective is within 1 % of the lowest one found; needs sporco 0.2.2
+sporco  with `--convolutional`: codes of high bands for 64 filters of 8x8, by `convolutional_codes`, by sporco's
+        proximal gradients and by its ADMM, all on the same problem (a mask makes its circular convolutions ours).
+        Steps and seconds until the objective is within 1 % of the lowest one found; needs sporco 0.2.2
 
 Seconds are those of the processor, of one thread; the median over the rounds. The load of the machine is recorded,
 since other work slows memory and caches down.
@@ -38,7 +38,7 @@ from unfooled.core.model.batching import batched
 from unfooled.features import Encoder
 from unfooled.models import StridedCnn
 from unfooled.purification import fit_clusters, fit_purifier, learn_patches, split
-from unfooled.purification.convolutional import code, convolutional_curvature, synthesis
+from unfooled.purification.convolutional import convolutional_codes, convolutional_curvature, synthesis
 from unfooled.purification.dictionaries import image_patches
 from unfooled.training import Batches, Standard, train
 
@@ -128,8 +128,8 @@ def coding(options: argparse.Namespace) -> dict[str, Any]:
 
 def coders(high: Tensor, atoms: Tensor) -> dict[str, Callable[[int], Tensor]]:
     """Ours and sporco's coders, `(steps) -> codes (N, A, H + 7, W + 7)`."""
-    from sporco.admm.cbpdn import ConvBPDNMaskDcpl
-    from sporco.pgm.cbpdn import ConvBPDNMask
+    from sporco.admm.cbpdn import ConvBPDNMaskDcpl  # type: ignore[import-not-found]
+    from sporco.pgm.cbpdn import ConvBPDNMask  # type: ignore[import-not-found]
 
     n, _, h, w = high.shape
     edge = atoms.shape[-1] - 1
@@ -153,7 +153,7 @@ def coders(high: Tensor, atoms: Tensor) -> dict[str, Callable[[int], Tensor]]:
         return unrolled(solver.var_y1())  # the sparse one of its two copies
 
     return {
-        "ours": lambda steps: code(high, atoms, sparsity=SPARSITY, steps=steps, lipschitz=lipschitz),
+        "ours": lambda steps: convolutional_codes(high, atoms, sparsity=SPARSITY, steps=steps, lipschitz=lipschitz),
         "sporco, proximal gradients": proximal,
         "sporco, ADMM": admm,
     }

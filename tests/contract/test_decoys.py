@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +21,13 @@ from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.twins import distil
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.rng import Numbers
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.checks import after as checks
 from unfooled.evaluation.checks.after import diagnose
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.borders import borders, pairs
+from unfooled.evaluation.checks.extending import Allowance, _repeat_attacks
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import whole_box
 from unfooled.evaluation.checks.table import finding
@@ -148,6 +152,27 @@ def test_what_found_something_runs_on_until_it_finds_nothing() -> None:
     summary = audit(model, x, y, Linf(0.1), plan=PLAN)
     assert {"D16", "D13"} & {f.id for f in summary.diagnostics if f.fired}
     assert summary.robust_accuracy.value == 0
+
+
+def test_the_attack_behind_a_check_that_fired_is_repeated_until_a_round_of_it_finds_nothing() -> None:
+    x, y = 0.5 + 0 * points(40, SHAPE), torch.zeros(40, dtype=torch.int64)
+
+    def model(z: Tensor) -> Tensor:  # without a gradient or a score to follow
+        return F.one_hot(pattern(z).long(), 5) + 0 * z.flatten(1)[:, :5]
+
+    counted = Counted(model)
+    attack = Cascade(Problem(counted, x, y, Linf(0.1), counted), Ledger.of(None, len(x)))
+    twins: Any = SimpleNamespace(transferred=None, transferred_labels=None)
+    for check, expected in (("D16", 40), ("D12", 0)):
+        state = _repeat_attacks(
+            attack,
+            attack.begin(),
+            twins,
+            [finding(check, True, "")],
+            Numbers.REPEATED[0],
+            Allowance.after(attack.ledger),
+        )
+        assert int(state.frontier.fooled.sum()) == expected
 
 
 def test_the_whole_box_is_entered_from_samples_that_are_right() -> None:

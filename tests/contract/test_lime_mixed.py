@@ -25,6 +25,7 @@ from unfooled.explanations.lime import (
     text_part,
     until_stable,
 )
+from unfooled.explanations.lime.mixed import Part
 
 TABLE = np.random.default_rng(0).normal(size=(150, 2))
 
@@ -82,7 +83,7 @@ def test_parts_with_a_prior_a_batch_and_until_stable() -> None:
         sizes.append(len(texts))
         return [[0.0, 3.0 * ("good" in t) + row[0]] for t, row in zip(texts, rows, strict=True)]
 
-    parts = [text_part("a good film"), row_part(space, TABLE[3])]
+    parts: list[Part] = [text_part("a good film"), row_part(space, TABLE[3])]
     never = until_stable(1, tolerance=1e-9, first=64, at_most=256)
     found = lime_parts(score, parts, 1, until=never, batch=50, keep_samples=True)
     assert max(sizes) <= 50

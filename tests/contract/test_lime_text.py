@@ -156,8 +156,12 @@ def test_a_penalty_where_words_are_many() -> None:
 def test_the_default_masks_are_balanced() -> None:
     features, samples = 40, 512
     design = balanced(features, samples, 3)
-    hidden = (~design.masks).view(4, 128, features).sum(1)
-    assert (hidden.amax(1) - hidden.amin(1) <= 1).all(), "each feature is hidden equally often"
+    hidden = (~design.masks).sum(0)
+    assert hidden.amax() - hidden.amin() <= 1, "each feature is hidden equally often"
+    most = (~design.masks)[design.masks.sum(1).argsort()[:256]].sum(0)
+    assert most.amax() - most.amin() <= 4, "also among rows of similar size; ties of the size at the cut move some"
+    few = balanced(features, 64, 3).masks.sum(1).double()
+    assert abs(float(few.mean() - design.masks.sum(1).double().mean())) < 1, "few rows have all sizes"
     assert design.weights is not None
     many = balanced(features, 4096, 3)
     assert many.weights is not None
@@ -218,8 +222,8 @@ def test_the_balanced_masks_estimate_the_same_surrogate_with_smaller_errors() ->
         name: float(torch.stack([weights(sampler, 400, seed) - truth for seed in range(10)]).square().mean().sqrt())
         for name, sampler in {"balanced": balanced, "plain": plain, "pairs": by_size}.items()
     }
-    assert errors["balanced"] < 0.97 * errors["plain"]
-    assert errors["balanced"] < 0.85 * errors["pairs"]
+    assert errors["balanced"] < 0.8 * errors["plain"]
+    assert errors["balanced"] < 0.7 * errors["pairs"]
 
 
 class Encoder(torch.nn.Module):

@@ -80,6 +80,9 @@ def test_soft_and_class_level_attributes(cub: Path) -> None:
     with pytest.raises(BadInput, match=r"no file .*image_attribute_labels.txt.*class_level=True"):
         load_birds(cub)
     assert load_class_table(cub).percent.tolist() == [[50, 100, 0], [12.5, 0, pytest.approx(80)]]
+    (cub / birds.TABLE).unlink()
+    with pytest.raises(BadInput, match=r"^there is no file .*class_attribute_labels_continuous.txt"):
+        load_birds(cub, class_level=True)
 
 
 def test_unasked_attributes_are_unknown(cub: Path) -> None:

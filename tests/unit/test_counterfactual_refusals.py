@@ -93,6 +93,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "not square": (lambda: Cost(covariance=torch.ones(2, 3)), "must be square"),
     "another size": (lambda: flip_edit(HEAD, E, cost=Cost(covariance=torch.eye(3))), r"\(3, 3\); it must be \(4, 4\)"),
     "asymmetric": (lambda: Cost(covariance=torch.tensor([[1.0, 1], [0, 1]])), "not symmetric"),
+    "zero": (lambda: Cost(covariance=torch.zeros(2, 2)), "the covariance is 0; .* embeddings that vary"),
     "negative": (lambda: Cost(covariance=-torch.eye(2)), "negative eigenvalue"),
     "nan covariance": (lambda: Cost(covariance=torch.full((2, 2), math.nan)), "covariance holds NaN"),
     "covariance, norm": (lambda: flip_edit(HEAD, E, norm=1, cost=Cost(covariance=torch.eye(4))), "the l_2 norm"),

@@ -140,6 +140,7 @@ BAD: dict[str, tuple[Purify, str]] = {
     "nan": (lambda x: x / 0 * 0, "returns NaN or infinite values"),
     "input": (written, r"writes into its input; begin it with x = x.clone\(\)"),
     "mode": (Switching(), "changes the mode of Switching"),
+    "dtype": (lambda x: x.double(), r"returns torch.float64 on cpu for inputs of torch.float32 on cpu; end it"),
     "type": (lambda x: x.numpy(), "returns a ndarray"),  # type: ignore[dict-item, return-value]
 }
 

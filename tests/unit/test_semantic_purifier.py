@@ -68,6 +68,10 @@ def test_clean_accuracy_is_lost_by_a_point_at_most(
     assert (purify(x) - x).abs().mean() > 0.01
 
 
+def test_no_images_are_an_answer(purify: SemanticPurifier) -> None:
+    assert purify(torch.zeros(0, 1, 8, 8)).shape == (0, 1, 8, 8)
+
+
 def test_output_is_in_the_box_and_independent_of_the_batch(
     data: tuple[Tensor, Tensor], purify: SemanticPurifier, net: nn.Module
 ) -> None:

@@ -39,7 +39,7 @@ def low_pass(x: Tensor, *, smooth: float, pad: int = 8) -> Tensor:
         raise BadInput(f"smooth is {smooth}; it must be a finite weight, at least 0")
     if pad < 0:
         raise BadInput(f"pad is {pad}; it must be at least 0")
-    if not smooth:
+    if not smooth or not x.numel():  # no Fourier transforms of empty batches either
         return x
     height, width = x.shape[-2:]
     padded = F.pad(x, (pad, pad, pad, pad), mode="replicate") if pad else x

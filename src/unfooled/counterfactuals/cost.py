@@ -209,6 +209,8 @@ def _positive(covariance: Any) -> tuple[Tensor, float]:
     matrix = (matrix + matrix.T) / 2
     values = torch.linalg.eigvalsh(matrix)
     top, bottom = float(values[-1]), float(values[0])
+    if not matrix.any():
+        raise BadInput("the covariance is 0; a distance in its units needs embeddings that vary")
     if top <= 0 or bottom < -1e-6 * top:
         raise BadInput(f"the covariance has the negative eigenvalue {bottom:.3g}; it is not one of real data")
     if bottom > SINGULAR * top:

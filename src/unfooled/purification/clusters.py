@@ -99,7 +99,7 @@ class Clusters:
         Raises:
             BadInput: The latents have another size than those that the clusters were fitted to.
         """
-        rows = z.reshape(len(z), -1)
+        rows = z.reshape(len(z), math.prod(z.shape[1:]))
         if rows.shape[1] != len(self.offset):
             raise BadInput(
                 f"the encoder returns {rows.shape[1]} features, the clusters have {len(self.offset)}; give the encoder "

@@ -130,11 +130,16 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
         values: True: values are checked, too; False: only the shape.
 
     Raises:
-        BadInput: Another shape, NaN or infinite values, or, for inputs in [0, 1], values outside of it.
+        BadInput: Another shape, dtype or device, NaN or infinite values, or values outside of [0, 1] for inputs in it.
     """
     if not isinstance(purified, Tensor) or purified.shape != x.shape:
         returned = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
         raise BadInput(f"the purifier returns {returned} for inputs of shape {tuple(x.shape)}; it must keep the shape")
+    if purified.dtype != x.dtype or purified.device != x.device:
+        raise BadInput(
+            f"the purifier returns {purified.dtype} on {purified.device} for inputs of {x.dtype} on {x.device}; end it "
+            "with .to(x)"
+        )
     if not values or not len(x):
         return
     low, high = extent(purified)

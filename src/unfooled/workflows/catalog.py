@@ -301,7 +301,7 @@ STUDIES = {
         "Which attributes flip a decision, can pixels do it, and what does published attackability measure?",
         {
             "small": "rendered shapes, 10 concept networks, 7 trainings; about 5 minutes on 2 cores",
-            "medium": "shapes at 3 correlations, CUB's class table and ten classes; some 2 hours per seed on 2 cores",
+            "medium": "shapes at 3 correlations, 18 trainings, CUB's table and ten classes; about an hour on one core",
             "full": "the same, wider networks, and CUB-200-2011's own folder; a day on a GPU",
         },
     ),

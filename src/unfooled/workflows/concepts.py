@@ -100,6 +100,21 @@ def with_attributes(
     return concepts, on_rows(objective, data.y, concepts.values)
 
 
+def check_buildable(arch: str, weights: str | Path | None) -> None:
+    """Refuse to build a network of the user's own code, or of timm, from scratch.
+
+    Args:
+        arch: Architecture.
+        weights: Weights to start from. None: from scratch.
+    """
+    if weights is None and ":" in arch:
+        raise BadOption(
+            "{arch} {0}: a network from elsewhere needs weights to start from, {model:weights.pt}; from scratch it is "
+            "trained in Python, unfooled.training.train",
+            arch,
+        )
+
+
 def built(arch: str, shape: tuple[int, ...], classes: int, concepts: Concepts | None) -> nn.Module:
     """Build a network, with a head on attribute logits where there are attributes.
 

@@ -31,7 +31,7 @@ from unfooled.training.losses.concepts import takes_rows
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
 from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
-from unfooled.workflows.concepts import Concepts, built, not_learnt, with_attributes
+from unfooled.workflows.concepts import Concepts, built, check_buildable, not_learnt, with_attributes
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
@@ -65,16 +65,6 @@ class Network:
     mean: str | float | Sequence[float] | None = None
     std: str | float | Sequence[float] | None = None
     trust_pickle: bool = False
-
-    def check(self) -> None:
-        """Refuse what cannot be used."""
-        statistics(self.mean, self.std)
-        if self.model is None and ":" in self.arch:
-            raise BadOption(
-                "{arch} {0}: a network from elsewhere needs weights to start from, {model:weights.pt}; from scratch it "
-                "is trained in Python, unfooled.training.train",
-                self.arch,
-            )
 
 
 @dataclass(frozen=True)
@@ -205,7 +195,8 @@ def train(
         `train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy`
     """
     recipe.check()
-    network.check()
+    statistics(network.mean, network.std)
+    check_buildable(network.arch, network.model)
     objective = _objective(loss, threat, options, recipe)
     out = check_file(out, CHECKPOINTS)
     device = machine.prepare(seed)

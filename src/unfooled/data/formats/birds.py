@@ -281,9 +281,9 @@ def _denoised(
 def _percent(root: Path, classes: int, attributes: int) -> np.ndarray:
     """Read the percentages of the classes, (K, n) float32."""
     path = root / TABLE
+    lines = _lines(path)  # a missing file has a sentence of its own
     try:
-        rows = [[float(value) for value in line] for line in _lines(path)]
-        values = np.array(rows, np.float32)
+        values = np.array([[float(value) for value in line] for line in lines], np.float32)
     except ValueError as error:
         raise BadInput(f"{path} is damaged; it holds a row of percentages for each class: {error}") from None
     _check_percent(values, classes, attributes, path)

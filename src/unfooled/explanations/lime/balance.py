@@ -4,8 +4,9 @@
     drawn     P(k) ~ pi(k)^(1/4), stratified;  weight (1 / M) / P(k);  pi: LIME's kernel
 
 Masks that hide nearly everything weigh little in the fit, so they are drawn less often and weighted up: the surrogate
-that is estimated stays the same. The hidden features are successive parts of random permutations: within a block of
-rows each feature is hidden equally often, up to one. Where all masks fit into the number of samples, they are used,
+that is estimated stays the same. In a block of rows, in the order of their sizes, the hidden features are successive
+parts of random permutations: each feature is hidden equally often, up to one, also among rows of similar size, so that
+what a size alone does to the answer falls on no feature. Where all masks fit into the number of samples, they are used,
 with the probability of each as its weight, and there is no sampling error.
 """
 
@@ -23,7 +24,7 @@ from unfooled.core import rng
 from unfooled.explanations.lime.kernels import Kernel, cosine, of_size
 from unfooled.explanations.lime.samplers import Design, every_mask, seeds_of
 
-BLOCK = 128  # rows within which sizes are stratified and features balanced
+BLOCK = 512  # rows within which sizes are stratified and features balanced; a power of 2
 ENUMERATED = 12  # largest number of features whose masks are all used, where they fit into the samples
 
 
@@ -54,10 +55,10 @@ def balanced(
     share = share / share.sum()
     hidden = features - _sizes(features, seed, blocks, share)
     masks = torch.from_numpy(_subsets(features, seed, blocks, hidden)).flatten(0, 1)
-    ratio = 1 / (features * share)
+    ratio = (1 / (features * share))[features - torch.from_numpy(hidden).flatten()]
     first = start - int(blocks[0]) * BLOCK
-    rows = slice(first, first + samples)
-    return Design(masks[rows], weights=ratio[features - torch.from_numpy(hidden).flatten()[rows]])
+    rows = torch.from_numpy(_order(features, seed, blocks))[first : first + samples]
+    return Design(masks[rows], weights=ratio[rows])
 
 
 def _law(masks: Tensor, samples: int) -> Tensor:
@@ -68,12 +69,25 @@ def _law(masks: Tensor, samples: int) -> Tensor:
 
 
 def _sizes(features: int, seed: int, blocks: npt.NDArray[np.int64], share: Tensor) -> npt.NDArray[np.int64]:
-    """Draw how many features each row shows, (G, BLOCK): one of each of BLOCK equal strata, in random order."""
+    """Draw how many features each row shows, (G, BLOCK): one of each of BLOCK equal strata, in ascending order."""
     stream = seeds_of(seed, features, len(blocks), rng.Stream.LIME_SIZES)
-    u = rng.uniform(stream, (2, BLOCK), draw=torch.from_numpy(blocks), dtype=torch.float64)
-    place = (u[:, 0].argsort(1) + u[:, 1]) / BLOCK
+    u = rng.uniform(stream, (BLOCK,), draw=torch.from_numpy(2 * blocks), dtype=torch.float64)
+    place = (torch.arange(BLOCK) + u) / BLOCK
     sizes: npt.NDArray[np.int64] = torch.searchsorted(share.cumsum(0), place).clamp(max=features - 1).numpy()
     return sizes
+
+
+def _order(features: int, seed: int, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the order of all rows, (G BLOCK,): in each block that of reversed bits, so that few rows spread over all.
+
+    A random number that is added to the bits of each block makes every row of a block equally likely at each place.
+    """
+    stream = seeds_of(seed, features, len(blocks), rng.Stream.LIME_SIZES)
+    u = rng.uniform(stream, (1,), draw=torch.from_numpy(2 * blocks + 1), dtype=torch.float64)
+    shift = (u * BLOCK).long().numpy()
+    bits = BLOCK.bit_length() - 1
+    place = sum(((np.arange(BLOCK) >> k) & 1) << (bits - 1 - k) for k in range(bits))
+    return ((place ^ shift) + np.arange(len(blocks))[:, None] * BLOCK).ravel()
 
 
 def _subsets(

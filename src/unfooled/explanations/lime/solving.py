@@ -122,9 +122,10 @@ def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Desi
 
 def weights_of(features: int, settings: Settings) -> Solution:
     """Return the weights as a linear map of the answers, for designs of a fixed number of samples."""
-    assert isinstance(settings.samples, int)
+    count = settings.samples
+    assert isinstance(count, int)
     settings = settings.resolved(features)
-    design = drawn(features, settings.samples, settings)
+    design = drawn(features, count, settings)
     _enough(features, design, settings)
     return effect_of(design.masks, design.weighed(settings.kernel), settings)
 

@@ -78,13 +78,12 @@ def notes_of(guard: Guard) -> list[str]:
             f"Of {sent.count} submissions of each point, {percent(sent.mean.value, sent.mean.n)} are right; "
             f"{percent(sent.worst.value, sent.worst.n)} of the samples are right in all of them."
         )
-    if guard.choice is not None and guard.choice.adds.value is not None:
-        made = guard.choice
+    if (made := guard.choice) is not None and (added := made.adds.value) is not None:
         low, high = (number(100 * (end or 0.0)) for end in (made.adds.low, made.adds.high))
         notes.append(
             f"Under the same short attack {percent(made.own_attacked.value, made.n)} are right with the dictionary of "
             f"the nearest cluster and {percent(made.shuffled_attacked.value, made.n)} with the dictionaries shuffled: "
-            f"the choice adds {number(100 * made.adds.value)} points [{low}, {high}], n = {made.n}."
+            f"the choice adds {number(100 * added)} points [{low}, {high}], n = {made.n}."
         )
     notes += [
         f"As a detector, {one.name}: area under the ROC {one.static.auroc:.2f} against static points, "

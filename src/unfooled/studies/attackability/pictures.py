@@ -49,7 +49,7 @@ def gallery(one: Carried) -> Picture:
     figure, axes = new_figure(6, n, 1.75 * n + 0.7, 11.5)
     for example, column in zip(one.examples, axes.T, strict=True):
         _column(column, example, one.shape)
-    name_columns(axes, [f"{example.kind}: {example.title}" for example in one.examples], 7)
+    name_columns(axes, [f"{example.kind}\n{example.title}" for example in one.examples], 7)
     name_rows(axes[:4], ("x", "x'", "x' - x", "twin"))
     name_rows(axes[5:], ("|de_f / dx|",))
     axes[4, 0].set_ylabel("switches", fontsize=8)
@@ -78,6 +78,9 @@ def _column(column: Sequence[Any], example: Example, shape: Sequence[int]) -> No
     column[2].set_title(f"max {top:.3f}", fontsize=7)
     if example.twin:
         show_image(column[3], torch.tensor(example.twin, dtype=torch.float32).reshape(*shape) / 255)
+    else:
+        column[3].set_box_aspect(1)
+        column[3].spines[:].set_visible(False)
     column[3].set_title(example.twin_title, fontsize=7)
     before, wanted, achieved = (np.array(v) for v in (example.before, example.wanted, example.achieved))
     edited = int(np.abs(wanted - before).argmax())
