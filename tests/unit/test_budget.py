@@ -162,3 +162,10 @@ def test_the_use_of_the_model_is_recorded(tmp_path: Path) -> None:
     again = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None), out=tmp_path)
     assert again.efficiency == found  # read, not measured again
     assert "Calls for the attack" in render([tmp_path], tmp_path / "page.html").read_text()
+
+
+def test_a_model_that_hides_its_gradient_is_cut_short_too(ticks: Ticks) -> None:
+    model, x, y = subject()
+    cut = audit(lambda z: model(z).detach(), x, y, Linf(EPS), plan=PLAN.with_budget(0.5))
+    assert cut.left_out[0] == ATTACK
+    assert not cut.trusted

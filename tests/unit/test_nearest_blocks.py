@@ -28,8 +28,14 @@ def test_samples_are_searched_until_the_median_is_precise(monkeypatch: pytest.Mo
     model, x, y = subject()
     y = model(x).argmax(1)
 
-    def searched(eps: float, **options: float) -> tuple[int, list[float | None]]:
-        summary = audit(model, x, y, Linf(eps), plan=PLAN.with_options(reasons=None, nearest_n=12, **options))
+    def searched(eps: float, nearest_precision: float) -> tuple[int, list[float | None]]:
+        summary = audit(
+            model,
+            x,
+            y,
+            Linf(eps),
+            plan=PLAN.with_options(reasons=None, nearest_n=12, nearest_precision=nearest_precision),
+        )
         (near,) = summary.nearest
         assert near.n == summary.curve_n
         return near.n, list(near.quartiles)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
+from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.checks import untrusted
@@ -59,15 +60,20 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     """
     label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger)
-    attack, last = Cascade(s.problem(gradients), s.ledger, certify=label.certify), None
+    last: Attacked | None = None
     with suppress(OutOfTime):
         for last in _results(s, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
+    if last is not None and not last.left_out:
+        return last
+    # Its gradients may not be ready; nothing here follows them.
+    problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
+    attack = Cascade(problem, s.ledger, certify=label.certify)
     if last is None:
         with time_limit(None), frozen(s.counted):
             state = attack.begin()
         last = Attacked(state, gradients, {}, {}, findings, [], False, left_out=(ATTACK, NEAREST, CHECKS))
-    if last.left_out and last.through is None:
+    if last.through is None:
         with time_limit(None), frozen(s.counted):
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
@@ -102,7 +108,10 @@ def _results(
         count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
         state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
         own = state if label.whole is None else replace(state, frontier=attack_frontier)
-        result = replace(result, **_distances(nearest_rows), state=own, findings=[*findings, missed])
+        result = replace(
+            result, state=own, findings=[*findings, missed], nearest=_column(nearest_rows, "distance"),
+            unanswered=_column(nearest_rows, "unanswered"),
+        )  # fmt: skip
         yield replace(result, left_out=(CHECKS,))
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
@@ -132,12 +141,9 @@ def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked)
     )  # fmt: skip
 
 
-def _distances(nearest_rows: dict[float, Rows]) -> dict[str, dict[float, Tensor]]:
-    """Return the fields of a result that nearest points give."""
-    return {
-        "nearest": {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows},
-        "unanswered": {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows},
-    }
+def _column(nearest_rows: dict[float, Rows], name: str) -> dict[float, Tensor]:
+    """Return one result of the search for nearest points, by norm."""
+    return {norm: rows[name] for norm, rows in nearest_rows.items() if rows}
 
 
 def _cut_short(
