@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unfooled import L2, Classifier, load_data, verify
 from unfooled.attacks import pgd
 from unfooled.core.model.batching import batched
-from unfooled.core.model.encoder import INPUT
+from unfooled.core.model.encoder import INPUT, root_of
 from unfooled.counterfactuals import AffineHead, flip_distance, pinv_attackability
 from unfooled.features import Encoder
 from unfooled.models import load_model
@@ -93,7 +93,7 @@ def main() -> None:
     x, y = load_data("mnist", "train", n=args.train)
     z, t = load_data("mnist", "test", n=args.n)
     layer = last_layer(model)
-    encoder = Encoder(model, next(name for name, part in model.module.named_modules() if part is layer) + INPUT)
+    encoder = Encoder(model, next(name for name, part in root_of(model).named_modules() if part is layer) + INPUT)
     with torch.no_grad():
         read = batched(encoder, 250)
         e, f = read(x).double(), read(z).double()

@@ -329,7 +329,7 @@ def test_budgets_pay_for_passes() -> None:
 def test_figures_of_birds_are_compared() -> None:
     rows = birds.compared({"a": (0.44, 0.7), "b": (10.4,)}, {"a": (0.42, 0.65), "b": (10.0,)})
     assert [row["as expected"] for row in rows] == ["no", "yes"]
-    scores = Tables(name="table", tables={}, columns={"scores": [1e-5, 0.7]}, seconds=0.0)
+    scores = Tables(name="table", tables={}, columns={"log10 scores": [-5.0, -0.2]}, seconds=0.0)
     right = Tables(name="simulated", tables={}, columns={"softmax": [1.0] * 60, "naive Bayes": [0.0] * 60}, seconds=0.0)
     decided = birds.bird_claims(Results(others=[scores, right]))
     assert [c.verdict for c in decided] == ["holds", "holds", "fails"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfooled.core.model.encoder import Encoder
+from unfooled.core.model.encoder import Encoder, root_of
 from unfooled.counterfactuals import (
     AffineHead,
     attribute_interval,
@@ -117,7 +117,7 @@ def test_the_gaming_table_of_a_network_on_mnist() -> None:
     """The encoder is frozen; `benchmarks/published_attackability.py` has more weights, and PGD in pixels."""
     model = load_model(LENET, "lenet5")
     layer: Any = [part for part in model.modules() if isinstance(part, torch.nn.Linear)][-1]
-    name = next(name for name, part in model.module.named_modules() if part is layer)
+    name = next(name for name, part in root_of(model).named_modules() if part is layer)
     (x, y), (z, t) = load_data("mnist", "train", n=2000), load_data("mnist", "test", n=100)
     with torch.no_grad():
         e, f = (Encoder(model, f"{name}:input")(part).double() for part in (x, z))
