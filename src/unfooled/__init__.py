@@ -11,8 +11,7 @@ Load      load_model, load_data, load_features, load_shapes, Classifier (a modul
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
-Judge     robust_accuracy (one attack, one figure); verify -> Verdict; counted (passes of a model), frozen
-Errors    BadInput: what is wrong and what to do, in one sentence
+Judge     robust_accuracy (by one attack); verify -> Verdict; counted, frozen; BadInput (what is wrong and what to do)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
