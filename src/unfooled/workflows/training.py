@@ -283,11 +283,7 @@ class _Work:
         return cls(whole, held_out, name, network, recipe, seed, device)
 
     def on_rows(self, objective: Any, source: Any, table: str | Path | None) -> tuple[_Work, Any]:
-        """Return the work and the loss with labels and attributes by row; both unchanged for most losses.
-
-        Raises:
-            BadInput: The loss has a purifier that breaks a rule of `Guarded`.
-        """
+        """Return the work and the loss with labels and attributes by row, unchanged for most; check its purifier."""
         check_behind(objective, self.data.x, self.device)
         if not takes_rows(objective):
             return self, objective
