@@ -205,7 +205,6 @@ def train(
     with allowing(limits):
         loaded = _Work.load(data, network, recipe, seed, device)
         work, objective = loaded.on_rows(objective, data, options.attributes)
-    check_behind(objective, work.data.x, device)
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
@@ -284,7 +283,8 @@ class _Work:
         return cls(whole, held_out, name, network, recipe, seed, device)
 
     def on_rows(self, objective: Any, source: Any, table: str | Path | None) -> tuple[_Work, Any]:
-        """Return the work and the loss with labels and attributes by row; both unchanged for most losses."""
+        """Return the work and the loss with labels and attributes by row, unchanged for most; check its purifier."""
+        check_behind(objective, self.data.x, self.device)
         if not takes_rows(objective):
             return self, objective
         concepts, objective = with_attributes(objective, self.data, self.held_out, source, table)
