@@ -485,8 +485,8 @@ def test_no_needless_passes() -> None:
         (saliency, 5, 5),
         (partial(integrated_gradients, steps=7), 35, 35),
         (partial(smooth_grad, samples=3), 15, 15),
-        (partial(grad_cam, layer="3"), 5, 5),
-        (grad_cam, 6, 6),
+        (partial(grad_cam, layer="3"), 5 + 3, 5),  # as few channels as rows: probes tell which axis is which
+        (grad_cam, 6 + 2, 6),
         (partial(integrated_gradients_with_gap, steps=7), 35 + 5 + 1, 35),
     ):
         model = Counted(net)

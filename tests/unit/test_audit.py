@@ -540,7 +540,7 @@ def test_noise_is_noticed_at_any_scale_of_the_logits(scale: float) -> None:
 
 def test_a_plan_is_small_values_and_these_are_its_record() -> None:
     plan = PLAN.with_options(norms=(0.0, float("inf")), reasons_radii=(0.5,), attack_name="unused")
-    assert [f.name for f in fields(Plan)] == ["label_attack", "nearest", "explaining", "explanation_attack"]
+    assert [f.name for f in fields(Plan)] == ["label_attack", "nearest", "explaining", "explanation_attack", "budget"]
     assert plan.nearest == NearestPoints(12, 100, (0.0, float("inf")))
     assert plan.explaining == Explaining(n=8, gallery=4)
     assert plan.explanation_attack == ExplanationAttack(n=4, steps=3, radii=(0.5,))

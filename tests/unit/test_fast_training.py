@@ -106,7 +106,7 @@ def test_replays_take_so_many_steps() -> None:
     model.register_forward_hook(lambda *_: seen.append(1))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     list(train(model, Batches(x, y, 32), Free(THREAT, replays=5), optimizer, epochs=2))
-    assert len(seen) == 2 * 2 * 5 + 2  # and a look at the network after each epoch
+    assert len(seen) == 2 * 2 * 5 + 2 + 1  # and a look at the network before the start and after each epoch
 
 
 def test_ramp_grows_with_the_progress_and_then_is_the_loss() -> None:

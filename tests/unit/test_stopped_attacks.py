@@ -102,7 +102,7 @@ def test_a_model_that_counts_its_calls_is_audited_as_a_whole() -> None:
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a check ask for more attacks, whatever it saw."""
     monkeypatch.setattr(
-        "unfooled.evaluation.audit.stages.missed_by",
+        "unfooled.evaluation.audit.attacked_label.missed_by",
         lambda s, problem, frontier, near: (finding("D12", True, "restarts fooled somebody", "more"), frontier),
     )
 

@@ -40,8 +40,11 @@ def robust_accuracy(
         BadInput: inputs, labels or a model that cannot be used.
 
     Example:
-        >>> uf.robust_accuracy(model, x, y, uf.Linf(8 / 255), attack=uf.attacks.pgd).value  # doctest: +SKIP
-        0.215
+        >>> import torch
+        >>> from unfooled.core.threats import Linf
+        >>> x = torch.tensor([[0.9, 0.1], [0.55, 0.45]])  # the larger entry is the class
+        >>> robust_accuracy(lambda z: z, x, [0, 0], Linf(0.2)).value
+        0.5
     """
     from unfooled.attacks.ensembles.cascade import cascade
 

@@ -143,9 +143,9 @@ class _Guided:
         plain = fooling(self.model, y, cross_entropy, targeted=self.targeted)
         if not self.weight and self.stop is None:
             return plain
-        tap = Tapped(self.model)
+        tap = Tapped(self.model, x)
         clean = self.attend(tap, x, y).detach()
-        logits = logits_of(tap.output, tap)
+        logits = logits_of(tap.output(), tap)
         check_labels(y, len(y), check_logits(logits, len(logits)).shape[1])
 
         def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,10 +178,10 @@ class _Guided:
 
 def attended(attend: Explain, model: Model, z: Tensor, y: Tensor) -> tuple[Tensor, Any]:
     """Return attention maps and the model's output of one pass; the arguments are checked already."""
-    tap = Tapped(model)
+    tap = Tapped(model, z)
     with trusted():
         map_ = attend(tap, z, y, create_graph=z.requires_grad)
-    return map_, tap.output
+    return map_, tap.output()
 
 
 def attention_only(

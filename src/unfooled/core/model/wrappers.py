@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
@@ -126,22 +127,31 @@ def _logits_in(output: Any, model: Model) -> Tensor | None:
 
 
 class Tapped:
-    """A wrapper that stores the last output of a model, so that an explanation and the logits share one pass.
+    """A wrapper that stores a model's output at given points, so that an explanation and the logits share one pass.
 
-    Attributes:
-        output: The output of the last call, with its graph. None: not called yet.
+    An explanation may call the model at other points, too, such as a probe of the layout of a layer.
+
+    Args:
+        model: Any callable.
+        points: Points whose output is stored, (B, *D).
     """
 
     transparent = True
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.output: Any = None
+    def __init__(self, model: Model, points: Tensor) -> None:
+        self.model, self.points = model, points
+        self._output: Any = None
 
     def __call__(self, x: Tensor) -> Any:
-        """Run the model and store its output."""
-        self.output = self.model(x)
-        return self.output
+        """Run the model, and store its output if x are the points."""
+        output = self.model(x)
+        if x is self.points or (x.shape == self.points.shape and torch.equal(x.detach(), self.points.detach())):
+            self._output = output
+        return output
+
+    def output(self) -> Any:
+        """Return the output at the points, with its graph; the model is called there if nobody has."""
+        return self.model(self.points) if self._output is None else self._output
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)

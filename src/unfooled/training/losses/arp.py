@@ -206,8 +206,8 @@ class Arp:
         """Return maps and logits of one pass."""
 
         def attended(part: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-            tap = Tapped(model)
-            return self.attend(tap, part, label, create_graph=True), logits_of(tap.output, tap)
+            tap = Tapped(model, part)
+            return self.attend(tap, part, label, create_graph=True), logits_of(tap.output(), tap)
 
         return batched(attended, self._batch(both))(both, labels)
 
