@@ -18,6 +18,7 @@ from tests.conftest import tiny_net
 from tests.unit.report_runs import judged, summary
 
 from unfooled import BadInput, Limits, load_data, load_model
+from unfooled.cli.errors import as_flag
 from unfooled.core.errors import as_keyword, option, printable
 from unfooled.core.limits import allowing, limits_now, regular
 from unfooled.data.formats.maps import read_maps
@@ -286,6 +287,8 @@ def test_averages_come_last_and_twins_are_refused() -> None:
     net = tiny_net().state_dict()
     both = {f"model.{k}": v for k, v in net.items()} | {f"ema.{k}": v + 1 for k, v in net.items()}
     assert all(torch.equal(under_one_prefix(both, set(net))[k], v) for k, v in net.items())
+    other = {f"trunk.{k}": v for k, v in net.items()} | {f"ema_trunk.{k}": v + 1 for k, v in net.items()}
+    assert all(torch.equal(under_one_prefix(other, set(net))[k], v) for k, v in net.items())
     twins = {f"{side}.{k}": v for side in ("left", "right") for k, v in net.items()}
     with pytest.raises(BadInput, match=r"under left\. and right\."):
         under_one_prefix(twins, set(net))
@@ -295,6 +298,7 @@ def test_options_are_spelled_as_they_are_given() -> None:
     error = BadInput(f"give {option('trust_pickle', True)} or {option('mean')}")
     assert str(error) == "give trust_pickle=True or mean"
     assert error.spelled(lambda name, value: f"--{name}") == "give --trust_pickle or --mean"
+    assert error.spelled(as_flag) == "give --trust-pickle or --mean"
     assert as_keyword("channels", "3") == "channels=3"
     assert type(error)(error.message).message == error.message
 
