@@ -95,8 +95,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("factory", 2, "factory() raised SystemExit: os._exit(0) was called"),
         ("forward", 2, "fails on samples from digits with SystemExit: os._exit(0) was called; mend its forward"),
-        ("later", 2, "called sys.exit or os._exit; let it return instead"),
-        ("exits_late", 2, "called sys.exit or os._exit; let it return instead"),
+        ("later", 2, "os._exit(0) was called"),
+        ("exits_late", 2, "SystemExit: 0"),
         ("other", 2, "raised Other: unusual"),
         ("key", 2, "with KeyError: 'inner'; mend its forward"),
         ("thread", 3, "NOT EVALUABLE"),

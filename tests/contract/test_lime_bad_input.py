@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         texts("a b", 1, lambda t: [0.5] * len(t)),
         r"y has label 1, predict returns one output, label 0; for the probability p of a class return \[1 - p, p\]",
     ),
-    "words as outputs": (texts("a b", None, lambda t: ["yes"] * len(t)), "predict returned .*; return numbers"),
+    "words as outputs": (texts("a b", None, lambda t: ["yes"] * len(t)), "predict returned a list; return numbers"),
     "no probabilities": (texts("a b", None, lambda t: [[2.0, 3]] * len(t), link=log_odds), "log_odds needs prob"),
     "few samples of a text": (texts("a b c d", None, samples=4, ridge=0.0), "samples do not identify .* draw at least"),
     "no samples": (texts("a b", samples=0), "samples is 0; it is a whole number of at least 1"),

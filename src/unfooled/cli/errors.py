@@ -62,9 +62,8 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except SystemExit as e:
         if isinstance(e.__context__, BrokenPipeError):  # how rich ends where the reader of the pipe has closed it
             return 0
-        return report_error(
-            "the code of the model or the data called sys.exit or os._exit; let it return instead", BAD_INPUT
-        )
+        sentence = f"the code of the model or the data ended the process (SystemExit: {e}); let it return instead"
+        return report_error(sentence, BAD_INPUT)
     except BrokenPipeError:
         # The reader of the pipe (head, less) has closed it: no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.core.checks import check_attack, check_run
 from unfooled.core.given import as_samples, in_precision_of
 from unfooled.core.model.batching import fitting_batch
@@ -46,8 +47,6 @@ def robust_accuracy(
         >>> robust_accuracy(lambda z: z, x, [0, 0], Linf(0.2)).value
         0.5
     """
-    from unfooled.attacks.ensembles.cascade import cascade
-
     x, y = as_samples(x, y)
     x, _ = in_precision_of(model, x)
     check_run(seed)

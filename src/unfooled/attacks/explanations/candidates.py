@@ -18,7 +18,7 @@ from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at, read_logits
 from unfooled.core.model.batching import batched
-from unfooled.core.model.wrappers import note_second_derivatives
+from unfooled.core.model.wrappers import Tapped, note_second_derivatives
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -184,32 +184,13 @@ class Candidates:
         return values
 
 
-class _Heard:
-    """A wrapper of a model that stores the logits of a call at the points z."""
-
-    transparent = True
-
-    def __init__(self, model: Model, z: Tensor) -> None:
-        self.model, self.z = model, z
-        self.logits: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Any:
-        """Run the model; store its logits if x are the points."""
-        output = self.model(x)
-        if isinstance(output, Tensor) and output.ndim == 2 and x.shape == self.z.shape and torch.equal(x, self.z):
-            self.logits = output.detach()
-        return output
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["model"], name)
-
-
 def explained(model: Model, z: Tensor, y: Tensor, explain: Explanation, reduce: Reduce) -> tuple[Tensor, Tensor | None]:
     """Return the maps of the explanation at z, (b, H, W), detached, and the logits there if it computed them."""
-    heard = _Heard(model, z)
+    tap = Tapped(model, z)
     with torch.enable_grad():  # the user's explanation may rely on it
-        maps = mapped(explain(heard, z, y), reduce, len(z)).detach()
-    return maps, heard.logits
+        maps = mapped(explain(tap, z, y), reduce, len(z)).detach()
+    seen = tap.seen
+    return maps, seen.detach() if isinstance(seen, Tensor) and seen.ndim == 2 else None
 
 
 def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:

@@ -134,24 +134,27 @@ class Tapped:
     Args:
         model: Any callable.
         points: Points whose output is stored, (B, *D).
+
+    Attributes:
+        seen: Output of the last call at the points, with its graph. None: there was no such call.
     """
 
     transparent = True
 
     def __init__(self, model: Model, points: Tensor) -> None:
         self.model, self.points = model, points
-        self._output: Any = None
+        self.seen: Any = None
 
     def __call__(self, x: Tensor) -> Any:
         """Run the model, and store its output if x are the points."""
         output = self.model(x)
         if x is self.points or (x.shape == self.points.shape and torch.equal(x.detach(), self.points.detach())):
-            self._output = output
+            self.seen = output
         return output
 
     def output(self) -> Any:
         """Return the output at the points, with its graph; the model is called there if nobody has."""
-        return self.model(self.points) if self._output is None else self._output
+        return self.model(self.points) if self.seen is None else self.seen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)

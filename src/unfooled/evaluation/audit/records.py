@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.evaluation.audit.shown import draw_curve, one_line, small_html
+from unfooled.evaluation.audit.shown import Shown
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Trust
 from unfooled.evaluation.explanations.records import Attention, Movement, Reasons
@@ -253,7 +253,7 @@ class Efficiency(Record):
     share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
-class Summary(Record):
+class Summary(Shown):
     """Results of an audit.
 
     Passes are per sample: `passes` those of the attack; `diagnostic_passes` (checks), `nearest_passes` (nearest points)
@@ -336,16 +336,3 @@ class Summary(Record):
         if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:
             raise ValueError(f"robust accuracy is {robust.value:g}, above clean accuracy, {clean.value:g}")
         return self
-
-    def __repr__(self) -> str:
-        return one_line(self)
-
-    __str__ = __repr__
-
-    def _repr_html_(self) -> str:
-        """Show the audit as a small table in a notebook."""
-        return small_html(self)
-
-    def plot(self, axes: Any = None) -> Any:
-        """Draw accuracy against the radius of the threat; see `evaluation.audit.shown.draw_curve`."""
-        return draw_curve(self, axes)

@@ -7,10 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 from unfooled.core.errors import BadInput, printable
 from unfooled.core.threat_text import parse_threat
+from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Estimate
 
-if TYPE_CHECKING:
-    from unfooled.evaluation.audit.records import Summary
+
+class Shown(Record):
+    """A record of an audit that shows itself: a base class without fields of its own."""
+
+    if TYPE_CHECKING:  # fields of the record, in whose order they are stored
+        title: str
+        model: str
+        data: str
+        threat: str
+        attack: str
+        clean_accuracy: Estimate
+        robust_accuracy: Estimate
+        attack_success_rate: Estimate
+        verdict: str
+        trusted: bool
+        because: str
+        curve: list[Any]
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Show the audit as a small table in a notebook."""
+        return small_html(self)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw accuracy against the radius of the threat; see `draw_curve`."""
+        return draw_curve(self, axes)
 
 
 def share_text(e: Estimate) -> str:
@@ -20,14 +49,14 @@ def share_text(e: Estimate) -> str:
     return f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}], n = {e.n:,}"
 
 
-def measurement_text(s: Summary) -> str:
+def measurement_text(s: Shown) -> str:
     """Say whether the figure can be trusted: the verdict, and why."""
     if not s.verdict:
         return "not checked"
     return f"{s.verdict}, {'can' if s.trusted else 'cannot'} be trusted"
 
 
-def one_line(s: Summary) -> str:
+def one_line(s: Shown) -> str:
     """Return an audit as one line, for a terminal or a notebook's output."""
     return (
         f"<Summary of {s.model}: robust accuracy {share_text(s.robust_accuracy)} at {s.threat} "
@@ -35,7 +64,7 @@ def one_line(s: Summary) -> str:
     )
 
 
-def small_html(s: Summary) -> str:
+def small_html(s: Shown) -> str:
     """Return an audit as a small table in HTML, without a script, a style sheet or a request."""
     rows = [
         ("Robust accuracy, at most", share_text(s.robust_accuracy)),
@@ -54,7 +83,7 @@ def small_html(s: Summary) -> str:
     return f'<table><caption style="text-align:left">{heading}</caption><tbody>{body}</tbody></table>'
 
 
-def draw_curve(s: Summary, axes: Any = None) -> Any:
+def draw_curve(s: Shown, axes: Any = None) -> Any:
     """Draw accuracy against the radius of the threat, with its 95 % band; the audited radius is dashed.
 
     Args:

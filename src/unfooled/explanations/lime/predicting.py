@@ -60,6 +60,7 @@ def outputs_of(predict: Callable[[Any], Any], inputs: Inputs, batch: int) -> Ten
 def _table(answer: Any, n: int) -> Tensor:
     """Return one answer as (n, K) float64."""
     answer = getattr(answer, "logits", answer)
+    given = type(answer).__name__
     to_numpy = getattr(answer, "to_numpy", None)
     try:
         answer = to_numpy() if callable(to_numpy) else answer
@@ -69,7 +70,7 @@ def _table(answer: Any, n: int) -> Tensor:
             answer = answer.copy()
         table = torch.as_tensor(answer).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"predict returned a {type(answer).__name__}; return numbers, (n, K)") from error
+        raise BadInput(f"predict returned a {given}; return numbers, (n, K)") from error
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
         raise BadInput(f"predict returned shape {tuple(table.shape)} for {n} inputs; return one row each, (n, K)")
