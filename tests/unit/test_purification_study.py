@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import points, tiny_net
+from torch import Tensor
 
 from unfooled.attacks.gradients import identity
 from unfooled.core.errors import BadInput
-from unfooled.core.threats import Linf
+from unfooled.core.threats import Linf, Threat
 from unfooled.purification import bit_depth, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
@@ -25,7 +26,20 @@ from unfooled.studies.purification import run_purification, study
 from unfooled.studies.purification.bench import SETTINGS, PurificationBench
 from unfooled.studies.purification.claims import claims
 from unfooled.studies.purification.figures import Grid, interval, minus
-from unfooled.studies.purification.judging import BLACK, BPDA, CLEAN, END, LOW, STATIC, WORST, Defence, attacked, judged
+from unfooled.studies.purification.judging import (
+    BLACK,
+    BPDA,
+    CLEAN,
+    END,
+    LOW,
+    STATIC,
+    TRANSFER,
+    WORST,
+    Defence,
+    attacked,
+    judged,
+    without_purifier,
+)
 from unfooled.studies.purification.scale import (
     AT,
     CLASSICAL,
@@ -136,6 +150,47 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
             assert set(found[WORST].tolist()) <= {0.0, 1.0}
         else:
             assert {round(3 * v, 6) % 1 for v in found[WORST].tolist()} == {0.0}
+
+
+def test_an_attack_faces_the_samples_that_those_of_its_kind_left() -> None:
+    net, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval(), points(8, (1, 8, 8))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    wrong, seen = torch.zeros_like(x), []
+    weak = Defence(net, identity)
+    y[0] = (net(wrong[:1]).argmax(1) + 1) % 3  # a point of zeros fools this sample, and leaves others
+
+    def first(x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator) -> Tensor:
+        return torch.zeros_like(x)
+
+    def second(x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator) -> Tensor:
+        seen.append(len(x))
+        return torch.ones_like(x)
+
+    whole = Linf(1.0)
+    made = weak.in_turn({f"{BPDA} a": first, f"{BPDA} b": second}, x, y, whole)
+    alone = {f"{BPDA} a": torch.zeros_like(x), f"{BPDA} b": torch.ones_like(x)}
+    left = int(weak.right(x, y, made[f"{BPDA} a"], whole).sum())
+    assert 0 < left < len(x)
+    assert seen == [left]
+    assert torch.equal(judged(weak, x, y, whole, made)[BPDA], judged(weak, x, y, whole, alone)[BPDA])
+    before = weak.in_turn({f"{BPDA} b": second}, x, y, whole, {f"{BPDA} a": torch.zeros_like(x)})
+    assert seen == [left, left]
+    assert torch.equal(before[f"{BPDA} b"], made[f"{BPDA} b"])
+    replace(weak, random=True, submissions=2).in_turn({"a": first, "b": second}, x, y, whole)
+    assert seen[-1] == len(x)
+
+
+def test_points_that_do_not_depend_on_the_purifier_are_shared() -> None:
+    net, x = tiny_net(), points(6, (1, 6, 5))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    one = Defence(net, partial(bit_depth, bits=4), steps=3, queries=5, few=4, twin=tiny_net())
+    shared = without_purifier(one, x, y, Linf(0.1))
+    own, again = attacked(one, x, y, Linf(0.1)), attacked(one, x, y, Linf(0.1), shared)
+    assert set(shared) == {STATIC, TRANSFER}
+    assert again[STATIC] is shared[STATIC]
+    assert all(torch.equal(own[name], again[name]) for name in own)
 
 
 def judgement(network: str, purifier: str, **columns: Sequence[float]) -> Judged:
