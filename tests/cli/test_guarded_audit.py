@@ -79,7 +79,10 @@ def test_whether_it_is_random_is_seen(code: str) -> None:
     ("name", "said"),
     [
         ("shorter", "must keep the shape"),
-        ("failing", r"the purifier fails on samples of shape \(1, 8, 8\) with RuntimeError: no images today"),
+        (
+            "failing",
+            r"the purifier fails on samples of shape \(1, 8, 8\), torch.float32, with RuntimeError: no images today",
+        ),
         ("number", "purify='mine.py:number' is a int; give a function"),
         ("missing", "has no 'missing'"),
     ],

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.types import Model, Purify
 from unfooled.core.user_code import imported
-from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard
+from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard, purified_by
 from unfooled.purification.semantic import load_purifier
 from unfooled.workflows.errors import BadOption
 
@@ -81,14 +80,7 @@ def tried(purify: Purify, x: Tensor) -> tuple[Tensor, Tensor]:
         BadInput: The purifier fails, or returns no batch of inputs.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            first, again = purify(x.clone()), purify(x.clone())
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput(
-                f"the purifier fails on samples of shape {tuple(x.shape[1:])} with {type(error).__name__}: {error}"
-            ) from error
+        first, again = purified_by(purify, x.clone()), purified_by(purify, x.clone())
     check_purified(first, x)
     check_purified(again, x)
     return first, again
