@@ -13,7 +13,7 @@ from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.core.memory import memory_limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
-from unfooled.core.types import Explain, Model
+from unfooled.core.types import Explain, Model, Purify
 from unfooled.evaluation.audit import audit as audit_
 from unfooled.evaluation.audit.audit import Plan
 from unfooled.evaluation.audit.records import Summary
@@ -24,7 +24,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by
+from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
@@ -91,15 +91,22 @@ class AuditOptions:
                 "{effort:{0}} belongs to the cascade, {" + option + ":{1}} asks for one attack; give one of them",
                 self.effort, value,
             )  # fmt: skip
-        bind_attack(self._attack(threat), threat, steps=self.steps, restarts=self.restarts)
+        attack = self._attack(threat)
+        row = catalog.ATTACKS.get(attack) if isinstance(attack, str) else None
+        needed = row is not None and row.purifier and self.purify is not None
+        purify = read_purifier(self.purify) if needed and self.purify is not None else None
+        bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, purify=purify)
 
-    def plan(self, threat: Threat, batch: int | None = None, background: Any = None) -> Plan:
+    def plan(
+        self, threat: Threat, batch: int | None = None, background: Any = None, purify: Purify | None = None
+    ) -> Plan:
         """Build the plan of the audit.
 
         Args:
             threat: Threat model.
             batch: Samples that a single attack computes at once; None: all.
             background: Samples of the data, for explanations that take some. None: their own.
+            purify: The purifier that the model is behind, as it was read. None: none.
         """
         row = catalog.EFFORTS[self.effort] if isinstance(self.effort, str) else catalog.Effort("")
         explain, explain_name = self._explanation("explain", catalog.EXPLANATIONS, "explanation")
@@ -107,7 +114,7 @@ class AuditOptions:
         if background is not None:
             explain, reasons = with_background(explain, background), with_background(reasons, background)
         return Plan(
-            **self._attacked(threat, row, batch),
+            **self._attacked(threat, row, batch, purify),
             nearest_budget=ENVELOPE_PASSES if self.envelope else row.nearest,
             norms=catalog.EVERY_NORM if self.envelope else None,
             explain=explain,
@@ -118,11 +125,13 @@ class AuditOptions:
             budget=None if self.budget is None else seconds_of(self.budget, "budget"),
         )
 
-    def _attacked(self, threat: Threat, row: catalog.Effort, batch: int | None) -> dict[str, Any]:
+    def _attacked(
+        self, threat: Threat, row: catalog.Effort, batch: int | None, purify: Purify | None
+    ) -> dict[str, Any]:
         """Build the part of the plan that attacks the label."""
         if self.single:
             bound = bind_attack(
-                self._attack(threat), threat, steps=self.steps, restarts=self.restarts, batch=batch
+                self._attack(threat), threat, steps=self.steps, restarts=self.restarts, batch=batch, purify=purify
             )  # fmt: skip
             return {"attack": bound.propose, "attack_name": bound.label}
         effort = self.effort if isinstance(self.effort, Effort) else catalog.resolve(row.path)
@@ -213,14 +222,15 @@ def _audited(
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
     attacked: Model = loaded.model
-    known = inputs.options
+    known, purify = inputs.options, None
     if isinstance(options, AuditOptions):
         if options.purify is not None:
-            attacked = guarded_by(loaded.model, options.purify, loaded.x, device)
+            attacked = guarded = guarded_by(loaded.model, options.purify, loaded.x, device)
+            purify = guarded.purify
             known = known | {"purify": spelled(options.purify) if callable(options.purify) else str(options.purify)}
         if options.single:  # the attack and the audit share one size, found once
             batch = batch or fitting_batch(attacked, loaded.x)
-        options = options.plan(allowed, batch, background=loaded.x)
+        options = options.plan(allowed, batch, background=loaded.x, purify=purify)
     model = inputs.model_name
     summary = audit_(
         attacked, loaded.x, loaded.y, allowed,
