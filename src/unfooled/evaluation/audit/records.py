@@ -149,9 +149,9 @@ class Detector(Record):
 
 
 class Choice(Record):
-    """A purifier beside itself without its choice of a dictionary: the dictionaries shuffled among the clusters.
+    """A purifier beside itself without its choice of a dictionary: shuffled among the clusters, or one for all of them.
 
-    Both get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
+    All get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
 
     Attributes:
         n: Number of samples, the first ones.
@@ -160,6 +160,10 @@ class Choice(Record):
         own_attacked: Accuracy with the dictionary of the nearest cluster under the attack, and at those points.
         shuffled_attacked: The same with the dictionaries shuffled.
         adds: Difference of own_attacked and shuffled_attacked, paired.
+        one_static: The same with one dictionary for all clusters, that of the cluster most samples are nearest to.
+            None: not measured, as in records of earlier versions.
+        one_attacked: The same under the attack, and at those points.
+        one_adds: Difference of own_attacked and one_attacked, paired.
     """
 
     n: int = Field(ge=1)
@@ -168,6 +172,9 @@ class Choice(Record):
     own_attacked: Estimate
     shuffled_attacked: Estimate
     adds: Mean
+    one_static: Estimate | None = None
+    one_attacked: Estimate | None = None
+    one_adds: Mean | None = None
 
 
 class Guard(Record):
