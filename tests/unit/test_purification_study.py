@@ -266,6 +266,15 @@ def test_a_static_gain_and_an_adaptive_loss_are_two_verdicts() -> None:
     assert claims(results(0.5, 0.5))[0].verdict != "holds"
 
 
+def test_cells_of_some_seeds_only_are_counted_where_they_are() -> None:
+    found = results(0.9, 0.1)
+    more = found.grid[0].model_copy(update={"seed": 1})
+    sound = next(c for c in claims(replace(found, grid=[*found.grid, more])) if "no image survives" in c.claim)
+    assert (sound.verdict, sound.value, sound.n) == ("holds", 1.0, 80)
+    first = next(c for c in claims(replace(found, grid=[more, *found.grid])) if "no image survives" in c.claim)
+    assert first.n == 80
+
+
 def test_areas_and_rates() -> None:
     clean, attacked_ = np.array([0.0, 1, 2, 3]), np.array([2.0, 3, 4, 5])
     assert area(clean, attacked_) == pytest.approx((2.5 + 3.5 + 4 + 4) / 16)
