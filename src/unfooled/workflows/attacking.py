@@ -27,7 +27,7 @@ from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
 from unfooled.statistics.intervals import Estimate, mean_of_shares, share
 from unfooled.workflows import catalog
-from unfooled.workflows.attacks import BoundAttack, bind_attack, clip_to_threat
+from unfooled.workflows.attacks import BoundAttack, bind_attack, clip_to_threat, needs_clusters
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs, Loaded
@@ -119,7 +119,7 @@ def attack(
     allowed = threat_of(threat)
     if purify is not None:
         check_purifier(purify)
-    behind = None if purify is None else read_purifier(purify)
+    behind = read_purifier(purify) if purify is not None and needs_clusters(attack) else None
     choice = _AttackChoice(attack, steps, restarts, effort, behind)
     choice.bound(allowed)  # refuses unusable options before anything is loaded
     inputs.check()
@@ -132,8 +132,8 @@ def attack(
         **choice.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
     }  # fmt: skip
     attacked: Model = loaded.model
-    if behind is not None and purify is not None:
-        attacked = guarded_by(loaded.model, behind, loaded.x, device)
+    if purify is not None:
+        attacked = guarded_by(loaded.model, behind or purify, loaded.x, device)
         settings["purify"] = spelled(purify) if callable(purify) else str(purify)
     subject = inspect_model(attacked, loaded.x, loaded.y)
     settings["fingerprint"] = dict(subject.fingerprint)

@@ -97,6 +97,12 @@ def bind_attack(
     return _bound(partial(function, **options), label, batch)
 
 
+def needs_clusters(attack: str | Callable[..., Tensor] | None) -> bool:
+    """Return whether an attack, by name, needs the clusters of a purifier."""
+    row = catalog.ATTACKS.get(attack) if isinstance(attack, str) else None
+    return row is not None and row.purifier
+
+
 def _clusters_of(purify: Purify | None, attack: str) -> dict[str, Any]:
     """Return the options of an attack that a purifier's clusters give."""
     if purify is None:

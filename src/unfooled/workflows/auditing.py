@@ -21,7 +21,7 @@ from unfooled.report import render
 from unfooled.runs.chunks import Progress
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
-from unfooled.workflows.attacks import bind_attack
+from unfooled.workflows.attacks import bind_attack, needs_clusters
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
@@ -92,9 +92,7 @@ class AuditOptions:
                 self.effort, value,
             )  # fmt: skip
         attack = self._attack(threat)
-        row = catalog.ATTACKS.get(attack) if isinstance(attack, str) else None
-        needed = row is not None and row.purifier and self.purify is not None
-        purify = read_purifier(self.purify) if needed and self.purify is not None else None
+        purify = read_purifier(self.purify) if self.purify is not None and needs_clusters(attack) else None
         bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, purify=purify)
 
     def plan(

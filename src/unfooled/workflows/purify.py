@@ -35,7 +35,7 @@ from unfooled.workflows.rebuilding import refuse_other
 from unfooled.workflows.words import at_least, size_of
 
 MAX_HELD_OUT = 1000  # samples that are held out of the fit
-EVERY = 5  # where the data have no splits, every fifth sample is held out
+EVERY = 5  # where the data have no splits, every fifth sample of a class is held out
 AT_ONCE = 64  # samples purified between two reports of progress
 
 
@@ -299,7 +299,7 @@ def _check_out(out: str | Path) -> Path:
 def _held_out(
     inputs: Inputs, loaded: Loaded, device: str, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the samples of the fit and the held-out ones: the test split, or every fifth sample."""
+    """Return the samples of the fit and the held-out ones: the test split, or every fifth sample of each class."""
     try:
         with allowing(inputs.limits):
             separate = load_dataset(inputs.data, "test", n=1, labels=inputs.labels).split == "test"
@@ -312,10 +312,18 @@ def _held_out(
         )
         held_out = others.load(device, seed=seed)
         return (x, y), (held_out.x, held_out.y)
-    out = torch.arange(len(y), device=y.device) % EVERY == EVERY - 1
+    out = _every_fifth(y)
     if not bool(out.any()):
         raise BadOption("{data:{0}} has {1} samples; a purifier needs at least {2}", inputs.data_name, len(y), EVERY)
     return (x[~out], y[~out]), (x[out][:MAX_HELD_OUT], y[out][:MAX_HELD_OUT])
+
+
+def _every_fifth(y: Tensor) -> Tensor:
+    """Return every fifth sample of each class in turn, (N,) bool; the only sample of a class is never one of them."""
+    order = torch.argsort(y, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(y), device=y.device)
+    return (place % EVERY == EVERY - 1) & (y.bincount()[y] > 1)
 
 
 def _check_images(x: Tensor, options: PurifierOptions) -> int:
