@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser.driver import CHROMIUM, Browser
-from tests.unit.report_runs import fabricate
+from tests.unit.report_runs import fabricate, nearest_gallery
 
 from unfooled.report import render
 
@@ -34,7 +34,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("driven")
-    fabricate(folder / "a", examples=9)
+    fabricate(folder / "a", examples=9, **nearest_gallery([0.1, 0.2, 0.4]))
     return render([folder / "a"], folder / "a.html")
 
 
@@ -103,7 +103,29 @@ def test_a_column_is_sorted_both_ways(browser: Browser, page: Path) -> None:
 def test_a_cell_s_number(browser: Browser, page: Path, text: str, value: float) -> None:
     browser.open(page)
     assert browser.get(f"numberOf('{text}')") == pytest.approx(value)
-    assert browser.get("Number.isNaN(numberOf('none'))")
+    assert browser.get("numberOf('none') === undefined")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_slider_shows_what_each_radius_does(browser: Browser, page: Path, width: int) -> None:
+    browser.open(page, width=width)
+    visible = """[...document.querySelectorAll('ol.near > li')].map((e) =>
+        ['before', 'after'].filter((part) => e.querySelector('.' + part).checkVisibility()))"""
+    told = "document.querySelector('form.radius output').textContent"
+    assert browser.get(visible) == [["before"]] * 3
+    assert browser.get(told) == "0: 0 of the 3 are fooled; of all that were searched, at most 100.0 % still hold"
+    browser.get("document.querySelector('form.radius input').focus()")
+    browser.press("ArrowRight")
+    assert browser.get("document.querySelector('form.radius input').value") == "1"
+    place = round(200 * 0.25 / (1.05 * 0.4))
+    slider = "document.querySelector('form.radius input')"
+    browser.get(f"({slider}.value = {place}, {slider}.dispatchEvent(new Event('input')))")
+    assert browser.get(visible) == [["after"], ["after"], ["before"]]
+    assert "2 of the 3 are fooled; of all that were searched, at most 66.7 % still hold" in browser.get(told)
+    browser.press("End")
+    assert browser.get(visible) == [["after"]] * 3
+    assert browser.get("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -112,6 +134,9 @@ def test_without_a_script_all_can_be_read(browser: Browser, page: Path, dark: bo
     browser.call("Emulation.setScriptExecutionDisabled", value=False)  # the test may ask, the page's script never ran
     assert not browser.get("document.querySelector('form.tools').checkVisibility()")
     assert browser.get("document.querySelectorAll('.sort').length") == 0
+    assert not browser.get("document.querySelector('form.radius').checkVisibility()")
+    both = "[...document.querySelectorAll('.near .before, .near .after')].every((e) => e.checkVisibility())"
+    assert browser.get(both)
     assert browser.get(f"{SHOWN}.length") == 6
     browser.get("document.querySelector('details.rest').open = true")
     assert browser.get(f"{SHOWN}.length") == 9

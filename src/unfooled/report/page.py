@@ -19,7 +19,7 @@ from unfooled.report.sections.compare import compare, different_settings
 from unfooled.report.sections.confusion import confusion
 from unfooled.report.sections.curves import curve_groups, drawable_points
 from unfooled.report.sections.effort import effort_section
-from unfooled.report.sections.gallery import first_fooled, galleries
+from unfooled.report.sections.gallery import first_fooled, galleries, nearest_galleries
 from unfooled.report.sections.guards import guard_sections
 from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.reasons import reasons_section
@@ -29,6 +29,7 @@ MAX_CHARACTERS = 2_900_000  # characters of a page; pictures get the rest after 
 TEXT_CHARACTERS = 150_000  # room for the text, the style and the tables
 MIN_PICTURE_CHARACTERS = 200_000  # least characters for the pictures, however long the records are
 REASONS_SHARE = 0.25  # share of the pictures' characters for attacked explanations
+NEAREST_SHARE = 0.2  # share of them for the nearest adversarial examples
 SIZES = (Size("wide", 720, 340, 8), Size("narrow", 340, 280, 4))
 HALVES = (Size("wide", 430, 270, 5), Size("narrow", 340, 270, 5))  # for two drawings side by side
 SINGLE = (Size("single", 360, 270, 5),)  # one drawing for all screens; a second one would double its many points
@@ -53,7 +54,8 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
     records = records_json(summaries)
     room = max(MIN_PICTURE_CHARACTERS, MAX_CHARACTERS - TEXT_CHARACTERS - len(records))
     for_reasons = int(REASONS_SHARE * room) if any(run.reasons for run in runs) else 0
-    shown = galleries(runs, room - for_reasons)
+    for_nearest = int(NEAREST_SHARE * room) if any(run.nearest for run in runs) else 0
+    shown = galleries(runs, room - for_reasons - for_nearest)
     return fill(
         "page.html.j2",
         records,
@@ -68,6 +70,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         confusions=[confusion(s) for s in summaries],
         progress=effort_section(runs, SIZES),
         nearest=nearest_section(runs, SIZES, HALVES),
+        outward=nearest_galleries(runs, for_nearest),
         checked=any(s.diagnostics for s in summaries),
         curves=curve_groups(runs, SIZES),
         undrawn=[run.letter for run in runs if not drawable_points(run.summary.curve)],

@@ -1,4 +1,4 @@
-// The page works without this: it adds buttons that copy commands, sort tables, and filter the gallery.
+// The page works without this: it adds buttons that copy commands and sort tables, filters, and a slider.
 for (const button of document.querySelectorAll("button[data-copy]")) {
   const code = document.getElementById(button.dataset.copy);
   const select = () => getSelection().selectAllChildren(code);
@@ -13,18 +13,18 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   });
 }
 
-// A cell's number: its first one, a fraction divided out, thousands without commas; NaN where it has none.
+// A cell's number: its first one, a fraction divided out, thousands without commas; undefined: it has none.
 const NUMBER = /[-\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?/i;
 const numberOf = (text) => {
   const found = text.match(NUMBER);
-  if (!found) return NaN;
+  if (!found) return undefined;
   const value = Number(found[0].replaceAll(",", "").replace("\u2212", "-"));
   const under = text.slice(found.index + found[0].length).match(/^\/(\d+)/);
   return under ? value / Number(under[1]) : value;
 };
 // Cells without a number come last, in either direction.
 const compared = (a, b, down) => {
-  if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+  if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
   return down ? b - a : a - b;
 };
 
@@ -76,7 +76,7 @@ for (const tools of document.querySelectorAll("form.tools")) {
     const { label, confusion: pair, state, order } = tools.elements;
     if (folded) { list.append(...folded.querySelectorAll("li.example")); folded.hidden = true; }
     const [key, down] = [order.value.replace("-", ""), order.value.startsWith("-")];
-    const number = (e) => (e.dataset[key] === "" ? NaN : Number(e.dataset[key]));
+    const number = (e) => (e.dataset[key] === "" ? undefined : Number(e.dataset[key]));
     list.append(...[...examples].sort((a, b) => compared(number(a), number(b), down)));
     let shown = 0;
     for (const e of examples) {
@@ -86,4 +86,32 @@ for (const tools of document.querySelectorAll("form.tools")) {
     }
     told.textContent = shown === examples.length ? "" : `${shown} of ${examples.length} shown`;
   });
+}
+
+// At each radius a sample is shown as it is up to there: its nearest adversarial example, or itself if that is farther.
+for (const form of document.querySelectorAll("form.radius")) {
+  const part = form.closest(".outward");
+  const slider = form.querySelector("input");
+  const told = form.querySelector("output");
+  const examples = [...part.querySelectorAll("ol.near > li")];
+  const numbers = slider.dataset.curve.split(" ").filter(Boolean).map(Number);
+  const whole = slider.dataset.whole === "1";
+  const unit = Number(slider.dataset.unit);
+  const show = () => {
+    const share = Number(slider.value) / Number(slider.max);
+    const radius = whole ? Math.floor(share * slider.dataset.last) : share * slider.dataset.last;
+    let accuracy = 1;
+    for (let k = 0; k < numbers.length && numbers[k] <= radius; k += 2) accuracy = numbers[k + 1];
+    for (const e of examples) e.classList.toggle("fallen", Number(e.dataset.distance) <= radius);
+    const fallen = examples.filter((e) => e.classList.contains("fallen")).length;
+    const text = `${Number((unit * radius).toPrecision(3))}${unit === 1 ? "" : `/${unit}`}`;
+    told.textContent = `${text}: ${fallen} of the ${examples.length} are fooled`
+      + (numbers.length ? `; of all that were searched, at most ${(100 * accuracy).toFixed(1)} % still hold` : "");
+    slider.setAttribute("aria-valuetext", told.textContent);
+  };
+  form.hidden = false;
+  part.classList.add("live");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  slider.addEventListener("input", show);
+  show();
 }
