@@ -353,7 +353,7 @@ def test_nearest_points_are_explained_from_the_nearest_on(tmp_path: Path) -> Non
     summary = audit(net, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
     shown = summary.nearest_gallery
     assert len(shown) == PLAN.explaining.gallery
-    distances = [e.distance for e in shown]
+    distances = [e.distance or 0.0 for e in shown]
     assert distances == sorted(distances)
     kept = load_file(tmp_path / "nearest.safetensors")
     rows = torch.tensor([e.index for e in shown])
