@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.browser.driver import CHROMIUM, Browser
 from tests.unit.report_runs import fabricate, nearest_gallery
+from tests.unit.test_report_index import runs
 
 from unfooled.report import render
 
@@ -143,3 +144,21 @@ def test_without_a_script_all_can_be_read(browser: Browser, page: Path, dark: bo
     paper = browser.get("getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).slice(0, 3).map(Number)")
     assert (sum(paper) < 200) == dark
     assert browser.requests() == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_an_index_is_filtered_and_sorted(browser: Browser, tmp_path: Path, width: int) -> None:
+    browser.open(render(runs(tmp_path), tmp_path / "index.html"), width=width)
+    rows = "[...document.querySelectorAll('table.board > tbody > tr')].filter((r) => r.checkVisibility())"
+    assert browser.get(f"{rows}.length") == 9
+    search = "document.querySelector('input[type=search]')"
+    browser.get(f"({search}.value = 'OVERSTATED run', {search}.dispatchEvent(new Event('input')))")
+    assert browser.get(f"{rows}.map((r) => r.cells[4].textContent)") == ["OVERSTATED"]
+    browser.get(f"({search}.value = '', {search}.dispatchEvent(new Event('input')))")
+    figures = "[...document.querySelector('table.board').tBodies[0].rows].map((r) => numberOf(r.cells[1].textContent))"
+    browser.get("document.querySelectorAll('table.board .sort')[1].click()")
+    found = browser.get(figures)
+    assert found == sorted(found)
+    assert len(found) == 7
+    assert browser.get("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert (browser.requests(), browser.complaints()) == ([], [])

@@ -13,6 +13,7 @@ from unfooled.drawing.plots import Size
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.frame import fill
 from unfooled.report.glossary import glossary
+from unfooled.report.index_page import MOST_BESIDE, compose_index
 from unfooled.report.runs import Run, read_runs
 from unfooled.report.sections.attention import attention_sections
 from unfooled.report.sections.compare import compare, different_settings
@@ -84,13 +85,14 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
 
 
 def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
-    """Write one self-contained HTML page about one run, or about several beside each other.
+    """Write one self-contained HTML page about one run, about several beside each other, or an index of many.
 
     The page makes no request, works without a script, in light and dark, on a phone and on paper, and stays under
     3 MB (up to about 100 classes, since the records are embedded whole). No model is run.
 
     Args:
-        runs: Run folders of finished audits; the first is the reference of the comparison.
+        runs: Run folders of finished audits; the first is the reference of the comparison. More than `MOST_BESIDE`
+            make an index: tables by data and threat, with links to the page in each folder.
         out: Page to write; its folder is made if need be.
         title: Heading of the page. None: the audit's own, or "Two audits compared" and the like.
 
@@ -100,7 +102,10 @@ def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path
     Raises:
         BadInput: no run, a folder without a finished audit, a damaged file, or a page that cannot be written.
     """
-    page = compose(read_runs(runs), title=title)
     out = Path(out)
+    if len(runs) > MOST_BESIDE:
+        page = compose_index([Path(run) for run in runs], out, title=title)
+    else:
+        page = compose(read_runs(runs), title=title)
     write_whole(out, page.encode("utf-8", "replace"))
     return out

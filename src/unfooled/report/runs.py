@@ -100,8 +100,8 @@ def _pictures(path: Path, rows: int) -> dict[str, Array]:
     return pictures
 
 
-def read_run(folder: Path, place: int = 0) -> Run:
-    """Read one run folder.
+def read_summary(folder: Path) -> Summary:
+    """Read the record of an audit from its run folder.
 
     Raises:
         BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
@@ -118,6 +118,17 @@ def read_run(folder: Path, place: int = 0) -> Run:
             f"{path} has schema version {summary.schema_version}, this version of unfooled reads {SCHEMA}; "
             "render it with the version that wrote it"
         )
+    return summary
+
+
+def read_run(folder: Path, place: int = 0) -> Run:
+    """Read one run folder.
+
+    Raises:
+        BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
+    """
+    folder = Path(folder)
+    summary = read_summary(folder)
     pictures = _pictures(folder / "gallery.safetensors", len(summary.gallery)) if summary.gallery else {}
     worst = summary.reasons.gallery if summary.reasons is not None else []
     reasons = _pictures(folder / "reasons.safetensors", len(worst)) if worst else {}

@@ -34,7 +34,7 @@ for (const table of document.querySelectorAll("table.figures:not(.plain)")) {
   if (!body || table.tBodies.length > 1 || body.rows.length < 3) continue;
   if (table.querySelector("tbody [colspan], tbody [rowspan], thead [colspan], thead [rowspan]")) continue;
   heads.forEach((head, column) => {
-    if (!head.textContent.trim()) return;
+    if (!head.textContent.trim() || head.classList.contains("fixed")) return;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "sort";
@@ -50,6 +50,17 @@ for (const table of document.querySelectorAll("table.figures:not(.plain)")) {
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       body.append(...rows.map(([row]) => row));
     });
+  });
+}
+
+for (const search of document.querySelectorAll("input[data-filter]")) {
+  search.parentElement.hidden = false;
+  search.addEventListener("input", () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of document.querySelectorAll(`${search.dataset.filter} > tbody > tr`)) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
   });
 }
 
