@@ -276,6 +276,7 @@ def test_explain(home: Path, method: str) -> None:
         assert found["attribution"].shape == (3, 1, 8, 8)
         assert float(abs(found["attribution"]).max()) > 0
     assert (home / f"maps-{method}/maps.png").read_bytes()[:4] == b"\x89PNG"
+    assert "classified as their label" in (home / f"maps-{method}/report.html").read_text()
 
 
 def test_train_arp_and_resume(home: Path) -> None:
