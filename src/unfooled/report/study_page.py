@@ -91,16 +91,21 @@ def lead_sentence(claims: list[dict[str, Any]]) -> str:
     return f"Of {words.plural(len(claims), 'claim')}, {text}." if text else ""
 
 
+def _number(value: Any) -> float | None:
+    """Return a finite number; None for anything else."""
+    return float(value) if isinstance(value, (int, float)) and words.finite(value) else None
+
+
 def claim_card(claim: dict[str, Any]) -> dict[str, Any]:
     """Return a claim with its kind, and the places of its figure and its interval on a line, in percent.
 
     The line spans 0, the figure and its interval; `reach` is None where the figure is not finite.
     """
     kind = claim.get("verdict") if claim.get("verdict") in VERDICTS else ""
-    value, low, high = (claim.get(name) for name in ("value", "low", "high"))
-    if not words.finite(value):
+    value, low, high = (_number(claim.get(name)) for name in ("value", "low", "high"))
+    if value is None:
         return claim | {"kind": kind, "reach": None, "places": 0}
-    ends = (low, high) if words.finite(low, high) else (value, value)
+    ends = (low, high) if low is not None and high is not None else (value, value)
     first, last = min(0.0, value, *ends), max(0.0, value, *ends)
     room = (last - first) or 1.0
 
