@@ -33,7 +33,7 @@ PLAN = uf.Plan(effort=uf.QUICK, nearest_n=50, explain_n=20, reasons=None)
 
 
 SAME = ("verdict", "clean_accuracy", "robust_accuracy", "confusion")
-"""Figures that must be equal. Distances may differ in their last digits: parts of a slow model are sized by its pace."""
+"""Figures that must be equal. Distances may differ in their last digits: parts of a slow model follow its pace."""
 
 
 class Waiting(nn.Module):
