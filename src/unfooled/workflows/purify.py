@@ -177,7 +177,7 @@ def purify_fit(
     inputs.check()
     out = _check_out(out)
     device = machine.prepare(seed)
-    report = _quiet if progress is None else progress
+    report = progress or (lambda *_: None)
     report("loading", 0, 1)
     loaded = inputs.load(device, seed=seed)
     (x, y), held_out = _held_out(inputs, loaded, device, seed)
@@ -266,7 +266,7 @@ def purify_apply(
         )
     _check_fit(purify, images)
     started = time.perf_counter()
-    made = purified(purify, images.x, device, machine.batch or AT_ONCE, _quiet if progress is None else progress)
+    made = purified(purify, images.x, device, machine.batch or AT_ONCE, progress or (lambda *_: None))
     seconds = round(time.perf_counter() - started, 2)
     if files:
         write_files(out, files, made, str(purifier))
@@ -281,10 +281,6 @@ def purify_apply(
 def psnr_of(a: Tensor, b: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of images in [0, 1], (B,), in dB; infinite for equal ones."""
     return -10 * (a - b).square().flatten(1).mean(1).double().log10()
-
-
-def _quiet(_stage: str, _done: int, _of: int) -> None:
-    """Report nothing."""
 
 
 def _check_out(out: str | Path) -> Path:
