@@ -112,7 +112,7 @@ def main() -> None:
     cells = [
         cell for cell in cells if cell[0] in bench.networks and (not options.only or "/".join(cell) in options.only)
     ]
-    file, rows, load = options.runs / "rows.json", [], os.getloadavg()[0]
+    file, load = options.runs / "rows.json", os.getloadavg()[0]
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     for network, name in cells:
         if any((one["network"], one["purifier"]) == (network, name) for one in rows):
