@@ -152,30 +152,33 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
             assert {round(3 * v, 6) % 1 for v in found[WORST].tolist()} == {0.0}
 
 
+def brightness(x: Tensor) -> Tensor:
+    """Logits of two classes, dark and bright, by the mean of an image."""
+    mean = x.flatten(1).mean(1)
+    return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+
 def test_an_attack_faces_the_samples_that_those_of_its_kind_left() -> None:
-    net, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval(), points(8, (1, 8, 8))
-    with torch.no_grad():
-        y = net(x).argmax(1)
-    wrong, seen = torch.zeros_like(x), []
-    weak = Defence(net, identity)
-    y[0] = (net(wrong[:1]).argmax(1) + 1) % 3  # a point of zeros fools this sample, and leaves others
+    x, y = torch.linspace(0.1, 0.9, 8)[:, None, None, None].expand(8, 1, 4, 4).clone(), torch.arange(8) % 2
+    seen: list[int] = []
+    weak = Defence(brightness, identity)
 
     def first(x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator) -> Tensor:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x)  # fools class 1
 
     def second(x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator) -> Tensor:
         seen.append(len(x))
-        return torch.ones_like(x)
+        return x  # fools the bright ones of class 0
 
     whole = Linf(1.0)
     made = weak.in_turn({f"{BPDA} a": first, f"{BPDA} b": second}, x, y, whole)
-    alone = {f"{BPDA} a": torch.zeros_like(x), f"{BPDA} b": torch.ones_like(x)}
-    left = int(weak.right(x, y, made[f"{BPDA} a"], whole).sum())
-    assert 0 < left < len(x)
-    assert seen == [left]
-    assert torch.equal(judged(weak, x, y, whole, made)[BPDA], judged(weak, x, y, whole, alone)[BPDA])
+    alone = {f"{BPDA} a": torch.zeros_like(x), f"{BPDA} b": x}
+    assert seen == [4]
+    found = judged(weak, x, y, whole, made)[BPDA]
+    assert found.tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
+    assert torch.equal(found, judged(weak, x, y, whole, alone)[BPDA])
     before = weak.in_turn({f"{BPDA} b": second}, x, y, whole, {f"{BPDA} a": torch.zeros_like(x)})
-    assert seen == [left, left]
+    assert seen == [4, 4]
     assert torch.equal(before[f"{BPDA} b"], made[f"{BPDA} b"])
     replace(weak, random=True, submissions=2).in_turn({"a": first, "b": second}, x, y, whole)
     assert seen[-1] == len(x)
