@@ -44,6 +44,18 @@ def at_exit():
 def at_exit_function():
     atexit.register(lambda: os._exit(0))
     return Net().eval()
+def replaced(): os.execv("/bin/true", ["true"])
+def replaced_by_name(): os.execlp("true", "true")
+def replaced_in_forward(): return Net(1, lambda: os.execve("/bin/true", ["true"], {})).eval()
+def replaced_at_exit():
+    atexit.register(os.execl, "/bin/true", "true")
+    return Net().eval()
+def of_a_child():
+    child = os.fork()
+    if child == 0:
+        os.execv("/bin/true", ["true"])
+    assert os.waitpid(child, 0)[1] == 0
+    return Net().eval()
 def exits_late(): return Net(4, lambda: sys.exit(0)).eval()
 def other():
     raise Other("unusual")
@@ -96,6 +108,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("factory", 2, "factory() raised SystemExit: os._exit(0) was called"),
         ("forward", 2, "fails on samples from digits with SystemExit: os._exit(0) was called; mend its forward"),
         ("later", 2, "os._exit(0) was called"),
+        ("replaced", 2, "replaced() raised SystemExit: os.execv('/bin/true') was called"),
+        ("replaced_by_name", 2, "was called"),
+        ("replaced_in_forward", 2, "SystemExit: os.execve('/bin/true') was called; mend its forward"),
+        ("replaced_at_exit", 3, "NOT EVALUABLE"),
+        ("of_a_child", 3, "NOT EVALUABLE"),
         ("exits_late", 2, "SystemExit: 0"),
         ("other", 2, "raised Other: unusual"),
         ("key", 2, "with KeyError: 'inner'; mend its forward"),
