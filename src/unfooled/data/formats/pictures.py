@@ -78,9 +78,14 @@ def opened(source: Path | bytes | io.BytesIO, name: str = "") -> Iterator[Any]:
 
 def upright(image: Any) -> Any:
     """Return an image turned as its EXIF orientation says, as viewers show it."""
-    from PIL import ImageOps
+    from PIL.Image import Transpose
 
-    return ImageOps.exif_transpose(image) if _orientation(image) in range(2, 9) else image
+    ways = (
+        Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM, Transpose.TRANSPOSE,
+        Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90,
+    )  # fmt: skip
+    orientation = _orientation(image)
+    return image.transpose(ways[orientation - 2]) if orientation in range(2, 9) else image
 
 
 def sides(image: Any) -> tuple[int, int]:
