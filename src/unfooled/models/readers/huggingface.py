@@ -125,7 +125,8 @@ def _statistics(facts: dict[str, Any]) -> tuple[Any, Any]:
     if facts.get("do_flip_channel_order"):
         raise BadInput(
             "the model takes colours in the order blue, green, red (do_flip_channel_order of "
-            "preprocessor_config.json); give a factory of your own, file.py:name, that returns a module with net(x.flip(1)) in its forward"
+            "preprocessor_config.json); give a factory of your own, file.py:name, that returns a module with "
+            "net(x.flip(1)) in its forward"
         )
     normalises, rescales = facts.get("do_normalize", True), facts.get("do_rescale", True)
     mean, std = (facts.get(key) if normalises else None for key in ("image_mean", "image_std"))
