@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unfooled.cli.app import main
+from unfooled.cli.app import main, run
 
 CODE = '''
 import atexit, os, sys, threading, time
@@ -60,6 +60,21 @@ def exits_late(): return Net(4, lambda: sys.exit(0)).eval()
 def other():
     raise Other("unusual")
 def key(): return Net(1, lambda: {}["inner"]).eval()
+class Server(Net):
+    def forward(self, x):
+        if self.calls >= 4:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().forward(x)
+def broken_pipe(): return Server().eval()
+def exit_after_a_broken_pipe():
+    def fail():
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            sys.exit(0)
+    fail()
+def interrupted():
+    raise KeyboardInterrupt
 def data(): os._exit(0)
 '''
 BASE = ("audit", "--data", "digits", "--n", "8", "--threat", "linf:0.1", "--effort", "quick", "--reasons", "none")
@@ -114,6 +129,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("replaced_at_exit", 3, "NOT EVALUABLE"),
         ("of_a_child", 3, "NOT EVALUABLE"),
         ("exits_late", 2, "SystemExit: 0"),
+        ("broken_pipe", 2, "Broken pipe"),
+        ("exit_after_a_broken_pipe", 2, "SystemExit: 0"),
+        ("interrupted", 130, "interrupted"),
         ("other", 2, "raised Other: unusual"),
         ("key", 2, "with KeyError: 'inner'; mend its forward"),
         ("thread", 3, "NOT EVALUABLE"),
@@ -137,3 +155,24 @@ def test_code_of_the_data_does_not_end_the_process(folder: Path) -> None:
     status, output = ended(folder, *BASE, "--model", "nets.py:wrong", "--data", "nets.py:data", *GATE)
     assert status == 2, output
     assert "os._exit(0) was called" in output
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_closed_output_passes_no_gate(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    child = os.fork()
+    if child == 0:
+        end, code = os._exit, 97
+        try:
+            os.dup2(writer, 1)
+            sys.stdout = os.fdopen(1, "w")
+            os.chdir(folder)
+            atexit._clear()
+            code = run(["doctor"])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            end(code)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 141
