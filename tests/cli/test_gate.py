@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from unfooled.cli.app import main, run
+from unfooled.cli.errors import guarded
 
 CODE = '''
 import atexit, os, sys, threading, time
@@ -60,19 +61,6 @@ def exits_late(): return Net(4, lambda: sys.exit(0)).eval()
 def other():
     raise Other("unusual")
 def key(): return Net(1, lambda: {}["inner"]).eval()
-class Server(Net):
-    def forward(self, x):
-        if self.calls >= 4:
-            raise BrokenPipeError(32, "Broken pipe")
-        return super().forward(x)
-def broken_pipe(): return Server().eval()
-def exit_after_a_broken_pipe():
-    def fail():
-        try:
-            raise BrokenPipeError
-        except BrokenPipeError:
-            sys.exit(0)
-    fail()
 def interrupted():
     raise KeyboardInterrupt
 def data(): os._exit(0)
@@ -129,8 +117,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("replaced_at_exit", 3, "NOT EVALUABLE"),
         ("of_a_child", 3, "NOT EVALUABLE"),
         ("exits_late", 2, "SystemExit: 0"),
-        ("broken_pipe", 2, "Broken pipe"),
-        ("exit_after_a_broken_pipe", 2, "SystemExit: 0"),
         ("interrupted", 130, "interrupted"),
         ("other", 2, "raised Other: unusual"),
         ("key", 2, "with KeyError: 'inner'; mend its forward"),
@@ -176,3 +162,18 @@ def test_a_closed_output_passes_no_gate(folder: Path) -> None:
             end(code)
     os.close(writer)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 141
+
+
+def test_a_broken_pipe_of_other_code_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def pipe() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def ended_by_typer() -> None:
+        try:
+            pipe()
+        except OSError:
+            sys.exit(1)
+
+    for call in (pipe, ended_by_typer):
+        assert guarded(call) == 2
+        assert capsys.readouterr().err == "unfooled: Broken pipe\n"
