@@ -399,4 +399,32 @@ def test_a_row_and_its_perturbed_rows_are_one_call(space: TabularSpace) -> None:
     assert found.calls.tolist() == [301]
     sizes.clear()
     lime_tabular(counted, rows, space=space, samples=300)
+    assert sizes == [303], "the draw by bins does not depend on the row"
+    sizes.clear()
+    lime_tabular(counted, rows, space=space, samples=300, sampler=hidden())
     assert sizes == [303, 300, 300]
+
+
+def test_rows_share_the_perturbed_rows_that_do_not_depend_on_them(space: TabularSpace) -> None:
+    sizes: list[int] = []
+
+    def noted(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return np.tanh(x @ W - 10)
+
+    rows = TABLE[:3].copy()
+    found = lime_tabular(noted, rows, space=space, samples=300)
+    assert sum(sizes) == int(found.calls.sum()) == 303
+    alone = [lime_tabular(noted, row, space=space, samples=300) for row in rows]
+    for one, own in zip(found, alone, strict=True):
+        assert torch.equal(one.weights, own.weights) and torch.equal(one.se, own.se)
+        assert one.local_prediction.allclose(own.local_prediction)
+    rows[1, 4] = 7.0  # a column that is constant in training keeps the value of its row
+    sizes.clear()
+    found = lime_tabular(noted, rows, space=space, samples=300)
+    assert sum(sizes) == int(found.calls.sum()) == 603
+    own = lime_tabular(noted, rows[1], space=space, samples=300)
+    assert torch.equal(found[1].weights, own.weights)
+    sizes.clear()
+    found = lime_tabular(noted, rows, space=space, samples=300, sampler=hidden())
+    assert sum(sizes) == int(found.calls.sum()) == 903, "kept values are those of the row"

@@ -214,14 +214,14 @@ USES = MappingProxyType(
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Shift right logically; torch shifts int64 arithmetically."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def mix(z: Tensor) -> Tensor:
     """Finalise int64 counters into int64 hashes (a bijection; every output bit depends on every input bit)."""
-    z = (z ^ _shift(z, 30)) * _MIX1
-    z = (z ^ _shift(z, 27)) * _MIX2
-    return z ^ _shift(z, 31)
+    z = _shift(z, 30).bitwise_xor_(z).mul_(_MIX1)
+    z = _shift(z, 27).bitwise_xor_(z).mul_(_MIX2)
+    return _shift(z, 31).bitwise_xor_(z)
 
 
 def sample_keys(x: Tensor) -> Tensor:

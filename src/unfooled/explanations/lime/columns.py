@@ -96,8 +96,8 @@ class Column:
 
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
-        values = self.values[donors.clip(0)]
-        if self.edges is None and values.dtype.kind in "biufUS":
+        values = self.values[donors]
+        if self.edges is None and values.dtype.kind in "biufUS" and not _fits(value, values.dtype):
             values = values.astype(object)  # what training did not have may be longer, or of another type
         elif values.dtype.kind in "iub" and (is_missing(value) or value != values.dtype.type(value)):
             values = values.astype(np.float64)
@@ -110,6 +110,18 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, (float, np.floating)):
         return bool(np.isnan(value))
     return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a column of numbers holds a value as it is; truth values and texts are no numbers."""
+    if dtype.kind not in "iuf" or isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        return False
+    if is_missing(value):
+        return dtype.kind == "f"
+    try:
+        return bool(dtype.type(value) == value)
+    except (OverflowError, ValueError):
+        return False
 
 
 def columns_of(

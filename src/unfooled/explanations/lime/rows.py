@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from unfooled.explanations.lime.kernels import uniform
 from unfooled.explanations.lime.predicting import Link, outputs_of
 from unfooled.explanations.lime.solving import Settings, Solved, flagged
 from unfooled.explanations.lime.surrogate import UntilStable, fewest_samples, fit
-from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler
+from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler, in_bins
 
 Asked = tuple[Perturbed, Tensor]
 """Perturbed rows, and the outputs for them, (S, K)."""
@@ -92,6 +92,15 @@ class RowAnswers:
         own = [_column([row[k] for row in values]) for k in range(len(self.space.columns))]
         outputs = self._outputs([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])
         return outputs[: len(values)], (first, outputs[len(values) :])
+
+    def shared(self, first: list[Any], row: list[Any], asked: Asked) -> Asked | None:
+        """Return the first row's perturbed rows as those of another row; None where they depend on the row."""
+        drawn, space = asked[0], self.space
+        inside = {c for group in space.features for c in group}
+        own = [c for c in range(len(row)) if c not in inside and repr(first[c]) != repr(row[c])]
+        if drawn.donors is None or self.rule is not None or own:
+            return None
+        return replace(drawn, z=in_bins(space.columns, space.features, row, drawn.donors)), asked[1]
 
     def solve(
         self, i: int, row: list[Any], labels: Tensor, base: Tensor, asked: Asked | None = None

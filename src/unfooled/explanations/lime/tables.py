@@ -41,6 +41,7 @@ class Perturbed:
         unit: Consecutive rows that are one independent draw; 0 for real rows that were not drawn.
         binary: True for masks.
         weights: Weight of each row besides the kernel's, (S,); see `Design`. None: 1.
+        donors: Training row of each feature, (S, M), where the draw does not depend on the sample. None: it does.
     """
 
     columns: list[npt.NDArray[Any]]
@@ -48,6 +49,7 @@ class Perturbed:
     unit: int = 1
     binary: bool = True
     weights: Tensor | None = None
+    donors: npt.NDArray[np.int64] | None = None
 
 
 TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
@@ -57,7 +59,7 @@ TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
 def by_bins(columns: Columns, features: Features, row: list[Any], samples: int, seed: int) -> Perturbed:
     """Draw a training row for each feature, its donor; z is 1 where the value is in the bin of the row."""
     donors = _donors(columns, features, samples, seed)
-    return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors))
+    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors), donors=donors)
 
 
 def hidden(sampler: Sampler = paired) -> TableSampler:
@@ -137,7 +139,7 @@ def in_cluster(
     vote = np.bincount(label[np.argsort(distances, kind="stable")[:k]])
     at = np.flatnonzero(label == vote.argmax())
     donors = np.repeat(at[:, None], len(features), 1)
-    return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors), 0)
+    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors), 0)
 
 
 def around(scale: float = 1.0) -> TableSampler:
@@ -207,24 +209,26 @@ def _values(
     columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[Any]]:
     """Return each column with the values of its feature's donors, the row's own value where the donor is -1."""
-    own = np.full(len(donors), -1)
+    own, by_feature = np.full(len(donors), -1), np.ascontiguousarray(donors.T)
     feature = {c: j for j, group in enumerate(features) for c in group}
-    return [column.taken(donors[:, feature[c]] if c in feature else own, row[c]) for c, column in enumerate(columns)]
+    return [column.taken(by_feature[feature[c]] if c in feature else own, row[c]) for c, column in enumerate(columns)]
 
 
-def _same(columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]) -> Tensor:
+def in_bins(columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]) -> Tensor:
     """Return which features have the bins of the row, (S, M) bool."""
-    same = np.ones(donors.shape, dtype=bool)
+    by_feature = np.ascontiguousarray(donors.T)
+    same = np.ones(by_feature.shape, dtype=bool)
     for j, group in enumerate(features):
         for c in group:
-            same[:, j] &= columns[c].code_of_rows[donors[:, j]] == columns[c].code(row[c])
-    return torch.as_tensor(same)
+            same[j] &= columns[c].code_of_rows[by_feature[j]] == columns[c].code(row[c])
+    return torch.as_tensor(same).T.contiguous()
 
 
 def _donors(columns: Columns, features: Features, samples: int, seed: int) -> npt.NDArray[np.int64]:
     """Draw a donor for each feature of each sample: the number of a training row, (S, M)."""
-    u = _uniform(len(features), samples, len(features), seed)
-    return (u * len(columns[0].values)).astype(np.int64)
+    seeds = rng.seeds(torch.tensor([[len(features)]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
+    numbers = rng.bits(seeds, len(features), draw=torch.arange(samples)).numpy()
+    return ((numbers >> 40) & 0xFFFFFF) * len(columns[0].values) >> 24  # as 24 bits after the point, times the rows
 
 
 def _uniform(features: int, samples: int, width: int, seed: int) -> npt.NDArray[np.float64]:

@@ -207,7 +207,8 @@ def lime_tabular(
 
     Returns:
         `Surrogates`; a weight is the effect of a column that stays in its bin, or per standard deviation for samplers
-        without bins. Cost: `samples` + 1 rows each.
+        without bins. Cost: `samples` + 1 rows each; with `by_bins` and a fixed number the samples share their perturbed
+        rows, and each further one costs 1.
 
     Raises:
         BadInput: An argument, a row or the function's answer is invalid.
@@ -221,8 +222,10 @@ def lime_tabular(
     outputs, first = asked.with_first(values)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    solved = [asked.solve(i, row, labels[i], prediction[i], first if i == 0 else None) for i, row in enumerate(values)]
+    known = [first, *(asked.shared(values[0], row, first) for row in values[1:])]
+    solved = [asked.solve(i, row, labels[i], prediction[i], known[i]) for i, row in enumerate(values)]
     parts, local = [part for part, _ in solved], torch.stack([local for _, local in solved])
+    calls = [part.calls if i == 0 or known[i] is None else 0 for i, part in enumerate(parts)]
     result = assembled(
         (parts, prediction, labels, settings),
         kind=Kind.TABLE,
@@ -234,7 +237,7 @@ def lime_tabular(
         outputs=outputs,
         seen=_range(parts, prediction) if outputs.shape[1] == 1 else None,
         local=local,
-        calls=torch.tensor([part.calls + 1 for part in parts]),
+        calls=torch.tensor(calls) + 1,
         seconds=time.perf_counter() - began,
         **samples_of(parts, keep_samples),
     )
