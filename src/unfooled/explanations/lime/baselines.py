@@ -42,6 +42,8 @@ def segment_mean(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
 
 def constant(value: float | Tensor = 0.0) -> Baseline:
     """Return a constant baseline: a number, or a tensor that broadcasts with a sample."""
+    if isinstance(value, (str, bytes)) or value is None:
+        raise BadInput(f"the value of hidden segments is {value!r}; give a number, or a tensor")
     return partial(constant_of, value=value)
 
 

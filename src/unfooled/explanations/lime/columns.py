@@ -13,6 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import check_function, plain
 from unfooled.explanations.lime.discretize import Bins, bin_name, codes
 
 
@@ -61,7 +62,7 @@ class Column:
             try:
                 finite = math.isfinite(float(value))
             except (TypeError, ValueError) as error:
-                raise BadInput(f"column {self.name!r} has {value!r}, which is no number") from error
+                raise BadInput(f"column {self.name!r} has {plain(value)!r}, which is no number") from error
             if not finite:
                 raise BadInput(f"column {self.name!r} is infinite in the row; cut it to a number, or leave it missing")
         return value
@@ -159,7 +160,10 @@ def array_of(table: Any) -> npt.NDArray[Any]:
         return (table.double() if table.is_floating_point() and table.itemsize < 4 else table).numpy()
     if hasattr(table, "toarray"):
         raise BadInput("the table is sparse; give a dense one, with table.toarray()")
-    return np.asarray(table)
+    try:
+        return np.asarray(table)
+    except ValueError as error:
+        raise BadInput("the rows of the table have different lengths; give as many values in each") from error
 
 
 def _array(series: Any) -> npt.NDArray[Any]:
@@ -248,7 +252,10 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
         raise BadInput(f"column {name!r} holds infinite values; cut them to a number, or leave them missing")
     if not present.any():
         raise BadInput(f"column {name!r} has no values; leave it out")
+    check_function(bins, "bins", "quartiles, deciles or entropy_bins")
     edges = np.asarray(bins(numbers[present], None if labels is None else np.asarray(labels)[present]), np.float64)
+    if edges.ndim != 1 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        raise BadInput(f"bins returned {edges.tolist()} for column {name!r}; return rising edges, finite and distinct")
     sd = float(numbers[present].std())
     number = codes(numbers, edges)
     return Column(name, array.copy(), number, edges, None, float(numbers[present].mean()), sd, bool((~present).any()))

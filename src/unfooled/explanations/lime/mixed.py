@@ -201,7 +201,7 @@ def lime_parts(
     """
     began = time.perf_counter()
     check_parts(parts)
-    check_rows(batch, "inputs")
+    check_rows(batch, "inputs", link)
     size = sum(len(part.names) for part in parts)
     masks_of = partial(repeating, sampler=sampler) if any(getattr(p, "random", False) for p in parts) else sampler
     settings = Settings(masks_of, stopping(samples, until), kernel, shrinking(ridge, prior), rng.base_seed(generator))

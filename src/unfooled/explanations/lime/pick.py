@@ -157,6 +157,8 @@ def _table(
             )
         keys = keys if keys is not None else weights.keys if weights.keys is not None else weights.names
         weights = weights.weights
+    if not isinstance(weights, Tensor):
+        raise BadInput(f"weights is a {type(weights).__name__}; give Surrogates, or a tensor (B, T, M) with keys")
     if weights.ndim != 3:
         raise BadInput(f"weights have shape {tuple(weights.shape)}; they are (B, T, M)")
     if keys is None or len(keys) != len(weights) or any(len(row) > weights.shape[2] for row in keys):

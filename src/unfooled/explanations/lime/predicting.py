@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import halving
+from unfooled.explanations.lime.checking import check_function
 
 Link = Callable[[Tensor], Tensor]
 """Outputs (n, K) -> scores that are explained, (n, K)."""
@@ -79,14 +80,17 @@ def _table(answer: Any, n: int) -> Tensor:
     return table
 
 
-def check_rows(batch: Any, what: str) -> None:
-    """Refuse a batch that is no number of inputs."""
+def check_rows(batch: Any, what: str, link: Any = identity) -> None:
+    """Refuse a batch that is no number of inputs, and a link that is no function."""
+    check_function(link, "link", "identity or log_odds")
     if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
         raise BadInput(f"batch is {batch!r}; it is a number of {what} of at least 1")
 
 
 def named_outputs(classes: Sequence[Any], outputs: Tensor) -> tuple[str, ...]:
     """Return the names of the outputs as strings; refuse another number of names."""
+    if isinstance(classes, (str, bytes)):
+        raise BadInput(f"classes is {classes!r}; give a list of names, one for each output")
     names = tuple(map(str, classes))
     if len(names) != outputs.shape[1]:
         raise BadInput(f"classes has {len(names)} names, and predict returns {outputs.shape[1]} outputs")

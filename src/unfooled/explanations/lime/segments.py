@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import at_least
 
 Segmenter = Callable[[Tensor], Tensor]
 """x (B, *D) -> ids (B, *S), int64."""
@@ -57,6 +58,7 @@ def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0) -> S
         compactness: Weight of place against colour.
         sigma: Width of the smoothing before segmentation.
     """
+    segments = at_least(segments, 1, "segments", "a number of segments")
     options = {"n_segments": segments, "compactness": compactness, "sigma": sigma, "start_label": 0}
     return partial(by_skimage, method="slic", options=options)
 

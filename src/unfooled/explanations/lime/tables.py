@@ -12,9 +12,11 @@ A sampler is a function `(columns, features, row, samples, seed) -> Perturbed`. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.columns import Column, is_missing
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 
@@ -88,9 +91,7 @@ def conditional(k: int = 20, sampler: Sampler = paired) -> TableSampler:
         k: Number of nearest rows.
         sampler: Sampler of masks.
     """
-    if k < 1:
-        raise BadInput(f"k is {k}; it is a number of rows of at least 1")
-    return partial(by_nearest, k=k, sampler=sampler)
+    return partial(by_nearest, k=at_least(k, 1, "k", "a number of rows"), sampler=sampler)
 
 
 def by_nearest(
@@ -118,9 +119,8 @@ def neighbours(clusters: int = 5, k: int = 5) -> TableSampler:
         clusters: Number of clusters of the training rows (agglomerative).
         k: Nearest rows that vote.
     """
-    if clusters < 1 or k < 1:
-        raise BadInput(f"clusters is {clusters}, k is {k}; both are at least 1")
-    return partial(in_cluster, clusters=clusters, k=k)
+    clusters = at_least(clusters, 1, "clusters", "a number of clusters")
+    return partial(in_cluster, clusters=clusters, k=at_least(k, 1, "k", "a number of rows"))
 
 
 def in_cluster(
@@ -259,6 +259,6 @@ def _squares(column: Column, value: Any) -> npt.NDArray[np.float64]:
 
 def _positive(scale: float) -> float:
     """Refuse scales that are not positive."""
-    if not scale > 0:
-        raise BadInput(f"scale is {scale}; it must be above 0")
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < math.inf:
+        raise BadInput(f"scale is {scale!r}; it is a finite number above 0")
     return scale

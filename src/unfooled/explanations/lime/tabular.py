@@ -86,9 +86,10 @@ class TabularSpace:
         place = {column.name: k for k, column in enumerate(columns)} | {k: k for k in range(len(columns))}
         grouped: list[tuple[int, ...]] = []
         for group in groups or ():
-            if isinstance(group, (str, int)):
+            if isinstance(group, (str, int)) or not len(group):
+                what = "one column" if isinstance(group, (str, int)) else "empty"
                 raise BadInput(
-                    f"group {group!r} is one column; groups are lists of columns, such as [['a', 'b'], ['c', 'd']]"
+                    f"group {group!r} is {what}; groups are lists of columns, such as [['a', 'b'], ['c', 'd']]"
                 )
             unknown = [name for name in group if name not in place]
             if unknown:
@@ -214,18 +215,16 @@ def lime_tabular(
         BadInput: An argument, a row or the function's answer is invalid.
     """
     began = time.perf_counter()
-    _check_space(space)
-    check_rows(batch, "rows")
+    _check(space, batch, link)
     values, drawn = space.read(rows), stopping(samples, until)
-    settings = Settings(sampler, drawn, kernel or l2_kernel(), shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
+    weighing = l2_kernel() if kernel is None else kernel
+    settings = Settings(sampler, drawn, weighing, shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
     asked = RowAnswers(predict, space, settings, link, batch, kernel is not None)
     outputs, first = asked.with_first(values)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    known = [first, *(asked.shared(values[0], row, first) for row in values[1:])]
-    solved = [asked.solve(i, row, labels[i], prediction[i], known[i]) for i, row in enumerate(values)]
+    solved = [asked.solve(i, values, labels[i], prediction[i], first) for i in range(len(values))]
     parts, local = [part for part, _ in solved], torch.stack([local for _, local in solved])
-    calls = [part.calls if i == 0 or known[i] is None else 0 for i, part in enumerate(parts)]
     result = assembled(
         (parts, prediction, labels, settings),
         kind=Kind.TABLE,
@@ -237,15 +236,16 @@ def lime_tabular(
         outputs=outputs,
         seen=_range(parts, prediction) if outputs.shape[1] == 1 else None,
         local=local,
-        calls=torch.tensor(calls) + 1,
+        calls=torch.tensor([part.calls + 1 for part in parts]),
         seconds=time.perf_counter() - began,
         **samples_of(parts, keep_samples),
     )
     return warn_if_few(result)
 
 
-def _check_space(space: Any) -> None:
-    """Refuse what is no space."""
+def _check(space: Any, batch: Any, link: Any) -> None:
+    """Refuse what is no space, no number of rows, and no link."""
+    check_rows(batch, "rows", link)
     if not isinstance(space, TabularSpace):
         raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
 
