@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251  (of our own results)
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -79,7 +80,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         texts("a b", 1, lambda t: [0.5] * len(t)),
         r"y has label 1, predict returns one output, label 0; for the probability p of a class return \[1 - p, p\]",
     ),
-    "words as outputs": (texts("a b", None, lambda t: ["yes"] * len(t)), "predict returned a list; return numbers"),
+    "labels as outputs": (
+        texts("a b", None, lambda t: ["yes"] * len(t)),
+        r"predict returned 'yes', a label; return probabilities, \(n, K\), as predict_proba",
+    ),
+    "labels of a row": (
+        lambda: lime_tabular(lambda t: np.where(t[:, 0] > 0, "a", "b"), TABLE[:1], space=SPACE),
+        r"predict returned '[ab]', a label; return probabilities",
+    ),
+    "a dictionary as outputs": (texts("a b", None, lambda t: {"p": 1}), "predict returned a dict; return numbers"),
     "no probabilities": (texts("a b", None, lambda t: [[2.0, 3]] * len(t), link=log_odds), "log_odds needs prob"),
     "few samples of a text": (texts("a b c d", None, samples=4, ridge=0.0), "samples do not identify .* draw at least"),
     "no samples": (texts("a b", samples=0), "samples is 0; it is a whole number of at least 1"),
@@ -255,6 +264,12 @@ def test_a_wide_table_and_a_long_text_stay_small() -> None:
     page = text.to_html()
     assert len(page.encode()) <= 30_000
     assert "\u2026" in page
+
+
+def test_narrow_pages_break_no_number() -> None:
+    page = rows([0.1, 0.2])().to_html()
+    assert ".lime td:last-child{white-space:nowrap}" in page
+    assert re.findall(r"<td>[^<]*</td></tr>", page.partition("<th>weight</th>")[2])
 
 
 def test_several_explanations_by_number() -> None:
