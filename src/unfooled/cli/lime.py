@@ -351,8 +351,8 @@ def report(record: LimeRecord, *, json: bool, quiet: bool) -> None:
     if json:
         show.record(record)
     elif not quiet:
-        if record.pick is not None:
-            show.out.print(f"{len(record.pick.index)} of {record.pick.among} picked", soft_wrap=True)
+        if (pick := record.pick) is not None:
+            show.out.print(f"{len(pick.index)} of {pick.among} picked. {pick.sentence}", soft_wrap=True)
         for one in record.explanations:
             print_one(one, record.calls)
         for warning in record.warnings:
