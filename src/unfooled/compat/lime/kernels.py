@@ -21,7 +21,7 @@ def exponential_kernel(d: Array, kernel_width: float) -> Array:
     return np.sqrt(np.exp(-(d**2) / kernel_width**2))
 
 
-def kernel_of(kernel: Callable[..., Any] | None, kernel_width: float) -> Callable[[Array], Array]:
+def kernel_of(kernel: Callable[..., Any] | None, kernel_width: Any) -> Callable[[Array], Array]:
     """Return the function from distances to weights.
 
     Args:

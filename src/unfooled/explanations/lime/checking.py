@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 from unfooled.core.errors import BadInput
@@ -42,13 +42,11 @@ def check_takes(function: Callable[..., Any], name: str, takes: str, examples: s
         return
 
 
-def at_least(value: Any, least: float, name: str, what: str) -> Any:
-    """Return a number, refused below `least`; a whole one where `least` is whole and the number has to count."""
-    counts = isinstance(least, int)
-    kind = Integral if counts else Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+def at_least(value: Any, least: int, name: str, what: str) -> int:
+    """Return a whole number, refused below `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise BadInput(f"{name} is {value!r}; it is {what} of at least {least}")
-    return int(value) if counts else float(value)
+    return int(value)
 
 
 def plain(value: Any) -> Any:

@@ -196,6 +196,12 @@ def _picked(categorical: Sequence[Any] | None, titles: list[str]) -> set[str]:
     return {titles[c] if isinstance(c, int) else c for c in given}
 
 
+def packed(values: list[Any]) -> npt.NDArray[Any]:
+    """Return values as an array: numbers where all are, else objects."""
+    array = np.asarray(values)
+    return array if array.dtype.kind in "fiub" else np.array(values, dtype=object)
+
+
 def series_of(values: npt.NDArray[Any], dtype: Any) -> Any:
     """Return values as a column of a frame of a type, or of their own where that cannot hold them."""
     import pandas

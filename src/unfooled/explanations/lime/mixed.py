@@ -177,7 +177,8 @@ def lime_parts(
     """Explain what a function answers about one input of several parts.
 
     Args:
-        predict: Function of a list of values for each part, all of the same length n, to outputs, (n, K).
+        predict: Function of a list of values for each part, all of the same length n, to outputs, (n, K). Rows are
+            lists of values; `space.as_table(rows)` makes the frame or array of them that a model was trained on.
         parts: Parts: `text_part`, `row_part`, `image_part`, or anything with `names` and `hide`, and
             `random = True` where hidden values are drawn.
         y: Outputs to explain. None: the largest.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.checking import check_takes
-from unfooled.explanations.lime.columns import Column
+from unfooled.explanations.lime.columns import Column, packed
 from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import uniform
 from unfooled.explanations.lime.predicting import Link, outputs_of
@@ -94,7 +94,7 @@ class RowAnswers:
     def with_first(self, values: list[list[Any]]) -> tuple[Tensor, Asked]:
         """Return the outputs of the rows, and the first row's perturbed rows with their outputs, from one call."""
         first = self.drawn(values[0], self.first)
-        own = [_column([row[k] for row in values]) for k in range(len(self.space.columns))]
+        own = [packed([row[k] for row in values]) for k in range(len(self.space.columns))]
         outputs = self._outputs([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])
         return outputs[: len(values)], (first, outputs[len(values) :])
 
@@ -175,9 +175,3 @@ def _continues(before: Perturbed, after: Perturbed) -> bool:
         all(a is b or a == b or (a != a and b != b) for a, b in zip(old.tolist(), new[:known].tolist(), strict=True))
         for old, new in zip(before.columns, after.columns, strict=True)
     )
-
-
-def _column(values: list[Any]) -> npt.NDArray[Any]:
-    """Return values as an array: numbers where all are, else objects."""
-    array = np.asarray(values)
-    return array if array.dtype.kind in "fiub" else np.array(values, dtype=object)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
-from unfooled.explanations.lime.columns import Column, array_of, columns_of, series_of, typed
+from unfooled.explanations.lime.columns import Column, array_of, columns_of, packed, series_of, typed
 from unfooled.explanations.lime.discretize import Bins, quartiles
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel
@@ -146,6 +146,10 @@ class TabularSpace:
             whole = self.template.is_floating_point() or bool((table == numbers).all())
             return table if whole else numbers.to(torch.get_default_dtype())
         return typed(array, np.asarray(self.template).dtype)
+
+    def as_table(self, rows: Sequence[Sequence[Any]]) -> Any:
+        """Return rows, each a list of values as `lime_parts` hands them on, as a table of the kind that was learnt."""
+        return self.table([packed([row[k] for row in rows]) for k in range(len(self.columns))])
 
     def names(self, row: list[Any]) -> tuple[str, ...]:
         """Return the features of a row in words."""
