@@ -183,7 +183,7 @@ def test_tensors_with_gradients_are_answers() -> None:
     assert same.as_list() == plain.as_list()
     explainer = LimeImageExplainer(random_state=0)
     ids = np.arange(64).reshape(8, 8) // 16
-    image = torch.rand(8, 8, 3)
+    image: Any = torch.rand(8, 8, 3)
     found = explainer.explain_instance(image, small, segmentation_fn=lambda _: ids, num_samples=20)
     assert max(abs(weight) for _, weight in found.local_exp[1]) < 1e-6
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def kernel_of(kernel: Callable[..., Any] | None, kernel_width: Any) -> Callable[
     """
     if kernel is not None and not callable(kernel):
         raise BadInput(f"kernel must be a function of distances and kernel_width, or None, not {kernel!r}")
-    if kernel is None and not (isinstance(kernel_width, Real) and kernel_width > 0):
+    if kernel is None and not (isinstance(kernel_width, (int, float, np.number)) and kernel_width > 0):
         raise BadInput(f"kernel_width must be above 0, not {kernel_width!r}")
     return partial(exponential_kernel if kernel is None else kernel, kernel_width=kernel_width)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from numbers import Real
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,8 +63,9 @@ class Settings:
 
 def stopping(samples: int, until: UntilStable | None) -> int | UntilStable:
     """Return the number of samples, or the rule that decides it."""
-    if until is not None and not isinstance(until, UntilStable):
-        raise BadInput(f"until is {until!r}; give a rule, such as until_stable(top=5), or a number as samples")
+    rule: Any = until
+    if not isinstance(rule, (UntilStable, NoneType)):
+        raise BadInput(f"until is {rule!r}; give a rule, such as until_stable(top=5), or a number as samples")
     number: int = plain(samples)
     return number if until is None else until
 
@@ -74,11 +76,12 @@ def shrinking(ridge: float | None, prior: Tensor | Prior | None) -> float | Prio
     Raises:
         BadInput: A prior without a precision, or with two.
     """
-    if ridge is not None and (isinstance(ridge, bool) or not isinstance(ridge, Real)):
+    given: Any = ridge
+    if isinstance(given, bool) or not isinstance(given, (int, float, np.number, NoneType)):
         raise BadInput(f"ridge is {ridge!r}; it is a number of at least 0")
     if prior is None:
         return ridge
-    mean = prior.mean if isinstance(prior, Prior) else prior
+    mean: Any = prior.mean if isinstance(prior, Prior) else prior
     if isinstance(mean, Tensor) and not bool(torch.isfinite(mean).all()):
         raise BadInput("the prior's mean holds NaN or infinite values; expected weights are finite")
     if isinstance(prior, Prior):

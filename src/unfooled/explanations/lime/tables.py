@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -257,8 +256,9 @@ def _squares(column: Column, value: Any) -> npt.NDArray[np.float64]:
     return np.where(gone, 1.0, (_scaled(column) - (float(value) - column.mean) / (column.sd or 1.0)) ** 2)
 
 
-def _positive(scale: float) -> float:
+def _positive(scale: Any) -> float:
     """Refuse scales that are not positive."""
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < math.inf:
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not 0 < scale < math.inf:
         raise BadInput(f"scale is {scale!r}; it is a finite number above 0")
-    return scale
+    value: float = scale
+    return value

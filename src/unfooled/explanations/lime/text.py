@@ -314,7 +314,7 @@ def whole_outputs(predict: Callable[[Any], Any], pieces: list[Pieces], batch: in
     return torch.cat([outputs_of(predict, own, batch) for own in every])
 
 
-def _listed(texts: str | Sequence[str], batch: int, link: Link) -> list[str]:
+def _listed(texts: Any, batch: int, link: Link) -> list[str]:
     """Return texts as a list; refuse an empty one, an invalid batch, and a link that is no function."""
     check_rows(batch, "texts", link)
     if not isinstance(texts, Iterable) or isinstance(texts, (bytes, bytearray)):
