@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -260,5 +260,4 @@ def _positive(scale: Any) -> float:
     """Refuse scales that are not positive."""
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not 0 < scale < math.inf:
         raise BadInput(f"scale is {scale!r}; it is a finite number above 0")
-    value: float = scale
-    return value
+    return cast(float, scale)
