@@ -82,11 +82,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "labels as outputs": (
         texts("a b", None, lambda t: ["yes"] * len(t)),
-        r"predict returned 'yes', a label; return probabilities, \(n, K\), as predict_proba",
+        r"predict returned 'yes', a label; return numbers, \(n, K\), such as those of predict_proba",
     ),
     "labels of a row": (
         lambda: lime_tabular(lambda t: np.where(t[:, 0] > 0, "a", "b"), TABLE[:1], space=SPACE),
-        r"predict returned '[ab]', a label; return probabilities",
+        r"predict returned '[ab]', a label; return numbers",
     ),
     "a dictionary as outputs": (texts("a b", None, lambda t: {"p": 1}), "predict returned a dict; return numbers"),
     "no probabilities": (texts("a b", None, lambda t: [[2.0, 3]] * len(t), link=log_odds), "log_odds needs prob"),

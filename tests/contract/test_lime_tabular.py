@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations import TabularSpace, lime_tabular
 from unfooled.explanations.lime import (
@@ -25,6 +26,7 @@ from unfooled.explanations.lime import (
     neighbours,
     quartiles,
     stratified_normal,
+    tables,
     until_stable,
 )
 from unfooled.explanations.lime.discretize import bin_name, codes
@@ -428,3 +430,18 @@ def test_rows_share_the_perturbed_rows_that_do_not_depend_on_them(space: Tabular
     sizes.clear()
     found = lime_tabular(noted, rows, space=space, samples=300, sampler=hidden())
     assert sum(sizes) == int(found.calls.sum()) == 903, "kept values are those of the row"
+
+
+def test_a_draw_is_remembered_and_never_written_to(space: TabularSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lime_tabular(linear, TABLE[:1], 0, space=space, samples=200)
+    asked: list[int] = []
+    bits = rng.bits
+    monkeypatch.setattr(rng, "bits", lambda *a, **k: asked.append(1) or bits(*a, **k))
+    again = lime_tabular(linear, TABLE[:1], 0, space=space, samples=200)
+    assert torch.equal(first.weights, again.weights)
+    assert not asked
+    lime_tabular(linear, TABLE[:1], 0, space=space, samples=200, sampler=hidden())
+    assert torch.equal(first.weights, lime_tabular(linear, TABLE[:1], 0, space=space, samples=200).weights)
+    monkeypatch.setattr(tables, "REMEMBERED", 10)
+    assert torch.equal(first.weights, lime_tabular(linear, TABLE[:1], 0, space=space, samples=200).weights)
+    assert asked

@@ -73,8 +73,8 @@ def _table(answer: Any, n: int) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         words = [value for value in np.ravel(answer)[:1].tolist() if isinstance(value, str)] if n else []
         what = f"{words[0]!r}, a label" if words else f"a {given}"
-        mend = "probabilities, (n, K), as predict_proba" if words else "numbers, (n, K)"
-        raise BadInput(f"predict returned {what}; return {mend}") from error
+        mend = ", such as those of predict_proba" if words else ""
+        raise BadInput(f"predict returned {what}; return numbers, (n, K){mend}") from error
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
         raise BadInput(f"predict returned shape {tuple(table.shape)} for {n} inputs; return one row each, (n, K)")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +29,7 @@ from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.columns import Column, is_missing
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 
+REMEMBERED = 1 << 20  # largest draw of donors that is remembered
 Columns = tuple[Column, ...]
 Features = tuple[tuple[int, ...], ...]
 
@@ -78,7 +79,7 @@ def hide_by(
 ) -> Perturbed:
     """Draw masks, and a training row for each hidden feature."""
     design = repeating(len(features), samples, seed, sampler=sampler)
-    donors = _donors(columns, features, len(design.masks), seed)
+    donors = _donors(columns, features, len(design.masks), seed).copy()
     donors[design.masks.numpy()] = -1
     return Perturbed(_values(columns, features, row, donors), design.masks, design.unit, weights=design.weights)
 
@@ -224,10 +225,19 @@ def in_bins(columns: Columns, features: Features, row: list[Any], donors: npt.ND
 
 
 def _donors(columns: Columns, features: Features, samples: int, seed: int) -> npt.NDArray[np.int64]:
-    """Draw a donor for each feature of each sample: the number of a training row, (S, M)."""
-    seeds = rng.seeds(torch.tensor([[len(features)]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
-    numbers = rng.bits(seeds, len(features), draw=torch.arange(samples)).numpy()
-    return ((numbers >> 40) & 0xFFFFFF) * len(columns[0].values) >> 24  # as 24 bits after the point, times the rows
+    """Draw a donor for each feature of each sample: the number of a training row, (S, M); not to be written to."""
+    size = (len(features), len(columns[0].values), samples, seed)
+    return _numbers(*size) if samples * len(features) <= REMEMBERED else _numbers.__wrapped__(*size)
+
+
+@lru_cache(maxsize=1)
+def _numbers(features: int, rows: int, samples: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw numbers of training rows, (S, M); the last draw is remembered for rows that are explained one by one."""
+    seeds = rng.seeds(torch.tensor([[features]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
+    bits = rng.bits(seeds, features, draw=torch.arange(samples)).numpy()
+    numbers: npt.NDArray[np.int64] = ((bits >> 40) & 0xFFFFFF) * rows >> 24  # 24 bits after the point, times the rows
+    numbers.flags.writeable = False
+    return numbers
 
 
 def _uniform(features: int, samples: int, width: int, seed: int) -> npt.NDArray[np.float64]:
