@@ -436,7 +436,12 @@ def test_a_draw_is_remembered_and_never_written_to(space: TabularSpace, monkeypa
     first = lime_tabular(linear, TABLE[:1], 0, space=space, samples=200)
     asked: list[int] = []
     bits = rng.bits
-    monkeypatch.setattr(rng, "bits", lambda *a, **k: asked.append(1) or bits(*a, **k))
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append(1)
+        return bits(*args, **options)
+
+    monkeypatch.setattr(rng, "bits", noted)
     again = lime_tabular(linear, TABLE[:1], 0, space=space, samples=200)
     assert torch.equal(first.weights, again.weights)
     assert not asked
