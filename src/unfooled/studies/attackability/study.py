@@ -157,7 +157,7 @@ def alarm_jobs(
     small = replace(size, recipe=one.recipe, n=one.n, twins=one.twins)
     count = one.networks if len(size.rhos) > 1 else 0
     numbers = range(FIRST + seed * count, FIRST + (seed + 1) * count)
-    return {f"rho {rho:g}, {k}": Lazy(partial(make, small, rho, k)) for rho in size.rhos[:2] for k in numbers}
+    return {f"rho {rho:g}, {k}": Lazy(partial(make, small, rho, k)) for k in numbers for rho in size.rhos[:2]}
 
 
 def _at(seed: int, job: Callable[[int], Tables]) -> Tables:
