@@ -94,7 +94,7 @@ class Alarm:
     """
 
     networks: int = 0
-    recipe: Recipe = Recipe(width=6, scenes=2000, updates=200, batch=32, rate=8e-3)
+    recipe: Recipe = Recipe(width=6, scenes=2000, updates=320, batch=32, rate=8e-3)
     n: int = 300
     twins: int = 100
 
@@ -145,7 +145,7 @@ SCALES = {
     "medium": AttackabilityScale(
         data=(SHAPES, TABLE, TEN), rhos=(0.25, 0.9, 1.0), n=600, twins=200, near_few=30, near_steps=60,
         recipe=Recipe(width=10, scenes=6000, updates=1200, batch=32, rate=6e-3), editing=Editing(n=200, steps=60),
-        semantic=Semantic(arms=ALONE, budget=1500, steps=3, n=64), alarm=Alarm(networks=24),
+        semantic=Semantic(arms=ALONE, budget=1500, steps=3, n=64), alarm=Alarm(networks=30),
     ),
     "full": AttackabilityScale(
         data=(SHAPES, TABLE, TEN, BIRDS), rhos=(0.25, 0.9, 1.0), networks=10,
