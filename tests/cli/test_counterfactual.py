@@ -277,6 +277,26 @@ def test_a_threat_that_cannot_do_it_is_an_answer(home: Path) -> None:
     assert record.success["edit"].startswith("ASR(linf:1/255, 30 steps) = 0.00")
 
 
+def test_an_edit_that_fails_where_targeted_pgd_does_not_is_said_to(home: Path) -> None:
+    record = ask(home, *CONCEPT[:-4], "--model", "quarters:concept", "--steps", "2", "--target", "1", "--out", "short")
+    one = only(record)
+    assert (one.outcome, one.figures["edit"].valid, one.figures["targeted PGD"].valid) == (
+        Outcome.UNREALISED, False, True,
+    )  # fmt: skip
+    assert one.sentence.endswith(
+        "No image inside l2:3 that makes this change and is 1 was found in 2 steps; targeted PGD, which ignores the "
+        "attributes, found one that is."
+    )
+
+
+def test_what_is_left_out_is_printed(home: Path) -> None:
+    words = (*ONE[:4], "either.csv", *ONE[5:-1], "1", "--model", "quarters:frozen", "--out", "left")
+    printed = run(home, *words).stdout
+    assert "1 have too few images of one value and stay." in printed
+    assert "left out, fewer than 5 images of one value: never" in printed
+    assert "cannot be read off" not in printed
+
+
 @pytest.mark.parametrize("net", ["frozen", "shifted", "reversed_", "cooled"])
 def test_a_frozen_network_gets_probes(home: Path, net: str) -> None:
     words = (*ONE, "--model", f"quarters:{net}", "--keep", "bottom right", "--out", net)
