@@ -43,7 +43,7 @@ EPS_FACTOR = 1.2  # the twin is trained within this multiple of eps, since attac
 MAX_LABEL_VALUES = 32  # largest number of distinct output values that are taken as labels
 STEPS_PER_STATE = 20  # training steps after which the state is stored
 STEP_SIZE = 3e-3  # first step size of AdamW
-MIN_STEPS_PER_EPOCH = 30  # least number of training steps in the last round, for each epoch
+MIN_STEPS, USUAL_BATCH = 300, 64  # least number of training steps in the last round, at this number of samples a step
 TARGET_MARGIN = 4.0  # median margin of the logits that the twin is trained on
 
 
@@ -72,8 +72,8 @@ def distil(
             the current twin.
         points: Queries per sample and round, at least 1. Cost: 1 + rounds * points forwards of the model per
             sample, no backward.
-        epochs: Epochs over all points in the last round, a third as many in the others; an epoch of few points counts
-            as `MIN_STEPS_PER_EPOCH` steps.
+        epochs: Epochs over all points in the last round, a third as many in the others; more if those
+            are fewer than `MIN_STEPS` steps, or a share of these for a batch below `USUAL_BATCH`.
         width: Channels of the twin. None: depends on the image size.
         module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
@@ -115,7 +115,7 @@ def distil(
         answers.append(_stored(keep, f"answers-{r}", partial(_joined, query, new_points), x))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
-        steps = math.ceil(share * least_steps(epochs, len(x) * len(pool), batch))
+        steps = math.ceil(share * steps_of(epochs, len(x) * len(pool), batch))
         fit(
             twin, torch.cat(pool), _targets(torch.cat(answers)), steps, batch, seed + r, with_prefix(keep, f"round-{r}")
         )
@@ -125,9 +125,12 @@ def distil(
     return twin.eval()
 
 
-def least_steps(epochs: int, points: int, batch: int) -> int:
-    """Return the number of training steps of some epochs, each at least `MIN_STEPS_PER_EPOCH`."""
-    return epochs * max(-(-points // batch), MIN_STEPS_PER_EPOCH)
+def steps_of(epochs: int, points: int, batch: int) -> int:
+    """Return the number of training steps of some epochs over a number of points, at least `MIN_STEPS`.
+
+    A batch below `USUAL_BATCH` asks for a training that costs little: its least number of steps falls in proportion.
+    """
+    return max(epochs * -(-points // batch), MIN_STEPS * min(batch, USUAL_BATCH) // USUAL_BATCH)
 
 
 def _query(model: Model, z: Tensor, *, batch: int) -> Tensor:

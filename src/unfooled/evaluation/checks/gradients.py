@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer, untrained
 from unfooled.attacks.gradients.unrounded import Unrounded
+from unfooled.core.model.calls import bare
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -49,6 +51,7 @@ class Gradients:
         brief: True if the twin was trained for a trial alone.
         forwards: Forward passes that the training of twins took.
         ledger: Ledger that stores the twin. None: it is not stored.
+        faster: Copy of the model that answers alike, to rounding, in less time. None: there is none.
     """
 
     model: Counted
@@ -60,6 +63,18 @@ class Gradients:
     brief: bool = False
     forwards: int = 0
     ledger: Ledger | None = None
+    faster: Prepared | None = None
+
+    def with_copy(self, x: Tensor) -> Self:
+        """Return these gradients with a faster copy of the model, where no check has found anything against it.
+
+        Args:
+            x: A few samples, (b, *D).
+        """
+        seen = any(f.fired and f.kind in (Kind.MASKING, Kind.STOP) for f in self.findings)
+        if self.draws > 1 or seen or self.rounded or not isinstance(bare(self.model), nn.Module):
+            return self
+        return replace(self, faster=Prepared(self.model, x))
 
     @property
     def missing(self) -> bool:
@@ -160,7 +175,7 @@ class Gradients:
         """The model whose gradients the attack follows, as the findings ask."""
         if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return self.through_twin if self._hides(*CHECKS_FOLLOWED_BY_TWIN) else self.averaged
+        return self.through_twin if self._hides(*CHECKS_FOLLOWED_BY_TWIN) else self.faster or self.averaged
 
     @property
     def followed(self) -> tuple[Model, ...]:
