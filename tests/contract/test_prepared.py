@@ -52,7 +52,10 @@ def network(seed: int = 0) -> Residual:
                 for values, low in ((module.running_mean, -0.2), (module.running_var, 0.5), (module.weight, 0.5)):
                     assert values is not None
                     values.data.uniform_(low, 1.0)
-    return net.eval()
+    net.eval()
+    with torch.no_grad():
+        net.head.bias -= net(points(64, SHAPE, seed=1)).mean(0)  # so that there are several classes
+    return net
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -168,7 +171,7 @@ def test_the_network_decides_where_its_copy_is_fooled_and_it_is_not() -> None:
     counted = Counted(net)
     faster, ends = Leaning(counted, x), []
     for model in (faster, None):
-        problem = Problem(counted, x, y, Linf(0.02), model or counted, faster=model)
+        problem = Problem(counted, x, y, Linf(0.003), model or counted, faster=model)
         state = Cascade(problem, Ledger.of(None, len(x))).begin()
         attack = Cascade(problem, Ledger.of(None, len(x)))
         ends.append(attack.perform(state, [Ascents(5), Searches(20)]).frontier)
@@ -189,10 +192,10 @@ def test_an_audit_says_the_same_with_and_without_a_copy(monkeypatch: pytest.Monk
     asked: list[int] = []
     forward = Prepared.__call__
     monkeypatch.setattr(Prepared, "__call__", lambda self, z: (asked.append(len(z)), forward(self, z))[1])
-    one = audit(net, x, y, Linf(0.03), plan=plan)
+    one = audit(net, x, y, Linf(0.01), plan=plan)
     assert sum(asked) > 100
     monkeypatch.setattr(Gradients, "with_copy", lambda self, _: self)
-    other = audit(net, x, y, Linf(0.03), plan=plan)
+    other = audit(net, x, y, Linf(0.01), plan=plan)
     assert one.robust_accuracy == other.robust_accuracy
     assert 0 < one.robust_accuracy.value < 1
     assert (one.verdict, one.clean_accuracy) == (other.verdict, other.clean_accuracy)
