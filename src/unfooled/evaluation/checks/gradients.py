@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.keys import LEARNED, Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.prepared import Prepared
@@ -123,7 +123,7 @@ class Gradients:
             rows = self._learn(x, threat, keep, brief)
             return rows | {"forwards": torch.tensor(ledger.passes(Family.TWIN)[0] - before)}
 
-        rows = ledger.part(StageKey(Family.TWIN, f"{trial}learned"), learn)
+        rows = ledger.part(StageKey(Family.TWIN, trial + LEARNED), learn)
 
         def learned(name: str) -> nn.Module:
             net = untrained(x[:1], int(rows["classes"]), seed=self.seed).to(x.device, x.dtype)
