@@ -199,3 +199,22 @@ def test_an_audit_says_the_same_with_and_without_a_copy(monkeypatch: pytest.Monk
     assert one.robust_accuracy == other.robust_accuracy
     assert 0 < one.robust_accuracy.value < 1
     assert (one.verdict, one.clean_accuracy) == (other.verdict, other.clean_accuracy)
+
+
+def test_nearest_points_are_those_of_the_network_where_its_copy_is_fooled_and_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = network(), points(6, SHAPE, seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    plan = Plan(
+        effort=Effort("short", (Ascents(10),)), nearest_budget=100, nearest_n=6, explain_n=1, gallery=0, floor=2000,
+        reasons=None,
+    )  # fmt: skip
+    monkeypatch.setattr(Prepared, "__call__", Leaning.__call__)
+    monkeypatch.setattr(Prepared, "rounding", 100.0)
+    one = audit(net, x, y, Linf(0.003), plan=plan)
+    monkeypatch.setattr(Gradients, "with_copy", lambda self, _: self)
+    other = audit(net, x, y, Linf(0.003), plan=plan)
+    assert one.nearest == other.nearest
+    assert one.robust_accuracy == other.robust_accuracy
