@@ -338,7 +338,7 @@ class Noise(Stage):
             at = torch.arange(len(x), device=x.device).repeat(len(draws))
             draw = draws.repeat_interleave(len(x))
             many = threat.take(at).extreme(x[at], problem.seed, draw=draw, stage=rng.Stream.NOISE + number)
-            margins = losses.margin(problem.logits(many), y[at]).reshape(len(draws), -1)
+            margins = losses.margin(problem.logits(many, problem.faster), y[at]).reshape(len(draws), -1)
             for z, margin in zip(many.split(len(x)), margins, strict=True):
                 better = margin > top
                 best, top = where_rows(better, z, best), torch.where(better, margin, top)
