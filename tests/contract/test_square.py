@@ -126,7 +126,7 @@ def test_where_rises_are_rare_a_sixth_of_the_calls_do() -> None:
         calls.append(len(z))
         return -(z - best[at]).abs().flatten(1).sum(1), at < 0
 
-    square_search(value, x, Linf(0.1), rng.seeds(x, 1), steps=600, start=start, first_query=200)
+    square_search(value, x, Linf(0.1), rng.seeds(x, 1), steps=600, start=start, first_query=200, rows=64)
     assert len(calls) < 100
     assert sum(calls) < 1.35 * 3 * 600
 
@@ -162,6 +162,8 @@ def test_what_it_does_not_know_is_refused() -> None:
         square(model, x, model(x).argmax(1), L0(1.0))
     with pytest.raises(BadInput, match="at least 1"):
         square(model, x, model(x).argmax(1), Linf(0.1), steps=0)
+    with pytest.raises(BadInput, match="rows is 0; it must be at least 1"):
+        square(model, x, model(x).argmax(1), Linf(0.1), rows=0)
 
 
 def test_a_shorter_search_of_a_longer_schedule_begins_alike() -> None:

@@ -39,7 +39,7 @@ ROWS, ROWS_ON_GPU, MAX_ENTRIES = 64, 512, 1 << 20
 
 
 def rows_for(x: Tensor) -> int:
-    """Return the number of rows of a call with several proposals of a sample."""
+    """Return the number of rows that suits a call with several proposals of a sample."""
     most = ROWS if x.device.type == "cpu" else ROWS_ON_GPU
     return max(1, min(most, MAX_ENTRIES // max(1, x[:1].numel())))
 
@@ -71,6 +71,7 @@ def square(
     start: Tensor | None = None,
     first_query: int = 0,
     schedule: int | None = None,
+    rows: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Attack by random search with square-shaped changes.
@@ -82,12 +83,14 @@ def square(
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         targeted: True: y are target classes, whose loss is minimised.
         steps: Number of queries (cost: steps forwards per sample, less once fooled, and none for a window that already
-            has the proposed values; about a sixth more for proposals that are made ahead, see the module).
+            has the proposed values).
         p: Share of the pixels in the first windows.
         loss: Per-sample loss.
         start: Starting points, such as the best ones of a gradient attack. None: stripes or bumps.
         first_query: First query in the schedule of p; above 0 for a warm start.
         schedule: Number of queries over which p falls. None: first_query + steps.
+        rows: Largest number of points of a call with several proposals of a sample; above 1, fewer calls and about a
+            sixth more forwards, with the same result.
         generator: Base seed.
 
     Returns:
@@ -114,6 +117,7 @@ def square(
         start=start,
         first_query=first_query,
         schedule=schedule,
+        rows=rows,
     )
 
 
@@ -129,7 +133,7 @@ def square_search(
     start: Tensor | None = None,
     first_query: int = 0,
     schedule: int | None = None,
-    rows: int | None = None,
+    rows: int = 1,
 ) -> Tensor:
     """Maximise any objective by random changes of windows, as `square` does.
 
@@ -143,19 +147,18 @@ def square_search(
         start: Starting points. None: stripes or bumps.
         first_query: First query in the schedule of p.
         schedule: Number of queries over which p falls. None: first_query + steps.
-        rows: Largest number of points of a call with several proposals of a sample; the result does not depend on it.
-            None: as many as suit the device.
+        rows: Largest number of points of a call with several proposals of a sample, as for `square`.
 
     Returns:
         The best points found, (B, *D), inside the threat.
     """
     if not isinstance(threat, (Linf, L2, L1)):
         raise BadInput(f"square supports Linf, L2 and L1, the threat is {threat}; use pgd")
-    if steps < 1:
-        raise BadInput(f"steps is {steps}; it must be at least 1")
+    for name, count in (("steps", steps), ("rows", rows)):
+        if count < 1:
+            raise BadInput(f"{name} is {count}; it must be at least 1")
     z = start if start is not None else _proposals(threat).first(x, seed)
     schedule = schedule or steps + first_query
-    rows = min(rows_for(x), rows or ROWS_ON_GPU)
     search = _Search(objective, x, threat, seed, threat.project(z, x), steps, first_query, schedule, p, rows)
     while search.leave():
         search.advance()

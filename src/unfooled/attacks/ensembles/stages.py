@@ -188,7 +188,7 @@ class Searches(Stage):
                 fooling(p.scored, p.y, losses.margin), p.x, p.threat,
                 rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
                 start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM_START_QUERY,
-                rows=problem.batch,
+                rows=min(rows_for(p.x), problem.batch),
             )  # fmt: skip
 
         return Proposal(problem.in_batches(search))

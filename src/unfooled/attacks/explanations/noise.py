@@ -217,5 +217,5 @@ def square_explain(
                 return candidates.record(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
 
             seed = rng.seeds(x[rows], generator, stage=rng.Stream.MAP_SQUARE)
-            square_search(value, x[rows], threat.take(rows), seed, steps=steps, p=p, start=x[rows], rows=1)
+            square_search(value, x[rows], threat.take(rows), seed, steps=steps, p=p, start=x[rows])
     return candidates.best

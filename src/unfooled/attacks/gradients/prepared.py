@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unfooled.core.goals import logits_at
 from unfooled.core.model.calls import bare, copied
-from unfooled.core.model.modes import in_training
+from unfooled.core.model.modes import channels_last, in_training
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Model
 
@@ -95,7 +95,7 @@ def _prepare(copy: nn.Module, x: Tensor) -> None:
     inner = getattr(copy, "module", copy)
     _fold(inner if isinstance(inner, nn.Module) else copy)
     if x.device.type == "cpu":
-        copy.to(memory_format=torch.channels_last)
+        channels_last(copy)
 
 
 def _fold(network: nn.Module) -> None:

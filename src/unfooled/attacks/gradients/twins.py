@@ -29,6 +29,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
+from unfooled.core.model.modes import channels_last
 from unfooled.core.pulse import beat, report_stage
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
@@ -213,8 +214,8 @@ def fit(
     """
     keep = keep or compute_directly
     known = torch.isfinite(targets).all(1)
-    pool, targets = channels_last(pool[known]), targets[known].to(pool.dtype)
-    twin.to(memory_format=torch.channels_last).train()  # pooling is several times as fast on a CPU
+    pool, targets = _channels_last(pool[known]), targets[known].to(pool.dtype)
+    channels_last(twin).train()  # pooling is several times as fast on a CPU
     order = _order(len(pool), steps, batch, seed)
 
     def advance(batches: Sequence[Tensor], before: Rows) -> Rows:
@@ -236,7 +237,7 @@ def fit(
     twin.eval()
 
 
-def channels_last(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
     """Return images with the channels last in memory, and other inputs as they are."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 

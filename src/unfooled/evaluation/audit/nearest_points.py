@@ -49,10 +49,10 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, fooled: Tenso
                 for one in (model, gradients.averaged) if model is gradients.faster else (model,):
                     near, label = x[left], y[left]
                     with s.counted.watched(observer):
-                        z = envelope(one, near, label, (norm,), budget=plan.budget, batch=s.batch, generator=source)
-                    found = verify(s.subject.model, near, label, z[norm], everything, draws=s.draws, batch=s.batch)
+                        made = envelope(one, near, label, (norm,), budget=plan.budget, batch=s.batch, generator=source)
+                    found = verify(s.subject.model, near, label, made[norm], everything, draws=s.draws, batch=s.batch)
                     better = found.distance <= distance[left]
-                    best = best.index_copy(0, left, where_rows(better, z[norm], best[left]))
+                    best = best.index_copy(0, left, where_rows(better, made[norm], best[left]))
                     distance = distance.index_copy(0, left, torch.minimum(distance[left], found.distance))
                     left = left[found.distance.isinf()]
                     if not len(left):

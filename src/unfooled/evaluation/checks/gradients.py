@@ -18,6 +18,7 @@ from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer, untrained
 from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.calls import bare
+from unfooled.core.model.modes import channels_last
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -128,7 +129,7 @@ class Gradients:
         def learned(name: str) -> nn.Module:
             net = untrained(x[:1], int(rows["classes"]), seed=self.seed).to(x.device, x.dtype)
             net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in rows.items() if k.startswith(f"{name}.")})
-            return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+            return channels_last(net).eval().requires_grad_(False)
 
         twin, forwards = learned("scores"), self.forwards + int(rows["forwards"])
         labels = learned("labels") if any(k.startswith("labels.") for k in rows) else twin
