@@ -163,7 +163,7 @@ def test_what_it_does_not_know_is_refused() -> None:
     with pytest.raises(BadInput, match="at least 1"):
         square(model, x, model(x).argmax(1), Linf(0.1), steps=0)
     with pytest.raises(BadInput, match="rows is 0; it must be at least 1"):
-        square(model, x, model(x).argmax(1), Linf(0.1), rows=0)
+        square_search(lambda z, at: (z.flatten(1).sum(1), at < 0), x, Linf(0.1), rng.seeds(x), steps=9, rows=0)
 
 
 def test_a_shorter_search_of_a_longer_schedule_begins_alike() -> None:

@@ -7,8 +7,8 @@ The window's side is round(sqrt(p H W)); p halves after 10, 50, 200, 500, 1000, 
 10,000; scaled to the number of queries). A change is kept where the loss rises.
 
 The proposals of a sample depend on its seed, the query's number and the best point so far. So the next m proposals are
-known as long as none is kept: they are evaluated in one call, and the first that rises is taken, as with one query a
-call. Those after it are wasted; m is a share of the mean number of queries between two rises.
+known as long as none is kept: `square_search` can evaluate them in one call, and the first that rises is taken, as with
+one query a call. Those after it are wasted; m is a share of the mean number of queries between two rises.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ def square(
     start: Tensor | None = None,
     first_query: int = 0,
     schedule: int | None = None,
-    rows: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Attack by random search with square-shaped changes.
@@ -89,8 +88,6 @@ def square(
         start: Starting points, such as the best ones of a gradient attack. None: stripes or bumps.
         first_query: First query in the schedule of p; above 0 for a warm start.
         schedule: Number of queries over which p falls. None: first_query + steps.
-        rows: Largest number of points of a call with several proposals of a sample; above 1, fewer calls and about a
-            sixth more forwards, with the same result.
         generator: Base seed.
 
     Returns:
@@ -117,7 +114,6 @@ def square(
         start=start,
         first_query=first_query,
         schedule=schedule,
-        rows=rows,
     )
 
 
@@ -147,7 +143,8 @@ def square_search(
         start: Starting points. None: stripes or bumps.
         first_query: First query in the schedule of p.
         schedule: Number of queries over which p falls. None: first_query + steps.
-        rows: Largest number of points of a call with several proposals of a sample, as for `square`.
+        rows: Largest number of points of a call with several proposals of a sample; above 1, fewer calls and about a
+            sixth more forwards, with the same result.
 
     Returns:
         The best points found, (B, *D), inside the threat.
