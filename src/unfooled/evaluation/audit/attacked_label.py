@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
@@ -30,6 +31,7 @@ from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
+from unfooled.purification.guard import contains_guarded
 from unfooled.runs.chunks import Rows
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
@@ -39,6 +41,8 @@ ATTACK, NEAREST, CHECKS, EXTENSION = (
     "the attack that the checks asked for",
 )
 """Names of what an audit may have had no time for."""
+COMPARED = 8
+"""Samples at which a copy of the model is compared with it."""
 PURIFIER = StageKey(Family.CASCADE, "through the purifier")
 """Line of the log after the attacks on a purifier."""
 CUT_SHORT = (
@@ -86,6 +90,8 @@ def _results(
 ) -> Iterator[Attacked]:
     """Yield the result after each step; each says what is still left out."""
     label, gradients = plan.label_attack, gradients.ready(s.x, s.threat)
+    if label.is_cascade and not contains_guarded(s.subject.given):
+        gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
     if seen := replay_first(s, right):
         yield _cut_short(s, attack, label, gradients, [*findings, *seen])

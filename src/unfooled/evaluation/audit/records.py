@@ -252,13 +252,15 @@ class Efficiency(Record):
     Attributes:
         calls: Calls of the model.
         rows: Mean number of samples per call.
-        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
-            not measured.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them; at
+            most 1, also where the machine was busier while they were timed. None: not measured.
+        checks: Share of the audit's time that the checks took, with the twin. None: not measured.
     """
 
     calls: int = Field(ge=0)
     rows: float = Field(ge=0, allow_inf_nan=False)
     share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    checks: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Summary(Shown):

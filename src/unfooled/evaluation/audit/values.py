@@ -68,8 +68,9 @@ class Setting:
     def problem(self, gradients: Gradients) -> Problem:
         """Return the attack's problem, with the gradients that the checks ask for."""
         return Problem(
-            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch
-        )
+            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch,
+            gradients.faster,
+        )  # fmt: skip
 
     def at(self, rows: Tensor) -> Tensor:
         """Return positions on the device of the samples."""
