@@ -7,11 +7,13 @@
 
 A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
 
-Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits, bind
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits, bind,
+          BlackBox (a function from arrays, without gradients), two_class, multi_label (one output, several labels)
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
 Judge     robust_accuracy (by one attack); verify -> Verdict; counted, frozen; BadInput (what is wrong and what to do)
+Gate      assert_robust (an AssertionError, for tests; the fixture of the same name in pytest)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
@@ -34,6 +36,7 @@ from unfooled.core.lazy import importer
 
 # No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
+    "BlackBox": "models.black_boxes",
     "Box": "core.threats",
     "memory_limit": "core.memory",
     "Linf": "core.threats",
@@ -55,10 +58,13 @@ _NAMES = {
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
     "robust_accuracy": "evaluation.accuracy",
+    "assert_robust": "workflows.gating",
     "audit": "evaluation.audit",
     "Plan": "evaluation.audit",
     "Summary": "evaluation.audit.records",
     "diagnose": "workflows.diagnosing",
+    "multi_label": "core.model.two_class",
+    "two_class": "core.model.two_class",
     "train": "workflows.training",
     "attack_explanation": "attacks",
     "cascade": "attacks.ensembles.cascade",
@@ -134,6 +140,8 @@ if TYPE_CHECKING:
     from unfooled.core.model.binding import bind as bind
     from unfooled.core.model.classifier import Classifier as Classifier
     from unfooled.core.model.modes import frozen as frozen
+    from unfooled.core.model.two_class import multi_label as multi_label
+    from unfooled.core.model.two_class import two_class as two_class
     from unfooled.core.model.wrappers import counted as counted
     from unfooled.core.threats import L0 as L0
     from unfooled.core.threats import L1 as L1
@@ -149,6 +157,8 @@ if TYPE_CHECKING:
     from unfooled.evaluation.audit.records import Summary as Summary
     from unfooled.evaluation.verify import Verdict as Verdict
     from unfooled.evaluation.verify import verify as verify
+    from unfooled.models.black_boxes import BlackBox as BlackBox
     from unfooled.models.load import load_model as load_model
     from unfooled.workflows.diagnosing import diagnose as diagnose
+    from unfooled.workflows.gating import assert_robust as assert_robust
     from unfooled.workflows.training import train as train

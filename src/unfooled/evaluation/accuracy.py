@@ -14,6 +14,7 @@ from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
+from unfooled.models.black_boxes import as_model
 from unfooled.statistics.intervals import Estimate, share
 
 AnyAttack = Callable[[Model, Tensor, Tensor, Threat], Tensor]
@@ -47,6 +48,7 @@ def robust_accuracy(
         >>> robust_accuracy(lambda z: z, x, [0, 0], Linf(0.2)).value
         0.5
     """
+    model = as_model(model)
     x, y = as_samples(x, y)
     x, _ = in_precision_of(model, x)
     check_run(seed)

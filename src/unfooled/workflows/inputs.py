@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import check_labels
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.goals import read_logits
 from unfooled.core.limits import Limits, allowing, regular
 from unfooled.core.model.calls import ModelFails, advice_for, noticing
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.two_class import two_class
 from unfooled.data.classes import check_names, for_model, read_names
 from unfooled.data.formats.folders import decode, unlabelled_images
 from unfooled.data.load import load_dataset
+from unfooled.models.black_boxes import function_on_arrays
 from unfooled.models.load import load_model
 from unfooled.workflows.catalog import DEFAULT_N
 from unfooled.workflows.errors import BadOption
@@ -44,6 +46,7 @@ class Inputs:
         channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
         trust_pickle: Let the model's file run its code when it is read.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
+        model_kind: Kind of the model's source, such as "onnx", where its name suggests another one.
     """
 
     model: str | Path | nn.Module | Callable[..., Any]
@@ -59,6 +62,7 @@ class Inputs:
     channels: int | None = None
     trust_pickle: bool = False
     limits: Limits | None = None
+    model_kind: str | None = None
 
     @property
     def model_name(self) -> str:
@@ -134,7 +138,15 @@ class Inputs:
         stream: bool = False,
     ) -> Loaded:  # fmt: skip
         mean, std = statistics(self.mean, self.std)
-        net = load_model(self.model, self.arch, device, mean=mean, std=std, trust_pickle=self.trust_pickle)
+        net = load_model(
+            self.model,
+            self.arch,
+            device,
+            mean=mean,
+            std=std,
+            model_kind=self.model_kind,
+            trust_pickle=self.trust_pickle,
+        )
         if net.classes is not None:
             check_names(net.classes, self.model_name)
         channels = None if not labelled else self.channels
@@ -147,7 +159,17 @@ class Inputs:
         if stated is not None:
             data = for_model(data, stated, len(stated), labels=given)
         with noticing() as notes:
-            logits = self._answer(net, x[:16], data.y[:16].to(device) if labelled else None, resized=resized)
+            few, few_labels = x[:16], data.y[:16].to(device) if labelled else None
+            try:
+                logits = self._answer(net, few, few_labels, resized=resized)
+            except OneOutput:
+                net = two_class(net, x, data.y.to(device) if labelled else None)
+                logits = self._answer(net, few, few_labels, resized=resized)
+            except BadInput:
+                box = function_on_arrays(net, x, data.y if labelled else None)
+                if box is None:
+                    raise
+                net, logits = box, self._answer(box, few, few_labels, resized=resized)
         k = logits.shape[1]
         if stated is None:
             data = for_model(data, None, k, labels=given)

@@ -17,10 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.calls import noticing
+from unfooled.core.model.two_class import multi_label, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
@@ -34,7 +36,8 @@ from unfooled.evaluation.audit.storing import store
 from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import OriginalModel
-from unfooled.evaluation.checks.subject import inspect_model
+from unfooled.evaluation.checks.subject import Subject, inspect_model
+from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.records import Config, read_record
@@ -61,18 +64,21 @@ def audit(
     """Audit a classifier: clean and robust accuracy, the curve over radii, and whether its explanations survive.
 
     Args:
-        model: Any callable to logits, (B, *D) -> (B, K).
+        model: Any callable to logits, (B, *D) -> (B, K); a fitted classifier of scikit-learn, or a function from arrays
+            to scores or labels, is audited as a `BlackBox`, without gradients.
         x: Inputs in the unit box, (B, *D): a tensor or a NumPy array, Pillow images, or a torch `Dataset` or
             `DataLoader` of (input, label). Large data sets are read in parts, and memory does not grow with their
             number; see `memory_limit`.
-        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch. None: those of
-            the data set; the threat may stand here then.
+        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch; several labels
+            per sample, (B, L) of 0 and 1, of which any may change, see `multi_label`. None: those of the data set; the
+            threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
             written.
         seed: Random seed.
-        classes: Class names, in the order of the logits. None: their numbers.
+        classes: Class names, in the order of the logits; names of the labels where there are several. None: their
+            numbers.
         about: Names for the report and other facts about the run, an `About` or a mapping with its fields: model,
             data, title, command, options, warnings. None: nothing.
         chunk: Samples per file; verdicts do not depend on it.
@@ -92,9 +98,10 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
+    model = as_model(model)
     x, y, threat, notes = _samples(model, x, y, threat)
-    original = OriginalModel.of(model)
-    subject = inspect_model(model, x, y)
+    model, y, classes = _one_label(model, x, y, classes)
+    model, original, subject = _inspected(model, x, y)
     threat = _within_reach(threat, x)
     threat = threat if subject.free is None else replace(threat, free=subject.free)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
@@ -119,6 +126,36 @@ def audit(
         if folder is not None:
             store(folder, outcome, context, summary)
     return summary
+
+
+def _one_label(
+    model: Model, x: Tensor, y: Tensor, classes: Sequence[str] | None
+) -> tuple[Model, Tensor, Sequence[str] | None]:
+    """Return a model, labels and names of classes; several labels per sample become classes."""
+    if not isinstance(y, Tensor) or y.ndim != 2:
+        return model, y, classes
+    with noticing():  # it is reminded of when the model is inspected
+        return multi_label(model, y, x, names=classes)
+
+
+def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:
+    """Return the model as it will be judged, a record of it before its first query, and what was seen of it.
+
+    A model of one output is read as one of two classes; a function that fails with tensors, or returns none, is tried
+    with arrays.
+    """
+    original = OriginalModel.of(model)
+    try:
+        return model, original, inspect_model(model, x, y)
+    except OneOutput:
+        with noticing():  # it is reminded of when the model is inspected
+            two = two_class(model, x, y)
+        return two, OriginalModel.of(two), inspect_model(two, x, y)
+    except BadInput:
+        box = function_on_arrays(model, x, y)
+        if box is None:
+            raise
+        return box, OriginalModel.of(box), inspect_model(box, x, y)
 
 
 def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:

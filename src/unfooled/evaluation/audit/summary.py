@@ -105,7 +105,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         warnings: Sentences about the model.
     """
     config, about, n = context.config, context.about, len(context.y)
-    conclusion, survival, label = outcome.conclusion, outcome.survival, context.plan.label_attack
+    survival, label = outcome.survival, context.plan.label_attack
     return Summary(
         title=about.title or config.model,
         model=config.model,
@@ -113,9 +113,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         n=n,
         threat=config.threat,
         seed=config.seed,
-        verdict=conclusion.verdict,
-        trusted=conclusion.verdict.trusted,
-        because=conclusion.because,
+        **_verdict(outcome),
         diagnostics=outcome.findings,
         effort=label.effort.name if label.is_cascade else "",
         progress=list(outcome.progress),
@@ -148,6 +146,12 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
             context.y[~outcome.no_answer], outcome.attack.prediction[~outcome.no_answer], len(context.classes)
         ),
     )
+
+
+def _verdict(outcome: Outcome) -> dict[str, Any]:
+    """Return the verdict, why, and what of the model the attack could use."""
+    verdict, because = outcome.conclusion
+    return {"verdict": verdict, "trusted": verdict.trusted, "because": because, "access": outcome.access}
 
 
 def _warnings(outcome: Outcome) -> list[str]:

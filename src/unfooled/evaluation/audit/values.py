@@ -22,6 +22,7 @@ from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
+from unfooled.models.black_boxes.box import Access
 from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
 
@@ -198,6 +199,7 @@ class Outcome:
         left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
+        access: Part of the model that the attack could use.
     """
 
     shown: Tensor
@@ -219,6 +221,7 @@ class Outcome:
     left_out: tuple[str, ...] = ()
     guard: Guard | None = None
     efficiency: Efficiency | None = None
+    access: Access = Access.GRADIENTS
 
     @property
     def fooled(self) -> Tensor:

@@ -86,7 +86,8 @@ def extend(
     A finding of kind `extend` repeats `stages` from other starts, at most twice, until the checks find nothing more. A
     finding of kind `masking` repeats the attacks that fooled further samples, and attacks the survivors through the
     twin's gradients, by score-based search and by decision-based attacks: at most three times, until the checks find
-    nothing more. Where the model's own gradient is of no use this is done once, since the figure is not trusted anyway.
+    nothing more; so does one of kind `absent`, of a model without gradients. Where the model's own gradient is of no
+    use this is done once, since the figure is not trusted anyway.
 
     Args:
         attack: The attack.
@@ -97,7 +98,7 @@ def extend(
     """
     again: list[Finding] = []
     allowance, stopped = Allowance.after(attack.ledger), False
-    pending, hidden = findings, bool(of_kind(findings, Kind.MASKING))
+    pending, hidden = findings, bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.ABSENT))
     for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
         over = stopped or not bool(state.frontier.remaining.any())
         if hidden or over or not of_kind(pending, Kind.EXTEND):
@@ -110,7 +111,8 @@ def extend(
         pending = again
         hidden = bool(of_kind(again, Kind.MASKING)) or (last and fired(again, CheckId.SEARCH))
     pending = [*findings, *again]
-    rounds = 1 if any(f.fired and CHECKS[f.id].hides for f in findings) else len(Numbers.HIDDEN)
+    useless = any(f.fired and CHECKS[f.id].hides and f.kind is not Kind.ABSENT for f in findings)
+    rounds = 1 if useless else len(Numbers.HIDDEN)
     for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.REPEATED, strict=False):
         if not hidden or stopped or not bool(state.frontier.remaining.any()):
             break

@@ -66,6 +66,11 @@ class Gradients:
         return self._hides(CheckId.MISSING)
 
     @property
+    def unavailable(self) -> bool:
+        """True for a black box, of which no gradient is to be had."""
+        return any(f.fired and f.kind == Kind.ABSENT for f in self.findings)
+
+    @property
     def rounded(self) -> bool:
         """True where rounding alone hides the gradient, and is passed straight through."""
         relevant = (f for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
