@@ -10,6 +10,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.core.checks import check_attack, check_run
 from unfooled.core.given import as_samples, in_precision_of
+from unfooled.core.goals import predicted
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -29,7 +30,8 @@ def robust_accuracy(
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
         x: Inputs in the threat's box: a tensor or a NumPy array, (B, *D), or Pillow images.
-        y: Labels, (B,): a tensor, an array or a list.
+        y: Labels, (B,): a tensor, an array or a list. None: the predicted classes; the share that an attack leaves
+            unchanged is returned then.
         threat: Constraint set.
         attack: Attack to use, such as `uf.attacks.pgd`, or your own; options by `functools.partial`. None: the cascade.
         seed: Random seed of the cascade.
@@ -50,6 +52,7 @@ def robust_accuracy(
     """
     model = as_model(model)
     x, y = as_samples(x, y)
+    y = predicted(model, x) if y is None else y
     x, _ = in_precision_of(model, x)
     check_run(seed)
     check_attack(x, y, threat)

@@ -81,7 +81,7 @@ def _of_run(folder: Path) -> Baseline:
     summary = read_record(folder / "summary.json", Summary)
     content = _fingerprint(folder / "config.json").get("data", "")
     try:
-        with safe_open(folder / "samples.safetensors", framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(folder / "samples.safetensors", framework="pt") as file:
             y, clean, success = (file.get_tensor(name) for name in ("y", "clean", "success"))
     except (OSError, SafetensorError) as error:
         raise BadInput(f"cannot read the samples of {folder}: {error}; run the audit again") from error

@@ -19,6 +19,7 @@ from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.given import Array, as_samples, in_precision_of
+from unfooled.core.goals import predicted
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.calls import noticing
@@ -33,7 +34,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
-from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
+from unfooled.evaluation.audit.summary import PREDICTED, About, AuditContext, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
@@ -64,14 +65,14 @@ def audit(
     """Audit a classifier: clean and robust accuracy, the curve over radii, and whether its explanations survive.
 
     Args:
-        model: Any callable to logits, (B, *D) -> (B, K); a fitted classifier of scikit-learn, or a function from arrays
-            to scores or labels, is audited as a `BlackBox`, without gradients.
+        model: Any callable to logits, (B, *D) -> (B, K); a fitted classifier of scikit-learn, or a function from
+            arrays to scores or labels, is audited as a `BlackBox`, without gradients.
         x: Inputs in the unit box, (B, *D): a tensor or a NumPy array, Pillow images, or a torch `Dataset` or
             `DataLoader` of (input, label). Large data sets are read in parts, and memory does not grow with their
             number; see `memory_limit`.
         y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch; several labels
-            per sample, (B, L) of 0 and 1, of which any may change, see `multi_label`. None: those of the data set; the
-            threat may stand here then.
+            per sample, (B, L) of 0 and 1, of which any may change, see `multi_label`. None: those of the data set, or
+            the predicted classes, which the warnings say; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
@@ -176,8 +177,10 @@ def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tenso
     else:
         x, y = as_samples(x, y)
         x, notes = in_precision_of(model, x)
-    if y is None:
-        raise BadInput("there are no labels; give y, one per sample, or a data set or loader of (input, label)")
+    if y is None and isinstance(x, Tensor):
+        notes = (*notes, PREDICTED)
+        with noticing():
+            y = predicted(as_model(model), x)
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next
     return found

@@ -36,6 +36,11 @@ LIMITS = (
     "no norm describes, such as weather or viewpoint.",
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
+PREDICTED = (
+    "There were no labels: the class that the model predicts was taken for each sample. Clean accuracy is not stated, "
+    "and robust accuracy is the share of the predictions that no attack changed."
+)
+"""Warning of an audit without labels."""
 MAX_CLASSES_LISTED = 100
 """Number of classes above which only the confusions that occur are stored."""
 
@@ -139,7 +144,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         options=config.options,
         environment=Environment.here(context.device),
-        **_accuracies(outcome),
+        **_accuracies(outcome, labels_predicted=PREDICTED in warnings),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
         **_confusions(
@@ -171,7 +176,14 @@ def _warnings(outcome: Outcome) -> list[str]:
     return warnings
 
 
-def _accuracies(outcome: Outcome) -> dict[str, Any]:
+def _accuracies(outcome: Outcome, *, labels_predicted: bool) -> dict[str, Any]:
+    """Return the accuracies; without labels, clean accuracy would be 1 by definition, and is not stated."""
+    if not labels_predicted:
+        return _measured(outcome)
+    return _measured(outcome) | {"clean_accuracy": intervals.share(outcome.right[:0]), "labels_predicted": True}
+
+
+def _measured(outcome: Outcome) -> dict[str, Any]:
     """Return clean and robust accuracy, and the share that was fooled.
 
     A random model classifies a sample correctly in a share of its draws. Its accuracies are means of these shares, and

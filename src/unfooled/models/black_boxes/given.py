@@ -36,7 +36,7 @@ def function_on_arrays(model: Any, x: Tensor, y: Tensor | None) -> Any | None:
 
     Cost: two calls of at most 4 samples, and one of at most 256 where it answers with labels.
     """
-    inner = model.module if isinstance(model, Classifier) else model
+    inner: Any = model.module if isinstance(model, Classifier) else model
     if isinstance(inner, nn.Module) or not callable(inner) or modules_of(inner):
         return None
     place = model.normalise if isinstance(model, Classifier) else _same

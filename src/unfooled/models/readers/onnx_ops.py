@@ -39,6 +39,10 @@ class Node:
 
 
 Operation = Callable[..., Any]
+DTYPES: dict[int, torch.dtype] = {
+    1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64,
+}  # fmt: skip
+"""Number of a type in ONNX -> dtype; a cast to another one is not converted."""
 OPERATIONS: dict[str, Operation] = {
     "Abs": lambda n, x: x.abs(),
     "Add": lambda n, a, b: a + b,
@@ -81,9 +85,6 @@ OPERATIONS: dict[str, Operation] = {
     "Where": lambda n, c, a, b: torch.where(c, a, b),
 }
 """Name -> function of the node and its inputs."""
-
-DTYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64}
-"""Number of a type in ONNX -> dtype; a cast to another one is not converted."""
 
 
 def operation(name: str) -> Callable[[Operation], Operation]:
