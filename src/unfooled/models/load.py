@@ -106,7 +106,7 @@ def load_model(
                 str(source), arch, place, model_kind, trust_pickle=trust_pickle, input_shape=input_shape,
                 num_classes=num_classes,
             )  # fmt: skip
-    elif callable(source) or is_estimator(source):
+    elif is_estimator(source) or callable(source):
         loaded = Loaded(_ready(as_model(source), place), getattr(source, "__name__", ""))
     else:
         raise no_model(source)

@@ -16,6 +16,7 @@ from unfooled.attacks.ensembles.keys import Family, Ledger
 from unfooled.core.samples import per_block
 from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
+from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
 from unfooled.evaluation.audit.values import Outcome
@@ -138,12 +139,12 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         explanation=context.plan.explaining.name,
         guard=outcome.guard,
         reasons=None if survival is None else _survival(outcome, context),
-        gallery=_gallery(outcome, context.y, context.plan.explaining.gallery),
         limits=list(LIMITS),
         command=about.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         options=config.options,
         environment=Environment.here(context.device),
+        **_galleries(outcome, context),
         **_accuracies(outcome, labels_predicted=PREDICTED in warnings),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
@@ -250,11 +251,12 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
         return Passes(forward=spent[0] / samples, backward=spent[1] / samples)
 
     checks, aside = ledger.passes(Family.CHECKS), outcome.aside
+    explained = len(outcome.explain["top_k"]) + (len(outcome.nearest_shown.samples) if outcome.nearest_shown else 0)
     return {
         "passes": each(ledger.passes(Family.CLEAN, Family.CASCADE, Family.AUTOATTACK), n),
         "nearest_passes": each(ledger.passes(Family.NEAREST), n),
         "diagnostic_passes": each((checks[0] + aside[0], checks[1] + aside[1]), n),
-        "explanation_passes": each(ledger.passes(Family.EXPLAIN), max(len(outcome.explain["top_k"]), 1)),
+        "explanation_passes": each(ledger.passes(Family.EXPLAIN), max(explained, 1)),
     }
 
 
@@ -372,6 +374,14 @@ def worst_first(outcome: Outcome, count: int) -> Tensor:
     score = score.masked_fill(~outcome.right[:explained], -torch.inf)
     order = score.argsort(descending=True, stable=True)
     return order[score[order] > -torch.inf][:count]
+
+
+def _galleries(outcome: Outcome, context: AuditContext) -> dict[str, Any]:
+    """Return the examples of the page's galleries."""
+    return {
+        "gallery": _gallery(outcome, context.y, context.plan.explaining.gallery),
+        "nearest_gallery": nearest_records(outcome.nearest_shown, context.y, outcome.clean.confidence),
+    }
 
 
 def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:

@@ -160,6 +160,7 @@ class Attacked:
         notes: Sentences about what was left out.
         left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
+        nearest_points: The nearest adversarial examples in the threat's norm, of the first samples. None: not searched.
     """
 
     state: AttackState
@@ -173,6 +174,22 @@ class Attacked:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
+    nearest_points: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class NearestShown:
+    """Some nearest adversarial examples and their explanations, from the nearest to the farthest.
+
+    Attributes:
+        samples: Their samples, (k,).
+        distance: Their distances in the threat's norm, (k,).
+        rows: x, x_adv, before and after, (k, *D) each; prediction and confidence at x_adv, (k,).
+    """
+
+    samples: Tensor
+    distance: Tensor
+    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +217,7 @@ class Outcome:
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
         access: Part of the model that the attack could use.
+        nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
 
     shown: Tensor
@@ -222,6 +240,7 @@ class Outcome:
     guard: Guard | None = None
     efficiency: Efficiency | None = None
     access: Access = Access.GRADIENTS
+    nearest_shown: NearestShown | None = None
 
     @property
     def fooled(self) -> Tensor:

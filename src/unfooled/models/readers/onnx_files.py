@@ -86,7 +86,7 @@ class Judged(nn.Module):
         values = torch.from_numpy(self.runtime(x.detach().cpu().numpy())).to(x.device, x.dtype)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return values
-        return _Values.apply(self.converted(x), values)  # type: ignore[no-any-return]
+        return _Values.apply(self.converted(x), values)
 
 
 class _Values(torch.autograd.Function):
