@@ -34,8 +34,8 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
-from unfooled.evaluation.audit.summary import PREDICTED, About, AuditContext, summarise_audit
-from unfooled.evaluation.audit.values import Setting
+from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
+from unfooled.evaluation.audit.values import PREDICTED, Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays

@@ -19,7 +19,7 @@ from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
-from unfooled.evaluation.audit.values import Outcome
+from unfooled.evaluation.audit.values import PREDICTED, Outcome
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.evaluation.explanations.movement import movements
 from unfooled.evaluation.explanations.records import Reasons
@@ -37,11 +37,6 @@ LIMITS = (
     "no norm describes, such as weather or viewpoint.",
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
-PREDICTED = (
-    "There were no labels: the class that the model predicts was taken for each sample. Clean accuracy is not stated, "
-    "and robust accuracy is the share of the predictions that no attack changed."
-)
-"""Warning of an audit without labels."""
 MAX_CLASSES_LISTED = 100
 """Number of classes above which only the confusions that occur are stored."""
 

@@ -26,6 +26,11 @@ from unfooled.models.black_boxes.box import Access
 from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
 
+PREDICTED = (
+    "There were no labels: the class that the model predicts was taken for each sample. Clean accuracy is not stated, "
+    "and robust accuracy is the share of the predictions that no attack changed."
+)
+"""Warning of an audit without labels."""
 JUDGE_DRAWS = 20
 """Fresh draws of a random model, whose majority decides."""
 
