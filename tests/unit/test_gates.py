@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -222,3 +223,18 @@ def test_pytest_starts_without_torch() -> None:
     code = "import sys, unfooled.cli.pytest_plugin; print({'torch', 'numpy', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_action_calls_a_command_that_exists() -> None:
+    import typer
+
+    from unfooled.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    text = (ROOT / "action.yml").read_text(encoding="utf-8")
+    script = text[text.index("      run: |") : text.index("- name: Keep the page")]
+    known = {name for option in group.commands["audit"].params for name in option.opts}
+    used = set(re.findall(r"--[a-z-]+", script))
+    assert {"--fail-under", "--junit", "--sarif", "--baseline"} <= used <= known
+    inputs = set(re.findall(r"inputs\.([a-z-]+)", text))
+    assert inputs <= set(re.findall(r"^  ([a-z-]+): \{", text, re.MULTILINE))

@@ -37,8 +37,7 @@ LIMITS = (
     "no norm describes, such as weather or viewpoint.",
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
-MAX_CLASSES_LISTED = 100
-"""Number of classes above which only the confusions that occur are stored."""
+MAX_CLASSES_LISTED = 100  # classes above which only the confusions that occur are stored
 
 
 @dataclass(frozen=True)
