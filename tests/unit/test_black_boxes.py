@@ -105,7 +105,7 @@ def test_labels_alone_are_attacked_by_labels() -> None:
     x, y = digits(6)
     weights = means()
 
-    def answer(a: np.ndarray) -> Any:
+    def answer(a: Any) -> Any:
         return (a.reshape(len(a), -1) @ weights[0] + weights[1]).argmax(1)
 
     summary = uf.audit(answer, x.flatten(1), y, uf.Linf(0.3), plan=Plan)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from scipy.stats import binom
 from tests.conftest import points, tiny_net
+from typer import main
 
 import unfooled as uf
 from unfooled.cli import pytest_plugin
@@ -226,11 +227,9 @@ def test_pytest_starts_without_torch() -> None:
 
 
 def test_action_calls_a_command_that_exists() -> None:
-    import typer
-
     from unfooled.cli.app import app
 
-    group: Any = typer.main.get_command(app)
+    group: Any = main.get_command(app)
     text = (ROOT / "action.yml").read_text(encoding="utf-8")
     script = text[text.index("      run: |") : text.index("- name: Keep the page")]
     known = {name for option in group.commands["audit"].params for name in option.opts}

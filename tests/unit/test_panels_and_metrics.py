@@ -51,7 +51,7 @@ def test_what_cannot_be_shown_is_refused() -> None:
         ({"names": ["a"]}, "1 names for 2 images"),
     ):
         with pytest.raises(BadInput, match=sentence):
-            uf.show(x, **options)  # type: ignore[arg-type]
+            uf.show(x, **options)
     with pytest.raises(BadInput, match=r"images are \(B, C, H, W\)"):
         uf.show(torch.rand(3, 7))
 

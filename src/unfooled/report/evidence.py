@@ -12,6 +12,8 @@ import torch
 
 from unfooled.core.threat_text import parse_threat
 from unfooled.evaluation.audit.records import Nearness, Summary
+from unfooled.evaluation.checks.black_box import NEED_GRADIENTS
+from unfooled.models.black_boxes.box import Access
 from unfooled.report.words import plural, threat_clause
 from unfooled.statistics.intervals import Estimate, Mean, share
 
@@ -145,7 +147,7 @@ def belief(s: Summary) -> list[str]:
 
 def _access(s: Summary) -> list[str]:
     """Return a sentence on what the attack could use."""
-    if s.access == "gradients":
+    if s.access == Access.GRADIENTS:
         return ["The attack used the model's gradients, as an adversary does who has the model."]
     return [f"The attack used the model's {s.access} alone; an adversary who has the model itself may fool more."]
 
@@ -159,15 +161,13 @@ def not_tested(s: Summary) -> list[str]:
     sentences.append(f"Changes beyond a radius of {largest:.4g}.")
     if others:
         sentences.append(f"Changes bounded by {'; '.join(others)}.")
-    if s.access != "gradients":
+    if s.access != Access.GRADIENTS:
         sentences.append("Attacks that use the model's gradients: they were not to be had.")
+        sentences.append(f"Checks that need gradients: {', '.join(NEED_GRADIENTS)}.")
     if s.reasons is None or s.reasons.skipped:
         why = f" {_plain(s.reasons.skipped).capitalize()}." if s.reasons else ""
         sentences.append(f"Explanations under attack.{why}")
     sentences += [f"For want of time: {_plain(name)}." for name in s.left_out]
-    skipped = [f.id for f in s.diagnostics if not f.fired and "not tried" in f.detail]
-    if skipped:
-        sentences.append(f"Checks that were not tried: {', '.join(skipped)}.")
     return [*sentences, *UNTOUCHED]
 
 

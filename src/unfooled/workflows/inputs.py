@@ -139,14 +139,9 @@ class Inputs:
     ) -> Loaded:  # fmt: skip
         mean, std = statistics(self.mean, self.std)
         net = load_model(
-            self.model,
-            self.arch,
-            device,
-            mean=mean,
-            std=std,
-            model_kind=self.model_kind,
+            self.model, self.arch, device, mean=mean, std=std, model_kind=self.model_kind,
             trust_pickle=self.trust_pickle,
-        )
+        )  # fmt: skip
         if net.classes is not None:
             check_names(net.classes, self.model_name)
         channels = None if not labelled else self.channels
@@ -159,17 +154,7 @@ class Inputs:
         if stated is not None:
             data = for_model(data, stated, len(stated), labels=given)
         with noticing() as notes:
-            few, few_labels = x[:16], data.y[:16].to(device) if labelled else None
-            try:
-                logits = self._answer(net, few, few_labels, resized=resized)
-            except OneOutput:
-                net = two_class(net, x, data.y.to(device) if labelled else None)
-                logits = self._answer(net, few, few_labels, resized=resized)
-            except BadInput:
-                box = function_on_arrays(net, x, data.y if labelled else None)
-                if box is None:
-                    raise
-                net, logits = box, self._answer(box, few, few_labels, resized=resized)
+            net, logits = self._read(net, x, data.y.to(device) if labelled else None, resized=resized)
         k = logits.shape[1]
         if stated is None:
             data = for_model(data, None, k, labels=given)
@@ -179,6 +164,19 @@ class Inputs:
         # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
         warnings = [w for w in data.warnings if self.n != DEFAULT_N or "samples were asked for" not in w]
         return Loaded(net, x, y, classes, (*warnings, *notes))
+
+    def _read(self, net: Classifier, x: Tensor, y: Tensor | None, *, resized: bool) -> tuple[Classifier, Tensor]:
+        """Return a model, read as one of two classes or of arrays where it is one, and the logits of a few samples."""
+        few, labels = x[:16], None if y is None else y[:16]
+        try:
+            return net, self._answer(net, few, labels, resized=resized)
+        except OneOutput:
+            other: Any = two_class(net, x, y)
+        except BadInput:
+            other = function_on_arrays(net, x, y)
+            if other is None:
+                raise
+        return other, self._answer(other, few, labels, resized=resized)
 
     def _answer(self, net: Classifier, x: Tensor, y: Tensor | None, *, resized: bool) -> Tensor:
         """Return the logits of a few samples, or say what to do where the model does not take it."""
