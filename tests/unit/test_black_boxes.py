@@ -115,6 +115,25 @@ def test_labels_alone_are_attacked_by_labels() -> None:
     assert summary.robust_accuracy.value < summary.clean_accuracy.value
 
 
+def test_affine_scores_reach_the_optimum_without_gradients() -> None:
+    rng = np.random.default_rng(3)
+    weights, x = rng.normal(size=(12, 3)), torch.from_numpy(rng.uniform(0.3, 0.7, (12, 12)).astype(np.float32))
+
+    def answer(a: Any) -> Any:
+        return (np.asarray(a, dtype=np.float64) - 0.5) @ weights
+
+    scores = answer(x.numpy())
+    y = scores.argmax(1)
+    gaps = scores[np.arange(12), y][:, None] - scores
+    lengths = np.abs(weights.T[y][:, None] - weights.T[None]).sum(2)
+    distance = np.sort(np.where(gaps > 0, gaps / np.maximum(lengths, 1e-9), np.inf).min(1))
+    eps = float(distance[5] + distance[6]) / 2
+    summary = uf.audit(answer, x, torch.from_numpy(y), uf.Linf(eps), plan=Plan)
+    assert summary.robust_accuracy.value == pytest.approx(6 / 12)
+    assert summary.verdict == "EXTENDED"
+    assert "estimated" in {p.method for p in summary.progress}
+
+
 def test_scores_that_estimators_have() -> None:
     x, y = (t.numpy() for t in (digits(60)[0].flatten(1), digits(60)[1]))
     rows = torch.from_numpy(x).reshape(-1, 1, 8, 8)

@@ -33,6 +33,8 @@ MAX_ROUNDS = 4
 MAX_REPEATS = 6
 """Largest number of rounds of `_repeat_attacks`."""
 
+ESTIMATED_STEPS = 8
+"""Steps by gradients that are estimated from the scores of a black box."""
 TIMES, AT_LEAST = 50, 200_000
 """Passes that a continued attack may take, in multiples of the attack's own, or this number if that is more; the stage
 that goes beyond it is the last but for the checks."""
@@ -56,9 +58,14 @@ class Allowance:
         return cls(ledger, sum(ledger.passes(Family.CASCADE)))
 
     @property
+    def left(self) -> int:
+        """Passes that are left."""
+        return max(TIMES * self.own, AT_LEAST) - (sum(self.ledger.passes(Family.CASCADE)) - self.own)
+
+    @property
     def used_up(self) -> bool:
         """True if no further stage may begin."""
-        return sum(self.ledger.passes(Family.CASCADE)) - self.own > max(TIMES * self.own, AT_LEAST)
+        return self.left < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +179,7 @@ def _repeat_attacks(
 def _without_gradients(
     attack: Cascade, state: AttackState, gradients: Gradients, first: int, allowance: Allowance
 ) -> AttackState:
-    """Attack the survivors by the model's own gradients, through a twin, by search, and by label-only attacks."""
+    """Attack the survivors by the model's own or estimated gradients, a twin, search, and label-only attacks."""
     if not gradients.absent:  # the model's own gradients are tried too, even where the checks distrust them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         state = _repeat_while_successful(own, state, [Ascents(40)], first + 50, allowance)
@@ -185,7 +192,22 @@ def _without_gradients(
     searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
     possible = [stage for stage in searches if allowed(stage, attack.problem.threat)]
     state = _repeat_while_successful(attack, state, possible, first + 20, allowance)
-    return _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
+    state = _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
+    return _by_differences(attack, state, gradients, first + 50, allowance)
+
+
+def _by_differences(
+    attack: Cascade, state: AttackState, gradients: Gradients, number: int, allowance: Allowance
+) -> AttackState:
+    """Ascend once by gradients that are estimated from a black box's scores, if that fits into the allowance."""
+    estimated = gradients.estimated(attack.problem.x, attack.problem.threat.box)
+    if estimated is None:
+        return state
+    passes = ESTIMATED_STEPS * 2 * estimated.draws * int(state.frontier.remaining.sum())
+    if not passes or passes > allowance.left:
+        return state
+    by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
+    return by_values.stage(state, Ascents(ESTIMATED_STEPS, name="estimated"), number)[0]
 
 
 def _repeat_while_successful(

@@ -11,20 +11,24 @@ from torch import Tensor, nn
 
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.estimated import Estimated
 from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer, untrained
 from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.threats import Threat
+from unfooled.core.threats import Box, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
+from unfooled.models.black_boxes.box import Access, access_of
 from unfooled.runs.chunks import Rows
 
 MAX_TWIN_SAMPLES = 200
 """Samples at which a twin learns the model's answers, at most."""
+ESTIMATE_SIGMA, MAX_ESTIMATE_DRAWS = 0.02, 1024
+"""Half the step, and directions at most, from which the gradient of a black box is estimated."""
 JITTER_SIGMA, JITTER_DRAWS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
 CHECKS_FOLLOWED_BY_TWIN = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
@@ -134,6 +138,16 @@ class Gradients:
         return StraightThrough(
             self.averaged, self._of_labels if fired(self.findings, CheckId.DECOY) else self._distilled
         )
+
+    def estimated(self, x: Tensor, box: Box) -> Estimated | None:
+        """Return a black box of scores with gradients estimated from its values; None for any other model.
+
+        As many directions as a sample has values span them all; more than `MAX_ESTIMATE_DRAWS` are not asked for.
+        """
+        if not self.unavailable or access_of(self.model) is not Access.SCORES:
+            return None
+        draws = min(MAX_ESTIMATE_DRAWS, 1 << (x[0].numel() - 1).bit_length())
+        return Estimated(self.averaged, draws=draws, sigma=ESTIMATE_SIGMA, seed=self.seed, box=box)
 
     @property
     def jittered(self) -> Model:

@@ -83,6 +83,7 @@ class BlackBox(nn.Module):
         own = function_hash(answer) if isinstance(answer, FunctionType) else type(answer).__qualname__
         self.identity = identity or own
         self.access: Access | None = None
+        self.noted = False
         self.eval()
 
     @property
@@ -119,8 +120,9 @@ class BlackBox(nn.Module):
             return np.stack([-rows, rows], 1) / 2
         if self.labels is not None and rows.shape[1] != len(self.labels):
             raise BadInput(f"{self.name} answered with {rows.shape[1]} scores for {len(self.labels)} classes")
-        total = rows.sum(1)
-        if rows.min(initial=0) >= 0 and 0 < rows.max(initial=0) <= 1 and np.abs(total - 1).max(initial=0) > 1e-3:
+        total, inside = rows.sum(1), bool(((rows >= 0) & (rows <= 1)).all())
+        if inside and len(rows) > 1 and not self.noted and np.abs(total - 1).max() > 1e-3:
+            self.noted = True
             notice(
                 self,
                 f"{self.name} answers with numbers in [0, 1] that do not sum to one ({total.min():.3g} to "

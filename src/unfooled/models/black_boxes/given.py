@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.calls import noticing
 from unfooled.core.model.classifier import Classifier
 from unfooled.models.black_boxes.box import BlackBox
 from unfooled.models.black_boxes.estimators import from_estimator, is_estimator
@@ -47,7 +48,9 @@ def function_on_arrays(model: Any, x: Tensor, y: Tensor | None) -> Any | None:
             return None  # it takes arrays and tensors alike, and what failed has another cause
         classes = _classes(inner, answers, place(x[:MANY]), y)
         box = BlackBox(inner, classes=classes, others=classes is not None)
-        box(place(x[:FEW]))
+        with noticing():  # it is said again when the model is inspected
+            box(place(x[:FEW]))
+            box.noted = False
     except Exception:  # the sentence on the first failure says more
         return None
     if not isinstance(model, Classifier):
