@@ -87,6 +87,8 @@ def audit(
     chunk: Annotated[
         int, typer.Option("--chunk", help="Samples per file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -133,7 +135,7 @@ def audit(
             title=title,
             chunk=chunk,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch, memory),
+            machine=workflows.Machine(device, threads, batch, memory, workers, scheduler),
             command=options.command(),
             notify=None if no_progress else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,

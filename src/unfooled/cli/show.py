@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unfooled.cli import progress
+from unfooled.cli.errors import ClosedOutput
 from unfooled.cli.progress import Stages
 from unfooled.cli.words import plain, stage_description
 from unfooled.core.errors import printable
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """A console whose output pipe may be closed early (`| head`) without an error."""
+    """A console whose output pipe may be closed early (`| head`), and that prints text such as `:v:` as it is."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, which `guarded` turns into a quiet exit."""
-        raise BrokenPipeError
+        """Raise ClosedOutput, which `guarded` turns into a quiet exit."""
+        raise ClosedOutput
 
 
 __all__ = ["plain", "stage_description"]
 
-out = Terminal(highlight=False)
-err = Terminal(stderr=True, highlight=False)
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}

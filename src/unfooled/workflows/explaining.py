@@ -116,15 +116,10 @@ def explain(
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(search, seed=seed) if search is not None else None
     record = ExplanationRecord(
-        model=inputs.model_name,
-        data=inputs.data_name,
-        n=len(loaded.x),
-        method=name,
-        of=of,
-        undefined=undefined,
+        model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
         files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
-    )
+    )  # fmt: skip
     page = _page(out, record, drawing, probability, moved, labelled=unlabelled is None)
     return record.model_copy(update={"files": [*record.files, str(page)]})
 
