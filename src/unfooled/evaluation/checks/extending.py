@@ -33,8 +33,8 @@ MAX_ROUNDS = 4
 MAX_REPEATS = 6
 """Largest number of rounds of `_repeat_attacks`."""
 
-ESTIMATED_STEPS = 8
-"""Steps by gradients that are estimated from the scores of a black box."""
+ESTIMATED_STEPS, ESTIMATED_ROUNDS = 8, 3
+"""Steps by gradients that are estimated from the scores of a black box, and how often they are taken at most."""
 TIMES, AT_LEAST = 50, 200_000
 """Passes that a continued attack may take, in multiples of the attack's own, or this number if that is more; the stage
 that goes beyond it is the last but for the checks."""
@@ -199,15 +199,19 @@ def _without_gradients(
 def _by_differences(
     attack: Cascade, state: AttackState, gradients: Gradients, number: int, allowance: Allowance
 ) -> AttackState:
-    """Ascend once by gradients that are estimated from a black box's scores, if that fits into the allowance."""
+    """Ascend by gradients that are estimated from a black box's scores, as far as that fits into the allowance."""
     estimated = gradients.estimated(attack.problem.x, attack.problem.threat.box)
     if estimated is None:
         return state
-    passes = ESTIMATED_STEPS * 2 * estimated.draws * int(state.frontier.remaining.sum())
-    if not passes or passes > allowance.left:
-        return state
     by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
-    return by_values.stage(state, Ascents(ESTIMATED_STEPS, name="estimated"), number)[0]
+    for k in range(ESTIMATED_ROUNDS):
+        passes = ESTIMATED_STEPS * 2 * estimated.draws * int(state.frontier.remaining.sum())
+        if not passes or passes > allowance.left:
+            break
+        state, result = by_values.stage(state, Ascents(ESTIMATED_STEPS, fresh=not k, name="estimated"), number + k)
+        if result is None or not result.n_fooled:
+            break
+    return state
 
 
 def _repeat_while_successful(
