@@ -1,10 +1,12 @@
 """Workflows: one function per command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    evidence                                                                      `unfooled evidence`
     counterfactual                                                                `unfooled counterfactual`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
+    assert_robust, gate, enforce, read_baseline, write_baseline                   what an audit must pass
     make_loss, bind_attack, within_threat                                         losses and attacks by name
 
 Related options are grouped in small frozen values: `Inputs` (a model and data), `Machine` (where it runs),
@@ -29,8 +31,10 @@ _NAMES = {
     "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
+    "EvidenceRecord": "evidencing",
     "ExplanationRecord": "explaining",
     "FeatureOptions": "rebuilding",
+    "Gate": "gating",
     "Inputs": "inputs",
     "LensRecord": "scoring",
     "LimeOptions": "lime_options",
@@ -47,6 +51,7 @@ _NAMES = {
     "TableOptions": "lime_options",
     "TextOptions": "lime_options",
     "TrainingRecord": "training",
+    "assert_robust": "gating",
     "attack": "attacking",
     "audit": "auditing",
     "bind_attack": "attacks",
@@ -55,8 +60,11 @@ _NAMES = {
     "demo": "demonstrating",
     "diagnose": "diagnosing",
     "doctor": "examining",
+    "enforce": "gating",
+    "evidence": "evidencing",
     "explain": "explaining",
     "features": "rebuilding",
+    "gate": "gating",
     "lens": "scoring",
     "lime_image": "lime",
     "lime_pick": "lime",
@@ -65,11 +73,13 @@ _NAMES = {
     "make_loss": "losses",
     "purify_apply": "purify",
     "purify_fit": "purify",
+    "read_baseline": "baselines",
     "read_bound": "bounds",
     "report": "reporting",
     "study": "reproducing",
     "train": "training",
     "within_threat": "attacks",
+    "write_baseline": "baselines",
 }
 
 __all__ = [
@@ -82,8 +92,10 @@ __all__ = [
     "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
+    "EvidenceRecord",
     "ExplanationRecord",
     "FeatureOptions",
+    "Gate",
     "Inputs",
     "LensRecord",
     "LimeOptions",
@@ -100,6 +112,7 @@ __all__ = [
     "TableOptions",
     "TextOptions",
     "TrainingRecord",
+    "assert_robust",
     "attack",
     "audit",
     "bind_attack",
@@ -109,8 +122,11 @@ __all__ = [
     "demo",
     "diagnose",
     "doctor",
+    "enforce",
+    "evidence",
     "explain",
     "features",
+    "gate",
     "lens",
     "lime_image",
     "lime_pick",
@@ -119,11 +135,13 @@ __all__ = [
     "make_loss",
     "purify_apply",
     "purify_fit",
+    "read_baseline",
     "read_bound",
     "report",
     "study",
     "train",
     "within_threat",
+    "write_baseline",
 ]
 
 
@@ -140,13 +158,16 @@ if TYPE_CHECKING:
     from unfooled.workflows.attacking import AttackRecord, attack
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
     from unfooled.workflows.auditing import AuditOptions, audit
+    from unfooled.workflows.baselines import read_baseline, write_baseline
     from unfooled.workflows.bounds import check_bounds, read_bound
     from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose
     from unfooled.workflows.errors import BadOption, BelowBound
+    from unfooled.workflows.evidencing import EvidenceRecord, evidence
     from unfooled.workflows.examining import Doctor, doctor
     from unfooled.workflows.explaining import ExplanationRecord, explain
+    from unfooled.workflows.gating import Gate, assert_robust, enforce, gate
     from unfooled.workflows.inputs import Inputs
     from unfooled.workflows.lime import lime_image, lime_pick, lime_table, lime_text
     from unfooled.workflows.lime_options import LimeOptions, TableOptions, TextOptions

@@ -133,7 +133,8 @@ def _results(
 def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked) -> Iterator[Attacked]:
     """Yield the result, and the one after the attack went on, where the checks ask for it."""
     findings = result.findings
-    wanted = label.is_cascade and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+    asking = (Kind.ABSENT, Kind.MASKING, Kind.EXTEND)
+    wanted = label.is_cascade and any(of_kind(findings, kind) for kind in asking)
     stops = of_kind(findings, Kind.STOP)
     if not wanted or stops:
         notes = (NOT_CONTINUED.format(", ".join(stops)),) if wanted else ()

@@ -274,6 +274,10 @@ class Summary(Shown):
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
 
+    `access` is the part of the model that the attack could use: "gradients"; of a black box "scores" or "labels".
+
+    `labels_predicted`: there were no labels, and the predicted classes were taken; clean accuracy is not stated then.
+
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
     `guard` belongs to a model behind a purifier. Where it lacks an attack, robust accuracy and what follows from it are
@@ -296,6 +300,8 @@ class Summary(Shown):
     verdict: str = ""
     trusted: bool = False
     because: str = ""
+    access: str = "gradients"
+    labels_predicted: bool = False
     diagnostics: list[Finding] = Field(default_factory=list)
     diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
     nearest_passes: Passes = Passes(forward=0.0, backward=0.0)

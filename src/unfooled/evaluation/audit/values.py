@@ -22,9 +22,15 @@ from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
+from unfooled.models.black_boxes.box import Access
 from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
 
+PREDICTED = (
+    "There were no labels: the class that the model predicts was taken for each sample. Clean accuracy is not stated, "
+    "and robust accuracy is the share of the predictions that no attack changed."
+)
+"""Warning of an audit without labels."""
 JUDGE_DRAWS = 20
 """Fresh draws of a random model, whose majority decides."""
 
@@ -216,6 +222,7 @@ class Outcome:
         left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
+        access: Part of the model that the attack could use.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
 
@@ -238,6 +245,7 @@ class Outcome:
     left_out: tuple[str, ...] = ()
     guard: Guard | None = None
     efficiency: Efficiency | None = None
+    access: Access = Access.GRADIENTS
     nearest_shown: NearestShown | None = None
 
     @property

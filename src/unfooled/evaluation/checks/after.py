@@ -169,7 +169,7 @@ def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients
         points = frontier.points[ends]
         findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
     findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
-    if problem.decisive:
+    if problem.decisive and not gradients.unavailable:
         rows, model = frontier.fooled_by_attack(problem.x)[:MAX_PAIRS], problem.model
         findings.append(borders(model, problem.x[rows], frontier.points[rows], "on the way to the points found"))
     return findings

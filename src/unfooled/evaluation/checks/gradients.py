@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks.ensembles.keys import LEARNED, Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.estimated import Estimated
 from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
@@ -20,14 +21,17 @@ from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.calls import bare
 from unfooled.core.model.modes import channels_last
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.threats import Threat
+from unfooled.core.threats import Box, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
+from unfooled.models.black_boxes.box import Access, access_of
 from unfooled.runs.chunks import ComputeOnce, Rows
 
 MAX_TWIN_SAMPLES = 200
 """Samples at which a twin learns the model's answers, at most."""
+ESTIMATE_SIGMA, MAX_ESTIMATE_DRAWS = 0.02, 1024
+"""Half the step, and directions at most, from which the gradient of a black box is estimated."""
 JITTER_SIGMA, JITTER_DRAWS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
 EPOCHS, BATCH = 10, 64
@@ -86,6 +90,11 @@ class Gradients:
     def absent(self) -> bool:
         """True where there is no gradient at all."""
         return self._hides(CheckId.MISSING)
+
+    @property
+    def unavailable(self) -> bool:
+        """True for a black box, of which no gradient is to be had."""
+        return any(f.fired and f.kind == Kind.ABSENT for f in self.findings)
 
     @property
     def rounded(self) -> bool:
@@ -165,6 +174,16 @@ class Gradients:
         return StraightThrough(
             self.averaged, self._of_labels if fired(self.findings, CheckId.DECOY) else self._distilled
         )
+
+    def estimated(self, x: Tensor, box: Box) -> Estimated | None:
+        """Return a black box of scores with gradients estimated from its values; None for any other model.
+
+        As many directions as a sample has values span them all; more than `MAX_ESTIMATE_DRAWS` are not asked for.
+        """
+        if not self.unavailable or access_of(self.model) is not Access.SCORES:
+            return None
+        draws = min(MAX_ESTIMATE_DRAWS, 1 << (x[0].numel() - 1).bit_length())
+        return Estimated(self.averaged, draws=draws, sigma=ESTIMATE_SIGMA, seed=self.seed, box=box)
 
     @property
     def jittered(self) -> Model:
