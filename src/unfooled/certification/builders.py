@@ -29,7 +29,16 @@ from unfooled.certification.operations import (
 
 
 class Unknown(Exception):
-    """Sign that an operation cannot be bounded; the text says why, if there is more to say than its name."""
+    """Sign that an operation cannot be bounded.
+
+    Args:
+        reason: Words behind the name of the operation. Empty: none.
+        name: Name of another operation that is the reason. Empty: there is none.
+    """
+
+    def __init__(self, reason: str = "", name: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.name = reason, name
 
 
 @dataclass(eq=False)
@@ -43,6 +52,7 @@ class Builder:
         positions: Recorded call -> position of its node.
         constants: Recorded call -> its value, where it does not depend on the input.
         heads: Recorded call after the logits -> its kind, and the logits.
+        follows: True: gradients of the weights can be taken through the network.
     """
 
     dtype: torch.dtype
@@ -51,6 +61,7 @@ class Builder:
     positions: dict[Any, int] = field(default_factory=dict)
     constants: dict[Any, Any] = field(default_factory=dict)
     heads: dict[Any, tuple[Head, Any]] = field(default_factory=dict)
+    follows: bool = False
 
     def place(self, call: fx.Node) -> None:
         """Add the input."""
@@ -72,7 +83,10 @@ class Builder:
     def value(self, item: Any) -> Any:
         """Return the value of a constant argument; tensors of fractions in the type of the network."""
         value = self.constants[item] if isinstance(item, fx.Node) else item
-        return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        if not isinstance(value, Tensor):
+            return value
+        value = value if self.follows else value.detach()
+        return value.to(self.dtype) if value.is_floating_point() else value
 
     def add(self, call: fx.Node, operation: Affine | Activation | MaxPool | None, *inputs: int) -> None:
         """Add a node."""
@@ -85,8 +99,10 @@ class Builder:
 
     def before(self, call: Any) -> int:
         """Return the position of an argument that depends on the input."""
+        if call in self.heads:
+            raise Unknown("before the last layer", self.heads[call][0].value)
         if call not in self.positions:
-            raise Unknown("of a part that cannot be bounded")
+            raise Unknown("in this form")
         return self.positions[call]
 
     def shape(self, call: Any) -> Shape:
@@ -365,7 +381,9 @@ BUILDERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     "transpose": _arranged(1, 2),
     "permute": _permuted,
     "expand": _expanded,
-    **dict.fromkeys(("avg_pool2d", "avg_pool1d", "_adaptive_avg_pool2d", "adaptive_avg_pool1d", "avg_pool3d"), _arranged()),
+    **dict.fromkeys(
+        ("avg_pool2d", "avg_pool1d", "_adaptive_avg_pool2d", "adaptive_avg_pool1d", "avg_pool3d"), _arranged()
+    ),
     "constant_pad_nd": _padded,
     "cat": _joined,
 }

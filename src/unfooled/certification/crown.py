@@ -81,6 +81,7 @@ class Rows:
 
     def take(self, rows: Tensor) -> Self:
         """Return some of the rows."""
+
         def part(values: Mapping[int, Tensor]) -> dict[int, Tensor]:
             return {i: value[rows] for i, value in values.items()}
 
@@ -178,29 +179,37 @@ def _through_affine(
     return operation.transpose(a, before), constant
 
 
-def _through_lines(
-    rows: Rows, relaxed: Relaxed, i: int, a: Tensor, before: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
+def _through_lines(rows: Rows, relaxed: Relaxed, i: int, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the coefficients before an activation, with the prices of its splits, and its constant."""
     line, bounds = relaxed.lines[i], relaxed.bounds
     if isinstance(line, Lines) and i in rows.slopes:
         line = line.with_slopes(rows.slopes[i])
     back, constant = line.back(a, before)
+    reach = bounds.reach(bounds.network.nodes[i].inputs[0])
     if bounds.unit:
-        reach = bounds.reach(bounds.network.nodes[i].inputs[0])
         constant = constant - gamma(2 * a[0].numel(), bounds.unit) * line.rounding(a, reach)
     if i in rows.prices:
         back = back - rows.prices[i].clamp_min(0) * rows.splits[i]
+        if bounds.unit:
+            size = flat((back.abs() + 2 * rows.prices[i].clamp_min(0)) * reach).sum(1)
+            constant = constant - gamma(2, bounds.unit) * size
     return back, constant
 
 
 def lower_bounds(rows: Rows, bounds: Bounds, *, by_lines: bool = True) -> Tensor:
     """Return a lower bound for every row, (R,), part by part as the memory allows."""
     result = []
-    for part in torch.arange(len(rows.owner), device=rows.owner.device).split(rows_at_once(bounds.network, rows.start)):
+    for part in in_parts(
+        torch.arange(len(rows.owner), device=rows.owner.device), rows_at_once(bounds.network, rows.start)
+    ):
         some = rows.take(part)
         result.append(backward(some, Relaxed.of(bounds, some, by_lines=by_lines))[0])
     return torch.cat(result) if result else rows.a.new_zeros(0)
+
+
+def in_parts(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return indices in parts of a size, at most; no parts where there are no indices."""
+    return rows.split(size) if len(rows) else ()
 
 
 def rows_at_once(network: Network, start: int) -> int:
@@ -262,7 +271,7 @@ def _refined(bounds: Bounds, i: int, *, split: bool) -> Interval:
     wanted = (low < 0) & (high > 0) if split else torch.ones_like(low, dtype=torch.bool)
     owner, place = wanted.nonzero(as_tuple=True)
     at_once = rows_at_once(bounds.network, i)
-    for part in torch.arange(len(owner), device=low.device).split(at_once):
+    for part in in_parts(torch.arange(len(owner), device=low.device), at_once):
         who, where = owner[part], place[part]
         a = torch.zeros(len(part), low.shape[1], dtype=low.dtype, device=low.device)
         a = a.scatter(1, where[:, None], 1.0).reshape(len(part), *bounds.network.nodes[i].shape)
@@ -287,5 +296,3 @@ def unstable(bounds: Bounds) -> Tensor:
         low, high = bounds.nodes[bounds.network.nodes[i].inputs[0]]
         count += flat((low < 0) & (high > 0)).sum(1)
     return count
-
-

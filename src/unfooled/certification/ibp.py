@@ -55,9 +55,7 @@ def intervals(
     return bounds
 
 
-def _node(
-    network: Network, i: int, node: Node, bounds: list[Interval], region: Region, unit: float
-) -> Interval:
+def _node(network: Network, i: int, node: Node, bounds: list[Interval], region: Region, unit: float) -> Interval:
     """Return the bounds of one node from those before it."""
     if not node.inputs:
         return region.low, region.high

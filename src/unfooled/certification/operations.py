@@ -201,6 +201,7 @@ class Activation:
     slope: float = 0.0
 
     def __call__(self, z: Tensor) -> Tensor:
+        """Return f(z)."""
         if self.bends:
             return F.leaky_relu(z, self.slope)
         return z.sigmoid() if self.curve is Curve.SIGMOID else z.tanh()
@@ -244,6 +245,7 @@ class MaxPool:
         }  # fmt: skip
 
     def __call__(self, z: Tensor) -> Tensor:
+        """Return the largest entry of each window."""
         pool = F.max_pool1d if len(self.kernel) == 1 else F.max_pool2d
         return pool(z, **self.options)
 

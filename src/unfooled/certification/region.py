@@ -87,7 +87,7 @@ class Region:
         return (moves * gain.gather(1, order)).sum(1)
 
     def _ball_and_box(self, gain: Tensor, room: Tensor) -> Tensor:
-        """Return an upper bound of the largest decrease in L2: eps |p| + sum (gain - p) room, p = min(gain, room / t)."""
+        """Return an upper bound of the decrease in L2: eps |p| + sum (gain - p) room, p = min(gain, room / t)."""
         with torch.no_grad():
             share = room / self._multiplier(gain, room)
         share = torch.minimum(gain, share)
