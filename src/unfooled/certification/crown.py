@@ -289,10 +289,10 @@ def is_finite(bounds: Bounds) -> Tensor:
     return torch.stack(finite).all(0)
 
 
-def unstable(bounds: Bounds) -> Tensor:
-    """Return the number of ReLUs of either sign, for each sample, (B,)."""
-    count = torch.zeros(len(bounds.region.x), dtype=torch.int64, device=bounds.region.x.device)
-    for i in bounds.network.bends:
-        low, high = bounds.nodes[bounds.network.nodes[i].inputs[0]]
-        count += flat((low < 0) & (high > 0)).sum(1)
+def undecided(bounds: Bounds) -> Tensor:
+    """Return the number of entries before an activation that relaxation would bound anew, for each sample, (B,)."""
+    network, count = bounds.network, torch.zeros(len(bounds.region.x), dtype=torch.int64)
+    for i in network.curved:
+        low, high = bounds.nodes[network.nodes[i].inputs[0]]
+        count += flat((low < 0) & (high > 0)).sum(1).cpu() if i in network.bends else flat(low).shape[1]
     return count

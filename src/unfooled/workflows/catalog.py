@@ -161,6 +161,13 @@ EFFORTS = {
     "thorough": Effort("attacks.ensembles.cascade:THOROUGH", nearest=1000),
     "autoattack": Effort("attacks.ensembles.autoattack:autoattack", label="AutoAttack-standard"),
 }
+PROOFS = {
+    "quick": "about a tenth of the attack's passes",
+    "normal": "the best slopes of the relaxation for every sample",
+    "thorough": "branch and bound, 30 seconds a sample at most",
+    "off": "nothing is certified",
+}
+"""Efforts of the proofs of an audit."""
 EXPLANATIONS = {
     "saliency": Explanation("explanations:saliency"),
     "input-x-gradient": Explanation("explanations:input_x_gradient"),

@@ -135,12 +135,14 @@ class Cascade:
         ledger: Ledger that stores chunks and counts passes.
         family: Family of the stages' keys.
         certify: Function that returns which samples are proven robust. None: none are.
+        checked: Number of certified samples that are attacked all the same.
     """
 
     problem: Problem
     ledger: Ledger
     family: Family = Family.CASCADE
     certify: Certify | None = None
+    checked: int = 0
 
     def begin(self) -> AttackState:
         """Evaluate the clean samples; misclassified and certified ones are not attacked."""
@@ -153,6 +155,8 @@ class Cascade:
             fooled=is_fooled,
             certified=clean["certified"].to(x.device) & ~is_fooled,
         )
+        if self.checked:
+            frontier = frontier.with_attacked(self.checked)
         rows = frontier.margins.isnan().nonzero()[:, 0]
         if len(rows):
             frontier = frontier.with_unanswered(rows, x[rows])
@@ -182,6 +186,8 @@ class Cascade:
     ) -> tuple[AttackState, StageResult | None]:
         """Attack the share of the survivors that a stage selects, and the next share while it succeeds.
 
+        Certified samples count as survivors here, so that a stage attacks the same samples with and without proofs.
+
         The next share is attacked if at least `MIN_SHARE_TO_CONTINUE` of the half farther from the boundary were
         fooled: margins then predict little on this model, and the remaining samples may be fooled as well. Halves of
         fewer than `MIN_HALF_SAMPLES` samples stop the stage.
@@ -196,13 +202,18 @@ class Cascade:
             The next state, and the result of the last part; None if no sample was left.
         """
         frontier = state.frontier
-        order, size = frontier.remaining_rows(), len(frontier.remaining_rows(stage.share, stage.most))
+        order = frontier.remaining_rows(spared=True)
+        size = len(frontier.remaining_rows(stage.share, stage.most, spared=True))
         if size < len(order):
             order = order[frontier.margins[order].argsort(descending=True, stable=True)]
         if stage.most is not None:
             order = order[:size]
         result = None
-        for part, rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
+        for part, selected_rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
+            attacked = ~frontier.spared[selected_rows]
+            rows = selected_rows[attacked]
+            if not len(rows):
+                break
             key = StageKey(self.family, stage.name, number, check, part)
             done: list[StageResult] = []
             try:
@@ -214,7 +225,7 @@ class Cascade:
                 raise AttackCut(self.log_stage(state, key, taken, n_fooled)) from None
             state = AttackState(state.frontier.with_result(result), state.log)
             state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
-            half = result.fooled[result.n_attacked // 2 :]
+            half = torch.zeros_like(attacked).masked_scatter(attacked, result.fooled)[len(attacked) // 2 :]
             if len(half) < MIN_HALF_SAMPLES or float(half.double().mean()) < MIN_SHARE_TO_CONTINUE:
                 break
         return state, result

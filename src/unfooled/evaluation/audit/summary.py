@@ -142,6 +142,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         options=config.options,
         environment=Environment.here(context.device),
         **_accuracies(outcome),
+        **_proven(outcome),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
         **_confusions(
@@ -194,6 +195,18 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
         "robust_accuracy_8bit": rounded,
         "attack_success_rate": intervals.share(outcome.fooled[right]),
         "no_answer": intervals.share(outcome.no_answer),
+    }
+
+
+def _proven(outcome: Outcome) -> dict[str, Any]:
+    """Return certified accuracy, and the share of the samples that are neither proven nor broken."""
+    if outcome.certified is None or outcome.random or (outcome.guard is not None and outcome.guard.missing):
+        return {}
+    left = outcome.right & ~outcome.fooled & ~outcome.no_answer
+    undecided = left & ~outcome.certified
+    return {
+        "certified_accuracy": intervals.share(left & outcome.certified),
+        "open": float(undecided.double().mean()) if len(left) else None,
     }
 
 

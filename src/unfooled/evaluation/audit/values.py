@@ -159,6 +159,7 @@ class Attacked:
         notes: Sentences about what was left out.
         left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
+        certifies: True if samples were certified.
     """
 
     state: AttackState
@@ -172,6 +173,7 @@ class Attacked:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
+    certifies: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +200,7 @@ class Outcome:
         left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
+        certified: Samples that are proven robust, (n,) bool. None: nothing was certified.
     """
 
     shown: Tensor
@@ -219,6 +222,7 @@ class Outcome:
     left_out: tuple[str, ...] = ()
     guard: Guard | None = None
     efficiency: Efficiency | None = None
+    certified: Tensor | None = None
 
     @property
     def fooled(self) -> Tensor:
