@@ -21,7 +21,14 @@ from unfooled.report.words import two_sided
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BelowBound
 
-PLAN = Plan(effort=Effort("tiny", (Ascents(8), Ascents(8))), explain_n=2, gallery=1, reasons=None, nearest_n=4, nearest_budget=100)
+PLAN = Plan(
+    effort=Effort("tiny", (Ascents(8), Ascents(8))),
+    explain_n=2,
+    gallery=1,
+    reasons=None,
+    nearest_n=4,
+    nearest_budget=100,
+)
 
 
 def subject(n: int = 60) -> tuple[nn.Module, Tensor, Tensor]:
@@ -104,9 +111,7 @@ class Smooth(nn.Module):
         (lambda x: x.flatten(1)[:, :3] + 0.01 * torch.randn(len(x), 3), "Nothing was certified: the model is random"),
     ],
 )
-def test_a_model_without_bounds_is_audited_without_and_says_so(
-    model: Callable[[Tensor], Tensor], words: str
-) -> None:
+def test_a_model_without_bounds_is_audited_without_and_says_so(model: Callable[[Tensor], Tensor], words: str) -> None:
     _, x, _ = subject(8)
     y = x.flatten(1)[:, :3].argmax(1)
     summary = uf.audit(model, x, y, Linf(0.01), plan=PLAN.with_options(certify="quick", nearest_n=1))
@@ -159,7 +164,7 @@ def test_a_bound_on_certified_accuracy_is_a_gate(runs: tuple[Summary, Summary, P
     check_bounds(both, [bound])
     with pytest.raises(BelowBound, match=r"certified_accuracy.value is 0\.\d+, below 0.99"):
         check_bounds(both, [read_bound("certified_accuracy=0.99")])
-    with pytest.raises(BelowBound, match="certified_accuracy.value is not available"):
+    with pytest.raises(BelowBound, match=r"certified_accuracy.value is not available"):
         check_bounds(plain, [bound])
 
 
@@ -167,5 +172,5 @@ def test_a_record_with_more_proven_than_left_is_refused(runs: tuple[Summary, Sum
     _, both, _ = runs
     record = both.model_dump()
     record["certified_accuracy"] = both.clean_accuracy.model_dump()
-    with pytest.raises(ValueError, match="certified accuracy is .* above robust accuracy"):
+    with pytest.raises(ValueError, match=r"certified accuracy is .* above robust accuracy"):
         Record.model_validate(record)

@@ -3,5 +3,24 @@
 from unfooled.certification.certificate import Certificate
 from unfooled.certification.certify import EFFORTS, Effort, bounds, certify
 from unfooled.certification.graph import trace
+from unfooled.certification.lipschitz import lipschitz_radius
+from unfooled.certification.margins import interval_margins, relaxed_margins
+from unfooled.certification.milp import exact_distance, exact_margins
+from unfooled.certification.smoothing import SmoothedRadius, ceiling, smooth
 
-__all__ = ["EFFORTS", "Certificate", "Effort", "bounds", "certify", "trace"]
+__all__ = [
+    "EFFORTS",
+    "Certificate",
+    "Effort",
+    "SmoothedRadius",
+    "bounds",
+    "ceiling",
+    "certify",
+    "exact_distance",
+    "exact_margins",
+    "interval_margins",
+    "lipschitz_radius",
+    "relaxed_margins",
+    "smooth",
+    "trace",
+]

@@ -19,11 +19,11 @@ from torch import Tensor, fx, nn
 from unfooled.certification.builders import BUILDERS, HEADS, Builder, Unknown
 from unfooled.certification.network import Head, Network
 from unfooled.core.checks import check_mode
-from unfooled.core.errors import BadInput, option
+from unfooled.core.errors import BadInput
 from unfooled.core.model.outputs import logits_of
 
 BATCH = 7  # samples of the traced call; an unusual number, so that no other dimension is taken for the batch
-REMEDY = f"randomized smoothing bounds any model: {option('certify', 'smoothing:0.25')}"
+REMEDY = "randomized smoothing, unfooled.certification.smooth, needs no bounds of operations"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,8 @@ def _add(build: Builder, node: fx.Node, name: str) -> None:
     except Unknown as found:
         because = f" ({found.reason})" if found.reason else ""
         raise BadInput(
-            f"{name} uses {found.name or kind}{because}, which cannot be bounded; {REMEDY}, or replace this operation"
+            f"{name} uses {found.name or kind}{because}, which cannot be bounded; replace this operation, or use "
+            f"another method: {REMEDY}"
         ) from None
 
 

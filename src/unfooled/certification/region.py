@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import BadInput, option
+from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.threats import Threat
 
@@ -47,10 +47,7 @@ class Region:
             BadInput: An L0 threat.
         """
         if threat.norm not in (math.inf, 2.0, 1.0):
-            raise BadInput(
-                f"the threat {threat} has no bounds by relaxation; give linf, l2 or l1, or use randomized smoothing: "
-                f"{option('certify', 'smoothing:0.25')}"
-            )
+            raise BadInput(f"the threat {threat} has no bounds by relaxation; give linf, l2 or l1")
         threat, x = threat.bounded(x), x.detach().to(dtype)
         eps = torch.as_tensor(threat.eps, dtype=dtype, device=x.device).expand(len(x))
         reach = per_sample(eps, x) if threat.free is None else per_sample(eps, x) * threat.free.to(x)

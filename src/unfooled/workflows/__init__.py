@@ -2,6 +2,7 @@
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     counterfactual                                                                `unfooled counterfactual`
+    certify                                                                       `unfooled certify`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
@@ -26,6 +27,7 @@ _NAMES = {
     "BadOption": "errors",
     "BelowBound": "errors",
     "BoundAttack": "attacks",
+    "CertifyRecord": "certifying",
     "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
@@ -50,6 +52,7 @@ _NAMES = {
     "attack": "attacking",
     "audit": "auditing",
     "bind_attack": "attacks",
+    "certify": "certifying",
     "check_bounds": "bounds",
     "counterfactual": "counterfactuals",
     "demo": "demonstrating",
@@ -79,6 +82,7 @@ __all__ = [
     "BadOption",
     "BelowBound",
     "BoundAttack",
+    "CertifyRecord",
     "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
@@ -104,6 +108,7 @@ __all__ = [
     "audit",
     "bind_attack",
     "catalog",
+    "certify",
     "check_bounds",
     "counterfactual",
     "demo",
@@ -141,6 +146,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.bounds import check_bounds, read_bound
+    from unfooled.workflows.certifying import CertifyRecord, certify
     from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose

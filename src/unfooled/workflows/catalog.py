@@ -190,6 +190,7 @@ OBJECTIVES = {
 }
 CONCEPTS = ("concept", "concept-madry", "concept-ball")
 """Joint losses of labels and attributes, which terms can be added to."""
+_BY_INTERVALS = {"margins": "certification:interval_margins"}
 LOSSES = {
     "standard": Loss("training:Standard", purify=True),
     "madry": Loss("training:Madry", purify=True),
@@ -197,6 +198,10 @@ LOSSES = {
     "fast": Loss("training:Fast", purify=True),
     "n-fgsm": Loss("training:n_fgsm", purify=True),
     "free": Loss("training:Free", purify=True),
+    "ibp": Loss("training:Ibp", bound=_BY_INTERVALS),
+    "crown-ibp": Loss("training:CrownIbp", bound={**_BY_INTERVALS, "relaxed": "certification:relaxed_margins"}),
+    "sabr": Loss("training:Sabr", bound=_BY_INTERVALS),
+    "mtl-ibp": Loss("training:MtlIbp", bound=_BY_INTERVALS),
     "ig-norm": Loss("training:IgNorm", base="standard"),
     "ig-sum-norm": Loss("training:IgSumNorm"),
     "igr": Loss("training:Igr", base="madry", spelled={"smooth": "beta"}),
