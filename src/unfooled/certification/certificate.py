@@ -89,7 +89,8 @@ class Certificate:
             raise BadInput(f"{path} is no certificate, or was changed after it was written")
         rows, facts = opened
         eps = rows["eps"] if facts["each"] else float(rows["eps"])
-        kind = {float("inf"): Linf, 2.0: L2, 1.0: L1}[float(facts["norm"])]
+        kinds: dict[float, type[Linf] | type[L2] | type[L1]] = {float("inf"): Linf, 2.0: L2, 1.0: L1}
+        kind = kinds[float(facts["norm"])]
         threat = kind(eps, box=Box(facts["low"], facts["high"]), free=rows.get("free"))
         domains = Domains(**{f.name: rows[f"domain_{f.name}"] for f in fields(Domains)})
         return cls(

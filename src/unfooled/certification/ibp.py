@@ -77,12 +77,12 @@ def _node(network: Network, i: int, node: Node, bounds: list[Interval], region: 
             tight = tight[0] - slack, tight[1] + slack
         return tight
     if node.operation is None:
-        low, high = (sum(end[1:], end[0]) for end in zip(*before, strict=True))
-        slack = gamma(len(before), unit) * torch.maximum(low.abs(), high.abs()) if unit else 0.0
+        low, high = (torch.stack(end).sum(0) for end in zip(*before, strict=True))
+        size = torch.stack([torch.maximum(a.abs(), b.abs()) for a, b in before]).sum(0)
+        slack = gamma(len(before), unit) * size
         return low - slack, high + slack
     low, high = (node.operation(end) for end in before[0])
-    slack = 16 * unit
-    return low - slack * (1 + low.abs()), high + slack * (1 + high.abs())
+    return low - 16 * unit * (1 + low.abs()), high + 16 * unit * (1 + high.abs())
 
 
 def _meet(a: Interval, b: Interval) -> Interval:

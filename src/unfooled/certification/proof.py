@@ -185,7 +185,7 @@ def _by_domains(
     value = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
     for sample, margin in (lower <= 0).nonzero().tolist():
         its = ((some.owner == sample) & (some.margin == margin)).nonzero()[:, 0]
-        whole = covers([part for i in its.tolist() if (part := _part(some, i)) is not None])
+        whole = covers([sides for i in its.tolist() if (sides := _part(some, i)) is not None])
         result[sample, margin] = value[its].amin() if whole else -torch.inf
     return result
 
