@@ -28,6 +28,7 @@ LADDER = [
     Effort("alpha", Level.CROWN, Steps(10)),
     Effort("branching", Level.CROWN, Steps(10), Limits(5.0, later=Steps(6))),
 ]
+KINDS: dict[float, type[Linf] | type[L2] | type[L1]] = {math.inf: Linf, 2.0: L2, 1.0: L1}
 THREATS: list[Threat] = [Linf(0.05), L2(0.1), L1(0.2)]
 
 
@@ -51,8 +52,8 @@ def net(name: str) -> tuple[nn.Module, tuple[int, ...]]:
             nn.Conv2d(1, 3, 3, padding=1, stride=2), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2, 1),
             nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4, 3),
         )  # fmt: skip
-        model[1].running_mean.normal_()  # type: ignore[union-attr, operator]
-        model[1].running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+        model[1].running_mean.normal_()  # type: ignore[operator]
+        model[1].running_var.uniform_(0.5, 2)  # type: ignore[operator]
     elif name == "residual":
         shape = (3, 4, 4)
         model = CifarResnet((3, 4, 4), classes=3, depth=8, width=2)
@@ -113,7 +114,7 @@ def test_the_box_tightens_the_bound_exactly() -> None:
 @pytest.mark.parametrize("norm", [math.inf, 2.0, 1.0])
 def test_a_linear_function_is_minimised_over_ball_and_box(norm: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    kind = {math.inf: Linf, 2.0: L2, 1.0: L1}[norm]
+    kind = KINDS[norm]
     x, a = torch.rand(40, 6, generator=generator), torch.randn(40, 6, generator=generator)
     threat = kind(0.4)
     region = Region.of(x, threat, torch.float64)
@@ -164,7 +165,7 @@ def test_branch_and_bound_decides_as_the_exact_answer_does(name: str, threat: Th
 @pytest.mark.parametrize("norm", [math.inf, 1.0])
 def test_the_exact_distance_separates_proofs_from_attacks(norm: float) -> None:
     model, x, y = samples("fully connected", 5)
-    kind = {math.inf: Linf, 1.0: L1}[norm]
+    kind = KINDS[norm]
     for k, answer in enumerate(exact_distance(model, x, y, norm=norm)):
         one, label = x[k : k + 1], y[k : k + 1]
         if not math.isfinite(answer.value):
@@ -209,10 +210,10 @@ def test_no_change_certifies_all_that_is_right_and_equal_classes_none() -> None:
     wrong = (y + 1) % 3
     assert bool(certify(model, x, y, Linf(0.0), effort="quick").certified.all())
     assert not bool(certify(model, x, wrong, Linf(0.0), effort="quick").certified.any())
-    twice = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
-    twice[1].weight.data[1] = twice[1].weight.data[0]
-    twice[1].bias.data[1] = twice[1].bias.data[0]
-    x = torch.rand(4, 2, 3)
+    layer = nn.Linear(6, 2)
+    layer.weight.data[1] = layer.weight.data[0]
+    layer.bias.data[1] = layer.bias.data[0]
+    twice, x = nn.Sequential(nn.Flatten(), layer), torch.rand(4, 2, 3)
     assert not bool(certify(twice, x, torch.zeros(4, dtype=torch.int64), Linf(0.0)).certified.any())
 
 

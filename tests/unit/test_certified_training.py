@@ -51,7 +51,7 @@ def test_bounds_have_gradients_of_the_weights(margins: object) -> None:
     model, x, y = subject()
     model = model.double()
     assert callable(margins)
-    weight = model[0].weight
+    weight = next(model.parameters())
     value = margins(model, x.double(), y, THREAT).sum()
     (gradient,) = torch.autograd.grad(value, weight)
     with torch.no_grad():

@@ -95,8 +95,8 @@ def test_some_proven_samples_are_attacked_all_the_same(monkeypatch: pytest.Monke
         seen[count] = next(f for f in summary.diagnostics if f.id == "D24")
     assert proofs.CHECKED == 32
     assert seen[32].fired
-    assert seen[32].value > 20
-    assert seen[0].value <= 1  # the nearest point alone
+    assert (seen[32].value or 0) > 20
+    assert (seen[0].value or 0) <= 1  # the nearest point alone
 
 
 class Smooth(nn.Module):

@@ -1,7 +1,7 @@
 """Certification: proofs that no input of a threat changes the label, the lower end of a verdict."""
 
 from unfooled.certification.certificate import Certificate
-from unfooled.certification.certify import EFFORTS, Effort, bounds, certify
+from unfooled.certification.certify import Effort, bounds, certify
 from unfooled.certification.graph import trace
 from unfooled.certification.lipschitz import lipschitz_radius
 from unfooled.certification.margins import interval_margins, relaxed_margins
@@ -9,7 +9,6 @@ from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.smoothing import SmoothedRadius, ceiling, smooth
 
 __all__ = [
-    "EFFORTS",
     "Certificate",
     "Effort",
     "SmoothedRadius",

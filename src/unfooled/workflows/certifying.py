@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unfooled.certification import EFFORTS, Certificate, smooth
+from unfooled.certification import Certificate, smooth
 from unfooled.certification import certify as certify_
+from unfooled.certification.certify import EFFORTS
 from unfooled.core.threats import Threat
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Estimate, share
