@@ -15,6 +15,7 @@ import unfooled as uf
 from unfooled import BadInput, Linf, Plan, Summary
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
+from unfooled.certification import exact_margins
 from unfooled.evaluation.audit import proofs
 from unfooled.evaluation.audit.records import Summary as Record
 from unfooled.report.words import two_sided
@@ -126,6 +127,32 @@ def test_a_model_that_returns_probabilities_is_certified_by_its_logits() -> None
     summary = uf.audit(likely, x, y, Linf(1e-4), plan=PLAN.with_options(certify="quick"))
     assert summary.certified_accuracy is not None
     assert summary.certified_accuracy.value == pytest.approx(0.75)  # all that are right
+
+
+def test_points_that_the_search_for_proofs_meets_are_verified_and_count() -> None:
+    """An attack of no steps finds nothing; the minimisers of open parts do, and what falls is judged like the rest."""
+    model, x, y = subject(16)
+    plan = PLAN.with_options(effort=Effort("none", (Ascents(1),)), nearest_n=1)
+    threat = Linf(0.05)
+    truth = [e.value > 0 for e in exact_margins(model, x, y, threat)]
+    both = uf.audit(model, x, y, threat, plan=plan.with_options(certify="thorough"))
+    assert both.certified_accuracy is not None
+    assert both.robust_accuracy.value == pytest.approx(sum(truth) / 16)
+    assert both.certified_accuracy.value == pytest.approx(sum(truth) / 16)
+    assert both.open == 0
+    stage = next(p for p in both.progress if p.stage.endswith("branching"))
+    assert stage.closed
+
+
+def test_proposed_points_outside_the_threat_do_not_count() -> None:
+    model, x, y = subject(12)
+
+    def far(x: Tensor, y: Tensor, threat: Any) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(x), dtype=torch.bool), 1 - x
+
+    plan = PLAN.with_options(effort=Effort("none", (Ascents(1),)), nearest_n=1)
+    summary = uf.audit(model, x, y, Linf(0.0), plan=plan.with_options(certify=far))
+    assert summary.robust_accuracy == summary.clean_accuracy
 
 
 def test_an_unknown_effort_of_proofs_is_refused() -> None:

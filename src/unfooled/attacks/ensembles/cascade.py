@@ -56,8 +56,9 @@ __all__ = [
     "fitted",
 ]
 
-Certify = Callable[[Tensor, Tensor, Threat], Tensor]
-"""`(x, y, threat) -> (B,) bool`: True where no point in the threat provably changes the label y."""
+Certify = Callable[[Tensor, Tensor, Threat], Tensor | tuple[Tensor, Tensor]]
+"""`(x, y, threat) -> (B,) bool`: True where no point in the threat provably changes the label y. Or a pair, with points
+at which the search for proofs has fooled a sample, (B, *D); x itself elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ class Cascade:
         rows = frontier.margins.isnan().nonzero()[:, 0]
         if len(rows):
             frontier = frontier.with_unanswered(rows, x[rows])
-        return self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
+        state = self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
+        return self._with_proposed(state, clean["proposed"]) if "proposed" in clean else state
 
     def perform(self, state: AttackState, stages: Sequence[Stage], *, first: int = 0) -> AttackState:
         """Run the stages in turn, until no sample is left.
@@ -293,6 +295,27 @@ class Cascade:
             frontier = frontier.with_points(result.rows, result.points, result.margins, result.fooled)
         return self.log_stage(replace(state, frontier=frontier), key, len(rows), 0)
 
+    def _with_proposed(self, state: AttackState, points: Tensor) -> AttackState:
+        """Evaluate the points that the search for proofs proposes, as those of a stage."""
+        x, key = self.problem.x, StageKey(self.family, "branching")
+        rows = state.frontier.remaining_rows()
+        proposed = points.to(x.device)
+        rows = rows[(proposed[rows] != x[rows]).flatten(1).any(1)]
+        if not len(rows):
+            return state
+
+        def work(positions: Tensor) -> Rows:
+            at = rows[positions.to(rows.device)]
+            problem = self.problem.take(at)
+            z = problem.threat.project(proposed[at], problem.x)
+            margins, is_fooled = problem.evaluate(z)
+            return {"points": z, "margins": margins, "fooled": is_fooled}
+
+        done = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
+        result = StageResult(rows, done["points"], done["margins"], done["fooled"])
+        state = replace(state, frontier=state.frontier.with_result(result))
+        return self.log_stage(state, key, result.n_attacked, result.n_fooled)
+
     def log_stage(self, state: AttackState, key: StageKey, n_attacked: int, n_fooled: int) -> AttackState:
         """Return the state with the progress after a stage."""
         progress = self.ledger.progress(key, state.frontier.not_robust, taken=n_attacked, closed=n_fooled)
@@ -305,11 +328,14 @@ class Cascade:
         """Evaluate clean samples and check the model's output; later evaluations skip the check."""
         part = self.problem.take(rows.to(self.problem.x.device))
         margins, is_fooled = part.evaluate(part.x, check=True)
-        proven = torch.zeros_like(is_fooled)
+        found = {"margins": margins, "fooled": is_fooled, "certified": torch.zeros_like(is_fooled)}
         if self.certify is not None:
             with untrusted():
-                proven = self.certify(part.x, part.y, part.threat).to(is_fooled)
-        return {"margins": margins, "fooled": is_fooled, "certified": proven}
+                proven = self.certify(part.x, part.y, part.threat)
+            if isinstance(proven, tuple):
+                proven, found["proposed"] = proven
+            found["certified"] = proven.to(is_fooled)
+        return found
 
 
 def allowed(stage: Stage, threat: Threat) -> bool:
