@@ -358,6 +358,15 @@ def test_other_bad_input_is_refused() -> None:
         exact_margins(samples("smooth", 2)[0], x, y, Linf(0.1))
 
 
+def test_a_margin_within_rounding_is_not_certified() -> None:
+    """The model may change the order of such logits by rounding alone, and an attack would find it."""
+    layer = nn.Linear(2, 2, bias=False)
+    x, y = torch.tensor([[0.5, 0.5]]), torch.tensor([0])
+    for gap, certified in ((1e-7, False), (1e-4, True)):
+        layer.weight.data = torch.tensor([[1.0 + 2 * gap, 1.0], [1.0, 1.0]])
+        assert bool(certify(layer, x, y, Linf(0.0)).certified) is certified
+
+
 def test_bounds_that_overflow_leave_a_sample_open() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     x = torch.rand(3, 2, 3)

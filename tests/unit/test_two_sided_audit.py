@@ -18,7 +18,7 @@ from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.certification import exact_margins
 from unfooled.evaluation.audit import proofs
 from unfooled.evaluation.audit.records import Summary as Record
-from unfooled.report.words import two_sided
+from unfooled.report.words import two_sided, verdict_sentences
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BelowBound
 
@@ -172,6 +172,8 @@ def test_the_page_says_in_words_what_lies_between(runs: tuple[Summary, Summary, 
     assert words is not None
     assert "either proven or broken" in words.sentence
     assert words.open == 0
+    assert "is exact for these images" in verdict_sentences(exact, "image")[1]
+    assert "is no proof of robustness" in verdict_sentences(both, "image")[1]
     void = both.model_copy(update={"verdict": "NOT EVALUABLE", "trusted": False})
     assert two_sided(void) is None
 

@@ -38,6 +38,9 @@ from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.threats import Threat
 
+ROUNDING = 1e-5
+"""Least margin of a certified sample, relative to its largest logit: the model itself computes in float32, and logits
+that are nearer may change their order by rounding."""
 Find = Callable[[Tensor, int], Tensor | None]
 """(points, sample) -> an adversarial example of the sample found from these points of its region, or None."""
 
@@ -101,6 +104,7 @@ class _State:
         domains: Parts proven by branch and bound.
         examples: Adversarial examples met.
         end: Time at which the work ends.
+        least: Least lower bound of a certified sample, (B,).
         right: Samples that are classified correctly, (B,) bool; the others get bounds by intervals alone.
     """
 
@@ -114,6 +118,7 @@ class _State:
     examples: dict[int, Tensor]
     end: float
     right: Tensor
+    least: Tensor
 
     @property
     def open(self) -> Tensor:
@@ -138,9 +143,10 @@ def _begin(model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, effo
     margins = torch.full((len(x), network.classes - 1), -torch.inf, dtype=torch.float64)
     level = torch.zeros(len(x), dtype=torch.int8)
     end = time.monotonic() + (float("inf") if effort.seconds is None else effort.seconds)
-    state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0)
+    state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
     logits = torch.cat([network.logits(part) for part in x.split(256)])
     state.right = (logits.argmax(1) == y).cpu()
+    state.least = ROUNDING * logits.abs().amax(1).double().cpu()
     return state
 
 
@@ -285,7 +291,7 @@ def certify(
         again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
     lower = state.margins.amin(1)
     proven = state.level > Level.OPEN
-    failed = proven & ~(again > 0)
+    failed = proven & ~(again > state.least)
     state.level[failed] = int(Level.OPEN)
     lower = torch.where(proven, again, lower)
     kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]

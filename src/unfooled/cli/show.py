@@ -129,7 +129,10 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("passes per sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
     table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)
-    out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
+    words = "robust accuracy is an upper bound, a stronger attack may lower it."
+    if all(run.open == 0 for run in runs):
+        words = "every sample is proven or broken, so that no attack can lower robust accuracy."
+    out.print(f"[dim]95 % intervals in brackets; {words}")
     for run in runs:
         if run.guard is not None:
             out.print(f"{plain(run.title)}: {plain(gain_sentence(run))}", soft_wrap=True)
