@@ -26,12 +26,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=30, help="rows to choose from")
     parser.add_argument("--samples", type=int, default=1000, help="perturbed rows")
     options = parser.parse_args()
-
     words = make_pipeline(CountVectorizer(), LogisticRegression()).fit(GOOD + BAD, [1] * len(GOOD) + [0] * len(BAD))
     texts = lime_text(words.predict_proba, GOOD + BAD, 1, samples=options.samples)
     picked = submodular_pick(texts, budget=3)
     for i, gain in zip(picked.index, picked.gain, strict=True):
         print(f"text {(GOOD + BAD)[i]!r}: adds {gain:.2f}, {texts[i].as_list(top=2)[0][0]!r} leads")
+    print(f"picked texts cover {picked.covered:.2f} of the importance, as many at random {picked.by_chance:.2f}")
 
     iris = load_iris()
     model = RandomForestClassifier(30, random_state=0).fit(iris.data, iris.target)

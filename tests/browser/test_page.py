@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.unit.counterfactual_page import counterfactual_page
-from tests.unit.report_runs import attention, fabricate, judged, reasons
+from tests.unit.report_runs import attention, fabricate, judged, nearest_gallery, reasons
 
 from unfooled.report import render
 from unfooled.report.study_page import render_study
@@ -84,7 +84,10 @@ def study_folder(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    fabricate(folder / "a", warnings=["Gradients vanish."], model=LONG, command=f"unfooled audit {LONG}", title=LONG)
+    fabricate(
+        folder / "a", warnings=["Gradients vanish."], model=LONG, command=f"unfooled audit {LONG}", title=LONG,
+        **nearest_gallery([0.1, 0.2, 0.4]),
+    )  # fmt: skip
     fabricate(
         folder / "b",
         seed=1,
@@ -131,6 +134,6 @@ def test_nothing_overflows_at_any_width(pages: dict[str, Path], tmp_path: Path) 
 def test_no_errors_and_the_script_runs(pages: dict[str, Path], name: str, tmp_path: Path) -> None:
     dom, console = browse(pages[name], tmp_path / "profile")
     assert console == []
-    buttons = re.findall(r"<button[^>]*>", dom)
+    buttons = re.findall(r"<button[^>]*data-copy[^>]*>", dom)
     assert len(buttons) == {"one": 1, "two": 2, "study": 1, "edits": 1}[name]
     assert not any("hidden" in button for button in buttons)  # its policy lets the page's own script run

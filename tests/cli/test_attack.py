@@ -156,9 +156,9 @@ def test_a_minimal_norm_attack_in_an_audit(home: Path) -> None:
     assert summary["robust_accuracy"]["value"] < summary["clean_accuracy"]["value"]
 
 
-@pytest.mark.parametrize("effort", ["quick", "autoattack"])
-def test_ensembles_by_effort(home: Path, effort: str) -> None:
-    base = ["attack", "--model", "attacked_nets:build", "--threat", "linf:0.1", "--n", "6", "--out", f"e-{effort}.npz"]
+@pytest.mark.parametrize(("effort", "threat"), [("quick", "linf:0.1"), ("autoattack", "linf:0.5")])
+def test_ensembles_by_effort(home: Path, effort: str, threat: str) -> None:
+    base = ["attack", "--model", "attacked_nets:build", "--threat", threat, "--n", "6", "--out", f"e-{effort}.npz"]
     record = json.loads(run(home, *base, "--effort", effort, "--json").stdout)
     assert record["attack"] == {"quick": "cascade, quick", "autoattack": "AutoAttack-standard"}[effort]
     assert record["passes"]["backward"] > 0

@@ -35,7 +35,7 @@ from unfooled.workflows import BadOption, Inputs, LossOptions, Machine, Recipe, 
 from unfooled.workflows.places import check_file, check_folder
 from unfooled.workflows.words import at_least, check_reach, numbers, size_of, statistics, threat_of
 
-HOSTILE = "[/red]x\x1b[2J\x9b31m\u202e[bold]"
+HOSTILE = "[/red]x\x1b[2J\x9b31m\u202e[bold]:smile:"
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
@@ -68,6 +68,7 @@ def test_titles_and_models_are_no_markup(tmp_path: Path, capsys: pytest.CaptureF
     text = capsys.readouterr().out
     assert "[/red]x\\x1b[2J" in text
     assert not [c for c in text if not c.isprintable() and c != "\n"]
+    assert ":smile:" in text and "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in text
     assert json.loads(text[text.index("\n{") :])["title"] == HOSTILE
 
 

@@ -220,6 +220,8 @@ def test_a_pick(home: Path, words: tuple[str, ...]) -> None:
     assert len(result) == 2
     assert len(record["pick"]["index"]) == 2
     assert record["pick"]["among"] == 4
+    assert 1 >= record["pick"]["covered"] >= record["pick"]["by_chance"] > 0
+    assert f"They cover {record['pick']['covered']:.0%} of what matters, 2 at random" in page
     assert next(iter(record["pick"]["importance"])) in ("bad", *result.names[0], *result.names[1])
     assert "that cover what matters" in page
     check_page(page, 0)

@@ -246,6 +246,7 @@ def test_no_function_of_the_workflows_takes_more_than_twelve() -> None:
 
 
 @pytest.mark.usefixtures("small_audits")
+@pytest.mark.usefixtures("small_audits")
 def test_objects_do_as_well_as_names(home: Path, tmp_path: Path) -> None:
     x, y = uf.load_data("digits", n=8)
     with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:

@@ -187,3 +187,16 @@ def test_the_whole_box_is_entered_from_samples_that_are_right() -> None:
         problem = Problem(counted, x, net(x).argmax(1), Linf(0.1), counted)
         frontier = Cascade(problem, Ledger.of(None, len(x))).begin().frontier
         assert whole_box(problem, replace(frontier)).fired == fires
+
+
+def test_the_whole_box_is_not_entered_from_a_random_image() -> None:
+    """All images of noise are of another class here, so that they would hide a gradient that leads nowhere."""
+    x = 0.5 + 0.02 * (points(30, SHAPE) - 0.5)
+
+    def flat(z: Tensor) -> Tensor:
+        spread = z.flatten(1).std(1).detach()
+        return torch.stack([0.1 - spread, spread - 0.1], 1) + 0 * z.flatten(1)[:, :2]
+
+    counted = Counted(flat)
+    problem = Problem(counted, x, torch.zeros(30, dtype=torch.int64), Linf(0.01), counted)
+    assert whole_box(problem, Cascade(problem, Ledger.of(None, len(x))).begin().frontier).fired

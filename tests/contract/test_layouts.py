@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -409,3 +410,79 @@ def test_what_refuses_hooks_is_named_and_audited_without_them() -> None:
     summary = run(plan=plan)
     assert any("refuses hooks" in sentence for sentence in summary.warnings)
     assert summary.attention is None
+
+
+class Patches(nn.Module):
+    """Evidence for class 1 is a bright patch, wherever it is; the order of the tokens is up to `order`."""
+
+    def __init__(self, order: Callable[[Tensor], Tensor] = lambda z: z) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.order = order
+        self.cut, self.norm, self.head = nn.Conv2d(1, 8, 4, 4), nn.LayerNorm(8), nn.Linear(8, 2)
+        with torch.no_grad():
+            self.cut.weight[0] = 0.2
+            self.head.weight.mul_(0.01)[1, 0] = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.order(F.gelu(self.cut(x))).flatten(2).transpose(1, 2)
+        return self.head(self.norm(t).amax(1))
+
+
+def in_windows(z: Tensor) -> Tensor:
+    """Cells in the order of windows of 4 x 4, which are not put back, as in hierarchical networks."""
+    b, c, h, w = z.shape
+    return z.reshape(b, c, h // 4, 4, w // 4, 4).transpose(3, 4).reshape(b, c, h, w)
+
+
+def every_second_row_backwards(z: Tensor) -> Tensor:
+    z = z.clone()
+    z[:, :, 1::2] = z[:, :, 1::2].flip(3)
+    return z
+
+
+@pytest.mark.parametrize("order", [in_windows, every_second_row_backwards])
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_tokens_of_which_some_are_in_place_are_no_map(order: Callable[[Tensor], Tensor], size: tuple[int, int]) -> None:
+    x = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0)) / 4
+    assert find_spatial(Patches().eval(), x).layer == "norm"
+    assert find_spatial(Patches(order).eval(), x).layer == "cut"
+    with pytest.raises(BadInput, match=r"'norm' holds 8 x (8|12) cells that do not depend most on their own place"):
+        find_spatial(Patches(order).eval(), x, layer="norm")
+
+
+class Augmented(nn.Module):
+    """The mean of two calls, of which the second sees another image."""
+
+    def __init__(self, way: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.way = Patches(), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.net(x) + self.net(self.way(x))) / 2
+
+
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mirrored": lambda x: x.flip(3),
+    "upside down": lambda x: x.flip(2),
+    "rotated": lambda x: x.rot90(1, (2, 3)),
+    "as it is": lambda x: 0.9 * x,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_maps_of_the_image_in_another_way_are_not_shown(way: str, size: tuple[int, int]) -> None:
+    """Test-time augmentation ends with a call on the image mirrored or rotated."""
+    x, y = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0)) / 4, torch.tensor([1])
+    x[:, :, 4:8, 20:24] = 1
+    model = Augmented(WAYS[way]).eval()
+    found = find_spatial(model, x)
+    assert found.layer == ("net.norm@2" if way == "as it is" else "net.norm@1")
+    heat = grad_cam_map(model, x, y, layer=found).map
+    assert heat.flatten().argmax() == found.grid[1] + 5
+    if way != "as it is":
+        with pytest.raises(BadInput, match=r"depend most on their own place|mirrored or rotated"):
+            grad_cam_map(model, x, y, layer="net.norm")
+        with pytest.raises(BadInput, match="is of the image mirrored or rotated"):
+            grad_cam_map(model, x, y, layer="net.cut")

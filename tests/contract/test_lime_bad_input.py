@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251  (of our own results)
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +16,16 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations import (
     Surrogates,
     TabularSpace,
+    kernel_shap,
     lime_image,
     lime_parts,
     lime_tabular,
     lime_text,
+    soft_stability,
     submodular_pick,
 )
 from unfooled.explanations.lime import (
+    Prior,
     Stability,
     around,
     conditional,
@@ -30,8 +34,11 @@ from unfooled.explanations.lime import (
     hidden,
     image_part,
     log_odds,
+    mask_token,
     neighbours,
+    paired,
     row_part,
+    slic,
     stratified_normal,
     text_part,
     with_part_stability,
@@ -73,7 +80,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         texts("a b", 1, lambda t: [0.5] * len(t)),
         r"y has label 1, predict returns one output, label 0; for the probability p of a class return \[1 - p, p\]",
     ),
-    "words as outputs": (texts("a b", None, lambda t: ["yes"] * len(t)), "predict returned a list; return numbers"),
+    "labels as outputs": (
+        texts("a b", None, lambda t: ["yes"] * len(t)),
+        r"predict returned 'yes', a label; return numbers, \(n, K\), such as those of predict_proba",
+    ),
+    "labels of a row": (
+        lambda: lime_tabular(lambda t: np.where(t[:, 0] > 0, "a", "b"), TABLE[:1], space=SPACE),
+        r"predict returned '[ab]', a label; return numbers",
+    ),
+    "a dictionary as outputs": (texts("a b", None, lambda t: {"p": 1}), "predict returned a dict; return numbers"),
     "no probabilities": (texts("a b", None, lambda t: [[2.0, 3]] * len(t), link=log_odds), "log_odds needs prob"),
     "few samples of a text": (texts("a b c d", None, samples=4, ridge=0.0), "samples do not identify .* draw at least"),
     "no samples": (texts("a b", samples=0), "samples is 0; it is a whole number of at least 1"),
@@ -251,6 +266,12 @@ def test_a_wide_table_and_a_long_text_stay_small() -> None:
     assert "\u2026" in page
 
 
+def test_narrow_pages_break_no_number() -> None:
+    page = rows([0.1, 0.2])().to_html()
+    assert ".lime td:last-child{white-space:nowrap}" in page
+    assert re.findall(r"<td>[^<]*</td></tr>", page.partition("<th>weight</th>")[2])
+
+
 def test_several_explanations_by_number() -> None:
     found = texts(["a b", "c", "d e f"])()
     some = found[[2, 0]]
@@ -282,6 +303,54 @@ LETTERS = "a good day"
         (lambda: pictured(sampler=3), "sampler is 3; give a function, such as paired"),
         (lambda: pictured(baseline=0.0), r"baseline is 0.0; give a function, such as segment_mean or constant\(0.0\)"),
         (lambda: grid("3"), "cells is '3'"),  # type: ignore[arg-type]
+        (lambda: pictured(kernel="cosine"), r"kernel is 'cosine'; give a function, such as uniform"),
+        (lambda: pictured(kernel=lambda z: torch.full((len(z),), torch.nan)), "the weights hold NaN or infinite"),
+        (lambda: pictured(score="logit"), "score is 'logit'; give a function, such as true_logit"),
+        (lambda: pictured(score=lambda logits, y: logits), r"score returned shape \(1, 3\) for 1 samples; return one"),
+        (lambda: pictured(score=lambda logits, y: 1.0), "score returned float for 1 samples"),
+        (lambda: pictured(baseline=lambda x: x), r"baseline must take \(x, ids, \*, draw\) .*such as segment_mean"),
+        (lambda: pictured(baseline=lambda x, ids, draw: x[:, :, :4]), "the baseline returned shape .*; return the val"),
+        (lambda: pictured(baseline=lambda x, ids, draw: 0), "the baseline returned a int"),
+        (
+            lambda: pictured(sampler=lambda m, s, seed, start: torch.ones(s, m)),
+            r"sampler returned a Tensor; return",
+        ),
+        (lambda: pictured(sampler=lambda m: m), r"sampler must take \(features, samples, seed, \*, start\)"),
+        (lambda: pictured(ridge="a"), "ridge is 'a'; it is a number of at least 0"),
+        (lambda: pictured(until=5), r"until is 5; give a rule, such as until_stable\(top=5\)"),
+        (lambda: pictured(prior=Prior(torch.full((49,), torch.nan), 1.0)), "mean holds NaN or infinite values"),
+        (lambda: pictured(prior=Prior(torch.zeros(49), -1.0)), "a precision above 0; this one's is -1.0"),
+        (lambda: pictured(y="cat"), "y is 'cat'; give numbers of classes"),
+        (lambda: pictured(y=torch.zeros(1, 1, 1).long()), r"y has shape \(1, 1, 1\); give classes to explain"),
+        (lambda: slic(0), "segments is 0; it is a number of segments of at least 1"),
+        (lambda: constant("red"), "the value of hidden segments is 'red'; give a number"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, b"a b"), "texts is a bytes; give a string"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS, link="log_odds"), "link is 'log_odds'; give a function"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS, hide=mask_token(5)), r"token is 5; it is a string"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS).with_classes(["ham"]), "classes has 1 names, and predict returns 2 outputs"),
+        (lambda: lime_text(sized, LETTERS).with_classes("ab"), "classes is 'ab'; give a list of names"),
+        (lambda: lime_text(sized, [LETTERS, "b"]).to_html(names=["a"]), "there are 1 names for 2 samples"),
+        (lambda: lime_parts(two, [text_part("a b")], link=3), "link is 3; give a function"),  # type: ignore[arg-type]
+        (rows([0.1, 0.2], link=3), "link is 3; give a function"),
+        (rows([0.1, 0.2], kernel=3), "kernel is 3; give a function"),
+        (rows([0.1, 0.2], sampler=3), "sampler is 3; give a function, .* by_bins"),
+        (rows([0.1, 0.2], sampler=paired), r"sampler must take \(columns, features, row, samples, seed\) .*by_bins"),
+        (rows([0.1, 0.2], sampler=lambda c, f, row, n, seed: row), "sampler returned a list; return perturbed rows"),
+        (lambda: lime_tabular(two, [[1, 2], [3]], space=SPACE), "the rows of the table have different lengths"),
+        (lambda: lime_tabular(two, ["a", "b"], space=SPACE), "column 'column 0' has 'a', which is no number"),
+        (lambda: TabularSpace.learn([[1, 2], [3]]), "the rows of the table have different lengths"),
+        (lambda: TabularSpace.learn(TABLE, groups=[[]]), r"group \[\] is empty; groups are lists"),
+        (lambda: TabularSpace.learn(TABLE, bins="quartiles"), "bins is 'quartiles'; give a function"),  # type: ignore[arg-type]
+        (lambda: TabularSpace.learn(TABLE, bins=lambda v, y: np.array([1.0, 0.0])), r"bins returned \[1.0, 0.0\] for"),
+        (lambda: TabularSpace.learn(TABLE, bins=lambda v, y: np.array([np.nan])), r"bins returned \[nan\] for col"),
+        (lambda: conditional("a"), "k is 'a'; it is a number of rows of at least 1"),  # type: ignore[arg-type]
+        (lambda: around("a"), "scale is 'a'; it is a finite number above 0"),  # type: ignore[arg-type]
+        (lambda: neighbours(2, "a"), "k is 'a'; it is a number of rows"),  # type: ignore[arg-type]
+        (lambda: Surrogates.from_json(None), "this is no JSON"),  # type: ignore[arg-type]
+        (lambda: submodular_pick(None), "weights is a NoneType; give Surrogates"),  # type: ignore[arg-type]
+        (lambda: Stability(draws=0), "draws is 0; it is a whole number of at least 1"),
+        (lambda: soft_stability(3, torch.ones(2) > 0, 1), "f is a int; give a function"),  # type: ignore[arg-type]
+        (lambda: kernel_shap(5, 3), "predict_masks is a int; give a function"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_function_or_number_is_refused(make: Callable[[], Any], words: str) -> None:
@@ -294,9 +363,24 @@ def sized(inputs: list[str]) -> list[list[float]]:
     return [[len(text) / 100, float("good" in text)] for text in inputs]
 
 
-def pictured(**options: Any) -> Surrogates:
+def pictured(y: Any = None, **options: Any) -> Surrogates:
     """Explain an image of 8 x 8 by a linear model."""
-    return lime_image(lambda x: x.flatten(1)[:, :3], torch.rand(1, 1, 8, 8), **options)
+    return lime_image(lambda x: x.flatten(1)[:, :3], torch.rand(1, 1, 8, 8), y, **options)
+
+
+@pytest.mark.parametrize("y", [1, [1, 1], np.array([1, 1]), torch.tensor([1, 1]), [[1], [1]], np.int64(1)])
+def test_classes_of_images_may_be_one_number_a_list_or_an_array(y: Any) -> None:
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = lime_image(lambda z: z.flatten(1)[:, :3], x, y, samples=np.int64(128))  # type: ignore[arg-type]
+    assert found.y.tolist() == [[1], [1]]
+    assert found.calls.tolist() == [129, 129]
+
+
+def test_names_of_classes() -> None:
+    found = lime_text(sized, [LETTERS, "b"]).with_classes(["long", "good <b>"])
+    assert "predicted long" in found.to_html()
+    assert "class good &lt;b&gt;" in lime_text(sized, LETTERS, 1).with_classes(found.classes or ()).to_html()
+    assert Surrogates.from_json(found[1].to_json()).classes == ("long", "good <b>")
 
 
 def test_maps_of_segments_may_be_arrays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from unfooled.core.errors import BadInput
 from unfooled.explanations import TabularSpace, lime_tabular
 from unfooled.explanations.lime import around, conditional, hidden, neighbours, stratified_normal, with_row_stability
+from unfooled.explanations.lime.columns import columns_of
+from unfooled.explanations.lime.discretize import quartiles
 
 RNG = np.random.default_rng(0)
 WHOLE = RNG.integers(-3, 4, size=(60, 3))
@@ -158,3 +161,17 @@ def test_names_of_outputs_may_be_numbers() -> None:
     found = lime_tabular(lambda t: t, WHOLE[0], space=TabularSpace.learn(WHOLE), classes=[1, 2.5, "c"])  # type: ignore[list-item]
     assert found.classes == ("1", "2.5", "c")
     assert "2.5" in found.to_html()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "kind"),
+    [(float, 2.0, "f"), (float, 2, "f"), (int, 2, "i"), (int, 2.5, "O"), (float, "2", "O"), (int, True, "O"),
+     (float, math.nan, "f"), (float, None, "O"), (np.uint8, 300, "O"), (np.uint8, -1, "O"), (bool, True, "O")],
+)  # fmt: skip
+def test_categories_stay_numbers_where_the_column_holds_the_value(dtype: Any, value: Any, kind: str) -> None:
+    table = np.array([[0], [1], [2], [1]]).astype(dtype)
+    (column,) = columns_of(table, [0], quartiles, None, None)
+    taken = column.taken(np.array([1, -1, 3]), value)
+    assert taken.dtype.kind == kind
+    assert taken[0] == taken[2] == column.values[1]
+    assert taken[1] is value or taken[1] == value or (taken[1] != taken[1] and value != value)

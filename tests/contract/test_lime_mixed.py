@@ -129,3 +129,21 @@ def test_a_segmenter_without_scikit_image(monkeypatch: pytest.MonkeyPatch) -> No
         slic()(torch.zeros(1, 3, 8, 8))
     with pytest.raises(TypeError):
         slic(kernel=3)  # type: ignore[call-arg]
+
+
+def test_rows_of_a_part_become_the_table_that_a_model_was_trained_on() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": [20, 30, 40, 50], "job": ["a", "b", "a", "c"], "own": [True, False, True, True]})
+    space = TabularSpace.learn(frame)
+    types: set[tuple[str, ...]] = set()
+
+    def predict(texts: list[str], rows: list[list[Any]]) -> Any:
+        table = space.as_table(rows)
+        types.add(tuple(map(str, table.dtypes)))
+        return table["age"].to_numpy() / 100.0 + [0.1 * ("good" in text) for text in texts]
+
+    found = lime_parts(predict, [text_part("good film"), row_part(space, frame.iloc[1])], samples=64)
+    assert types == {tuple(map(str, frame.dtypes))}
+    assert found.as_list(top=2)[0][0] in ("1: good", "2: 27.50 < age <= 35.00", "2: 20.00 < age <= 32.50")
+    numbers = TabularSpace.learn(np.arange(12.0).reshape(4, 3))
+    assert numbers.as_table([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]

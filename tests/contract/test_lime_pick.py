@@ -257,3 +257,25 @@ def test_the_draws_do_not_depend_on_the_batch_or_on_x() -> None:
 def test_refusals_of_expected_gradients(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         expected_gradients(tiny_net(3, (2, 6, 5)), points(1, (2, 6, 5)), torch.tensor([0]), **options)
+
+
+@pytest.mark.parametrize("coverage", [any_cover, soft_cover])
+@pytest.mark.parametrize("budget", [1, 2, 4, 7])
+def test_a_pick_beside_a_random_choice(coverage: Any, budget: int) -> None:
+    w = torch.rand(7, 2, 9, generator=torch.Generator().manual_seed(1)) - 0.5
+    w[torch.rand(7, 2, 9, generator=torch.Generator().manual_seed(2)) < 0.6] = 0
+    keys = [tuple("abcdefghi")] * 7
+    pick = submodular_pick(w, keys=keys, budget=budget, coverage=coverage)
+    size = w.abs().sum(1).double()
+    importance = size.sum(0).sqrt()
+
+    def cover(rows: Any) -> float:
+        best = size[list(rows)].amax(0)
+        return float(((best > 0).double() if coverage is any_cover else best) @ importance)
+
+    every = [cover(rows) for rows in combinations(range(7), budget)]
+    assert pick.covered == pytest.approx(cover(pick.index) / cover(range(7)))
+    assert pick.by_chance == pytest.approx(sum(every) / len(every) / cover(range(7)))
+    assert pick.covered >= pick.by_chance - 1e-12
+    nothing = submodular_pick(torch.zeros(3, 1, 2), keys=[("a", "b")] * 3, budget=2)
+    assert (nothing.covered, nothing.by_chance) == (1.0, 1.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations import TabularSpace, lime_tabular
 from unfooled.explanations.lime import (
@@ -25,6 +26,7 @@ from unfooled.explanations.lime import (
     neighbours,
     quartiles,
     stratified_normal,
+    tables,
     until_stable,
 )
 from unfooled.explanations.lime.discretize import bin_name, codes
@@ -399,4 +401,52 @@ def test_a_row_and_its_perturbed_rows_are_one_call(space: TabularSpace) -> None:
     assert found.calls.tolist() == [301]
     sizes.clear()
     lime_tabular(counted, rows, space=space, samples=300)
+    assert sizes == [303], "the draw by bins does not depend on the row"
+    sizes.clear()
+    lime_tabular(counted, rows, space=space, samples=300, sampler=hidden())
     assert sizes == [303, 300, 300]
+
+
+def test_rows_share_the_perturbed_rows_that_do_not_depend_on_them(space: TabularSpace) -> None:
+    sizes: list[int] = []
+
+    def noted(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return np.tanh(x @ W - 10)
+
+    rows = TABLE[:3].copy()
+    found = lime_tabular(noted, rows, space=space, samples=300)
+    assert sum(sizes) == int(found.calls.sum()) == 303
+    alone = [lime_tabular(noted, row, space=space, samples=300) for row in rows]
+    for one, own in zip(found, alone, strict=True):
+        assert torch.equal(one.weights, own.weights) and torch.equal(one.se, own.se)
+        assert one.local_prediction.allclose(own.local_prediction)
+    rows[1, 4] = 7.0  # a column that is constant in training keeps the value of its row
+    sizes.clear()
+    found = lime_tabular(noted, rows, space=space, samples=300)
+    assert sum(sizes) == int(found.calls.sum()) == 603
+    own = lime_tabular(noted, rows[1], space=space, samples=300)
+    assert torch.equal(found[1].weights, own.weights)
+    sizes.clear()
+    found = lime_tabular(noted, rows, space=space, samples=300, sampler=hidden())
+    assert sum(sizes) == int(found.calls.sum()) == 903, "kept values are those of the row"
+
+
+def test_a_draw_is_remembered_and_never_written_to(space: TabularSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lime_tabular(linear, TABLE[:1], 0, space=space, samples=200)
+    asked: list[int] = []
+    bits = rng.bits
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append(1)
+        return bits(*args, **options)
+
+    monkeypatch.setattr(rng, "bits", noted)
+    again = lime_tabular(linear, TABLE[:1], 0, space=space, samples=200)
+    assert torch.equal(first.weights, again.weights)
+    assert not asked
+    lime_tabular(linear, TABLE[:1], 0, space=space, samples=200, sampler=hidden())
+    assert torch.equal(first.weights, lime_tabular(linear, TABLE[:1], 0, space=space, samples=200).weights)
+    monkeypatch.setattr(tables, "REMEMBERED", 10)
+    assert torch.equal(first.weights, lime_tabular(linear, TABLE[:1], 0, space=space, samples=200).weights)
+    assert asked

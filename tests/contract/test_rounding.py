@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,12 +10,17 @@ from tests.conftest import points, tiny_net
 from torch import Tensor
 
 from unfooled import Linf
-from unfooled.attacks.ensembles.cascade import Effort
-from unfooled.attacks.ensembles.stages import Ascents
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade, Effort
+from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.attacks.ensembles.stages import Ascents, Stage
+from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.wrappers import Counted
 from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.checks import extending
 from unfooled.evaluation.checks.before import before
+from unfooled.evaluation.checks.extending import Allowance
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import finding
 
@@ -106,3 +111,21 @@ def test_own_gradients_lead_to_the_nearest_points_too_whatever_the_checks_say() 
         assert gradients.followed[0] == gradients.attacked, check
     assert len(Gradients(counted, []).followed) == 1
     assert len(Gradients(counted, [finding("D8", True, "none", "a twin")], twin=twin, labels=twin).followed) == 1
+
+
+def test_own_gradients_are_followed_again_where_the_checks_distrust_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, twin, x = Counted(NET), tiny_net(5, SHAPE, seed=7), points(4, SHAPE)
+    followed: list[object] = []
+
+    def repeat(attack: Cascade, state: AttackState, stages: Sequence[Stage], *_: object) -> AttackState:
+        if any(isinstance(stage, Ascents) for stage in stages):
+            followed.append(attack.problem.attacked)
+        return state
+
+    monkeypatch.setattr(extending, "_repeat_while_successful", repeat)
+    for check, expected in (("D7", [counted, StraightThrough]), ("D8", [StraightThrough])):
+        gradients = Gradients(counted, [finding(check, True, "seen", "a twin")], twin=twin, labels=twin)
+        attack = Cascade(Problem(counted, x, NET(x).argmax(1), Linf(0.1), gradients.attacked), Ledger.of(None, 4))
+        followed.clear()
+        extending._without_gradients(attack, attack.begin(), gradients, 0, Allowance.after(attack.ledger))
+        assert [one if one is counted else type(one) for one in followed] == expected, check

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ def example(k: int, classes: int, fooled: bool) -> Example:
         psnr=19.5 + k,
         similarity=0.2 + 0.03 * k,
     )
+
+
+def nearest_gallery(distances: Sequence[float]) -> dict[str, Any]:
+    """Nearest examples at some distances, and the record of all distances that they are from."""
+    examples = [example(k, 10, True).model_copy(update={"distance": d}) for k, d in enumerate(distances)]
+    n = 2 * len(distances)
+    curve = [(d, 1 - (k + 1) / n) for k, d in enumerate(distances)]
+    record = Nearness(
+        norm="linf", n=n, reached=estimate(n // 2, n), quartiles=(distances[0], distances[-1], None), classes=[],
+        curve=curve,
+    )  # fmt: skip
+    return {"nearest_gallery": examples, "nearest": [record]}
 
 
 def summary(*, classes: int = 10, examples: int = 12, n: int = 1000, **changes: Any) -> Summary:
@@ -246,6 +259,10 @@ def fabricate(
     if found.gallery:
         tensors = {"x": x, "x_adv": x_adv, "before": before, "after": after}
         save_file(tensors, str(folder / "gallery.safetensors"))
+    if found.nearest_gallery:
+        size = (len(found.nearest_gallery), *shape)
+        tensors = {name: torch.rand(size, generator=g) for name in ("x", "x_adv", "before", "after")}
+        save_file(tensors, str(folder / "nearest.safetensors"))
     if found.reasons is not None and found.reasons.gallery:
         size = (len(found.reasons.gallery), *shape)
         tensors = {name: torch.rand(size, generator=g) for name in ("x", "x_adv", "before", "after")}

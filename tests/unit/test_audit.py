@@ -346,6 +346,26 @@ def test_nearest_points_in_every_norm() -> None:
     assert len(summary.nearest[0].classes) == 3
 
 
+def test_nearest_points_are_explained_from_the_nearest_on(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    net, x, y = subject()
+    summary = audit(net, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
+    shown = summary.nearest_gallery
+    assert len(shown) == PLAN.explaining.gallery
+    distances = [e.distance or 0.0 for e in shown]
+    assert distances == sorted(distances)
+    kept = load_file(tmp_path / "nearest.safetensors")
+    rows = torch.tensor([e.index for e in shown])
+    assert torch.equal(kept["x"], x[rows])
+    assert (kept["x_adv"] - x[rows]).abs().amax((1, 2, 3)).tolist() == pytest.approx(distances, abs=1e-6)
+    assert net(kept["x_adv"]).argmax(1).tolist() == [e.adversarial for e in shown]
+    assert all(e.adversarial != e.label == int(y[e.index]) for e in shown)
+    for name, at in (("before", kept["x"]), ("after", kept["x_adv"])):
+        expected = PLAN.explaining.explain(net, at, y[rows])
+        torch.testing.assert_close(kept[name], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_eps_beyond_the_box_is_refused() -> None:
     model, x, y = subject(4)
     with pytest.raises(BadInput, match="8 / 255 for pixels out of 255"):

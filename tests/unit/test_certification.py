@@ -323,6 +323,14 @@ class ByNumpy(nn.Module):
         return torch.as_tensor(x.detach().numpy().reshape(len(x), -1)[:, :3] * 2)
 
 
+class Counting(nn.Module):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x.flatten(1)[:, :3] * self.calls
+
+
 class Mixing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - x.mean(0)).flatten(1)[:, :3]
@@ -335,6 +343,7 @@ class Mixing(nn.Module):
         (Softmaxed(), r"softmax \(before the last layer\)"),
         (Noisy(), "it is random|rand"),
         (ByNumpy(), "do not give its answers|cannot be recorded|do not depend on its input"),
+        (Counting(), "do not give its answers: it is random, depends on earlier calls"),
         (Mixing(), "mean"),
         (nn.Sequential(nn.Flatten(), nn.Linear(6, 3), nn.Dropout()), "training mode"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from tests.reference import lime_cases as cases
 
@@ -141,7 +142,50 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: SubmodularPick(None, Frame(), flat), r"pass data\.to_numpy\(\)"),
     (lambda: SegmentationAlgorithm("watershed"), r"algo_type must be one of quickshift, slic, felzenszwalb"),
     (lambda: EntropyDiscretizer(cases.ROWS, [], cases.NAMES), r"entropy discretizer needs the labels"),
+    (lambda: EntropyDiscretizer(cases.ROWS, [], cases.NAMES, [1]), r"there are 1 training labels for 120 rows"),
+    (lambda: text(num_features="a"), r"num_features must be an integer, not 'a'"),
+    (lambda: row(num_features=None), r"num_features must be an integer, not None"),
+    (lambda: text(top_labels="a"), r"top_labels must be an integer, not 'a'"),
+    (lambda: cases.image(OURS, top_labels=1.5), r"top_labels must be an integer, not 1\.5"),
+    (lambda: text(model=3), r"the prediction function is a int; pass a function, such as predict_proba"),
+    (lambda: text(distance_metric="near"), r"distance_metric must be one of .*, such as cosine, not 'near'"),
+    (lambda: row(model_regressor=5), r"model_regressor must be a regressor of scikit-learn, not 5"),
+    (lambda: LimeTextExplainer(kernel_width="a"), r"kernel_width must be above 0, not 'a'"),  # type: ignore[arg-type]
+    (lambda: LimeImageExplainer(kernel=3), r"kernel must be a function of distances and kernel_width, or None, not 3"),  # type: ignore[arg-type]
+    (lambda: text(options={"split_expression": "["}), r"split_expression '\[' is no regular expression: "),
+    (
+        lambda: row(options={"categorical_features": ["a"]}),
+        r"categorical_features must be numbers of columns.*'a'",
+    ),
+    (lambda: cases.image(OURS, segmentation_fn="slic"), r"segmentation_fn is 'slic'; pass a function"),
+    (lambda: cases.image(OURS, hide_color="red"), r"hide_color must be a number, or one a channel, not 'red'"),
+    (lambda: pictured(None), r"image must be one image of numbers, \(H, W, C\) or \(H, W\), not a NoneType"),
+    (lambda: pictured("a.png"), r"image must be one image of numbers, .* not a str"),
+    (lambda: pictured(np.zeros((1, 8, 8, 3))), r"image must be one image .* not shape \(1, 8, 8, 3\); pass image\[0\]"),
+    (lambda: pictured(np.zeros((8, 8, 1))), r"the default segmentation needs \(H, W, 3\).* not \(8, 8, 1\); pass segm"),
+    (lambda: pictured(np.zeros((3, 8, 8))), r"pass segmentation_fn, or image\.transpose\(1, 2, 0\)"),
 ]
+
+
+def pictured(image: Any) -> Any:
+    return LimeImageExplainer().explain_instance(image, lambda x: np.full((len(x), 2), 0.5))
+
+
+def test_tensors_with_gradients_are_answers() -> None:
+    def words(x: Any) -> Any:
+        return torch.tensor(cases.word_model(x), requires_grad=True)
+
+    def small(x: Any) -> Any:
+        return torch.full((len(x), 2), 0.5, dtype=torch.bfloat16)
+
+    plain = LimeTextExplainer(random_state=0).explain_instance("a good bad film", cases.word_model, num_samples=30)
+    same = LimeTextExplainer(random_state=0).explain_instance("a good bad film", words, num_samples=30)
+    assert same.as_list() == plain.as_list()
+    explainer = LimeImageExplainer(random_state=0)
+    ids = np.arange(64).reshape(8, 8) // 16
+    image: Any = torch.rand(8, 8, 3)
+    found = explainer.explain_instance(image, small, segmentation_fn=lambda _: ids, num_samples=20)
+    assert max(abs(weight) for _, weight in found.local_exp[1]) < 1e-6
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)))

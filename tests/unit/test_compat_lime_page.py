@@ -58,6 +58,8 @@ def checked(page: str) -> Reader:
     assert len(page.encode("utf-8")) <= MOST
     style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)[0]
     assert "prefers-color-scheme:dark" in style
+    assert "@media(max-width:40em){.lx .b,.lx .n{width:4em}" in style, "weights are not cut off on a narrow page"
+    assert '<meta name="viewport" content="width=device-width">' in page
     assert "url(" not in page
     assert "@import" not in page
     read = Reader(page)

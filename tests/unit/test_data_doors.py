@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from unfooled import BadInput, load_data
 from unfooled.core.checks import check_inputs
+from unfooled.core.given import as_samples
 from unfooled.core.goals import read_logits
+from unfooled.data.formats.pictures import size_of
+from unfooled.data.torch_sets import from_torch
 from unfooled.workflows.inputs import Inputs
 
 Y = np.array([0, 1, 1])
@@ -156,3 +160,56 @@ def test_a_sequence_where_an_image_is_wanted_is_named() -> None:
     x, y = load_data("digits", n=4)
     with pytest.raises(BadInput, match=r"it takes grey images: save them as bytes, or as \(N, 1, H, W\)"):
         Inputs(net, (x[:, 0], y), n=4).load("cpu")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_viewers_show_them(tmp_path: Path, orientation: int) -> None:
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8] = 255  # one white corner
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in "ab":
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "folder" / name / "1.jpg", exif=exif, quality=95)
+    h, w = (24, 16) if orientation > 4 else (16, 24)
+    x, _ = load_data(tmp_path / "folder")
+    assert x.shape == (2, 3, h, w)
+    assert size_of(tmp_path / "folder" / "a" / "1.jpg") == (h, w)
+    at = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[orientation]
+    corners = x[0].mean(0)[:: h - 1, :: w - 1]
+    assert (corners > 0.8).nonzero().tolist() == [list(at)]
+    assert load_data(tmp_path / "folder", size=(h // 2, w // 2))[0].shape == (2, 3, h // 2, w // 2)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_files_of_several_frames_are_refused_rather_than_read_in_part(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    path = tmp_path / "folder" / "a" / f"1.{'jpg' if kind == 'MPO' else kind.lower()}"
+    path.parent.mkdir(parents=True)
+    frames[0].save(path, kind)
+    assert load_data(tmp_path / "folder")[0].shape == (1, 3, 8, 8)
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    if kind == "MPO":  # a photo with a preview behind it
+        assert load_data(tmp_path / "folder")[0][0, 0].mean() > 0.9
+        return
+    with pytest.raises(BadInput, match=r"1\.\w+ holds several frames, an animation or pages; save the one"):
+        load_data(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_pictures_of_every_mode_are_read_alike_from_files_and_objects(tmp_path: Path, mode: str) -> None:
+    grey = np.array([[0, 64, 128, 255]] * 4, np.uint8)
+    wide = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode)
+    if wide is not None:
+        image = Image.fromarray((grey.astype(np.float64) * (1 / 255 if mode == "F" else 257)).astype(wide))
+    else:
+        image = Image.fromarray(grey if mode in ("1", "L", "LA") else np.stack([grey, grey.T, grey], 2)).convert(mode)
+    assert image.mode == mode
+    path = tmp_path / "folder" / "a" / "1.tiff"
+    path.parent.mkdir(parents=True)
+    image.save(path)
+    of_file = load_data(tmp_path / "folder")[0]
+    assert of_file.shape[1] == (1 if mode in ("1", "L", "LA", "I;16", "I", "F") else 3)
+    assert len(of_file.unique()) > 1 and of_file.max() > 0.8
+    assert torch.equal(as_samples(image, 0)[0], of_file)
+    assert torch.equal(from_torch([(image, 0), (image, 1)])[0][:1], of_file)  # type: ignore[arg-type]

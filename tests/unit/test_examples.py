@@ -315,7 +315,9 @@ def test_lime_digits_of_a_forest(printed: Printed) -> None:
 def test_lime_pick(printed: Printed) -> None:
     lines = printed("lime_pick", "--samples", "100", n=8, epochs=None)
     kinds = [line.split()[0] for line in lines]
-    assert kinds == ["text"] * 3 + ["flower"] * 3 + ["patient"] * 3
+    assert kinds == ["text"] * 3 + ["picked"] + ["flower"] * 3 + ["patient"] * 3
+    covered, by_chance = numbers(lines.pop(3))
+    assert 1 >= covered > by_chance > 0
     gains = [numbers(line)[0] for line in lines[:3]]
     assert gains == sorted(gains, reverse=True)
     assert any(word in lines[0] for word in ("'bad' leads", "'good' leads"))

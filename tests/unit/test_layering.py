@@ -6,6 +6,7 @@ import ast
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,17 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 FORBIDDEN = {"torchvision", "pickle", "cPickle", "dill", "cloudpickle"}
 
 
-def imports(source: str, inside: str) -> set[str]:
-    """Dotted names that a module imports, anywhere in it; `inside` is its package, for relative imports."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
+@cache
+def imports(source: str, inside: str, *, for_types: bool = True) -> frozenset[str]:
+    """Dotted names that a module imports, anywhere in it, under TYPE_CHECKING too if asked; `inside`: its package."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and not for_types and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -44,7 +52,7 @@ def imports(source: str, inside: str) -> set[str]:
             base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, [base, node.module]))
             found |= {f"{module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def faults(source: str, inside: str) -> list[str]:
@@ -99,16 +107,12 @@ def test_the_rule_itself(line: str, bad: list[str]) -> None:
 
 def files_imported(source: str, inside: str, files: set[str]) -> set[str]:
     """Modules of the package that a module imports, anywhere in it but under TYPE_CHECKING; each is a file."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = [ast.Pass()]
 
     def file_of(name: str) -> str:
         parts = name.split(".")
         return next((stem for k in range(len(parts), 0, -1) if (stem := ".".join(parts[:k])) in files), "")
 
-    return {file_of(name) for name in imports(ast.unparse(tree), inside)} - {""}
+    return {file_of(name) for name in imports(source, inside, for_types=False)} - {""}
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:

@@ -25,6 +25,7 @@ from torch import nn
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, SmallCnn, load_model
+from unfooled.models.readers.huggingface import _names, _preprocessing
 
 DATA = Path(os.environ.get("UNFOOLED_DATA", "../shared/data"))
 X = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -517,7 +518,7 @@ def test_a_missing_timm_is_named(absent: Callable[[str, BaseException], None], e
 
 def hf_folder(folder: Path, **config: Any) -> Path:
     folder.mkdir()
-    facts = {"model_type": "resnet", "id2label": {"10": "c", "2": "b", "1": "a"}, "num_channels": 1, **config}
+    facts = {"model_type": "resnet", "id2label": {"2": "c", "1": "b", "0": "a"}, "num_channels": 1, **config}
     (folder / "config.json").write_text(json.dumps(facts))
     (folder / "model.safetensors").write_bytes(b"")
     return folder
@@ -592,6 +593,41 @@ def test_hugging_face_folders_bring_classes_and_normalisation(tmp_path: Path, mo
     lacking.append("fc.weight")
     with pytest.raises(BadInput, match=r"no weights for 1 parts .*fc\.weight"):
         load_model(folder)
+
+
+PROCESSORS: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], torch.Tensor]]] = {
+    "plain": ({"do_rescale": True, "rescale_factor": 0.00392156862745098}, lambda x: (x - 0.5) / 0.25),
+    "bytes": ({"do_rescale": False}, lambda x: (255 * x - 0.5) / 0.25),
+    "twice as large": ({"rescale_factor": 1 / 127.5}, lambda x: (2 * x - 0.5) / 0.25),
+    "from -1 on": ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, lambda x: (2 * x - 1 - 0.5) / 0.25),
+    "only from -1 on": (
+        {"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False}, lambda x: 2 * x - 1,
+    ),
+    "divided twice": ({"include_top": True}, lambda x: (x - 0.5) / 0.25 / 0.25),
+    "bytes without normalisation": ({"do_rescale": False, "do_normalize": False}, lambda x: 255 * x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_what_an_image_processor_does_is_done(name: str) -> None:
+    options, expected = PROCESSORS[name]
+    mean, std, _ = _preprocessing({"image_mean": [0.5] * 3, "image_std": [0.25] * 3, **options}, {"image_size": 4})
+    x = torch.rand(2, 3, 4, 4)
+    net = nn.Flatten()
+    got = Classifier(net, mean=mean, std=std)(x)
+    torch.testing.assert_close(got, net(expected(x)))
+
+
+def test_processors_and_names_that_would_be_misread_are_refused() -> None:
+    with pytest.raises(BadInput, match="order blue, green, red"):
+        _preprocessing({"do_flip_channel_order": True}, {})
+    with pytest.raises(BadInput, match=r"preprocessor_config\.json cannot be read"):
+        _preprocessing({"rescale_factor": "a"}, {})
+    assert _names({"id2label": {str(k): f"c{k}" for k in (10, 9, 2, 1, 0, 3, 4, 5, 6, 7, 8)}}) == [
+        f"c{k}" for k in range(11)
+    ]
+    with pytest.raises(BadInput, match=r"has the indices 1, 2, 3; the outputs are 0, 1, 2"):
+        _names({"id2label": {"1": "a", "2": "b", "3": "c"}})
 
 
 def test_timm_models_with_their_weights_and_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

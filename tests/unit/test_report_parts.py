@@ -239,7 +239,7 @@ def test_any_shape(tmp_path: Path, shape: tuple[int, ...], images: int, says: st
     assert len(found.images()) == images
     assert says in found.text
     assert ("1,000 images" in found.text) == (len(shape) in (2, 3))
-    assert found.source.count('<li class="example">') == 3
+    assert found.source.count('<li class="example"') == 3
     sizes = {image.size for image in found.pictures()}
     assert sizes == {(shape[-1], shape[-2])} if len(shape) in (2, 3) else len(sizes) <= 1
 

@@ -66,8 +66,12 @@ def splitmix64(z: int) -> int:
 
 def test_mix_is_the_finaliser_of_splitmix64() -> None:
     values = [0, 1, -1, 2**62, -(2**63), 123456789, 0x9E3779B97F4A7C15 - 2**64]
-    mixed = rng.mix(torch.tensor(values)).tolist()
+    given = torch.tensor(values)
+    mixed = rng.mix(given).tolist()
+    assert given.tolist() == values
     assert [m % 2**64 for m in mixed] == [splitmix64(v) for v in values]
+    on_any_device = [int(rng.mix(torch.tensor(v))) for v in values]  # a scalar takes the way of other devices
+    assert on_any_device == mixed
     # The first output of the published generator from state 0.
     assert splitmix64(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
 

@@ -76,6 +76,13 @@ def test_chunks_that_overlap_or_reach_too_far_are_left_out(tmp_path: Path) -> No
     assert torch.equal(got["value"], torch.arange(10).double() ** 2)
 
 
+def test_chunks_are_of_their_settings_also_where_these_were_deleted(tmp_path: Path) -> None:
+    Run(tmp_path, config(), chunk=5).map("s", square, 10)
+    (tmp_path / "config.json").unlink()
+    other = Run(tmp_path, config(threat="linf:0.2"), chunk=5).map("s", lambda rows: {"value": -rows.double()}, 10)
+    assert torch.equal(other["value"], -torch.arange(10).double())
+
+
 def test_passes_of_earlier_starts_are_kept(tmp_path: Path) -> None:
     model = Counted(lambda x: x)
 

@@ -11,8 +11,8 @@ from unfooled.explanations import lime_image, lime_map
 
 ROOT = Path(unfooled.__file__).parent
 MOST = 12
-LONG = {"lime_image", "lime_map", "lime_parts", "lime_tabular", "lime_text"}
-"""Functions with more parameters: the explanations of LIME, with keyword options that each mean one thing."""
+LONG = {"audit", "lime_image", "lime_map", "lime_parts", "lime_tabular", "lime_text"}
+"""Functions with more parameters: `uf.audit`, and the explanations of LIME; each keyword means one thing."""
 
 
 def test_functions_have_at_most_twelve_parameters() -> None:

@@ -22,6 +22,7 @@ from unfooled.core.memory import memory_limit, read_size
 from unfooled.core.samples import Streamed, blocks, facts, replaced, selected, streamed
 from unfooled.core.threats import Linf
 from unfooled.data import load_dataset
+from unfooled.data.formats.npz import Archive
 from unfooled.data.formats.stored import StoredArray
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.runs.hashes import tensors_hash
@@ -168,6 +169,13 @@ class Once(IterableDataset[Any]):
         return iter(zip(self.x, self.y.tolist(), strict=True))
 
 
+class Counted(Once):
+    """The same with a length, as many have that cannot be indexed."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
 def test_data_sets_and_loaders_are_audited(audited: Any, tight: None) -> None:
     model, x, y, whole = audited
     pairs = Pairs(x, y, lambda a, b: (a, int(b)))
@@ -177,11 +185,12 @@ def test_data_sets_and_loaders_are_audited(audited: Any, tight: None) -> None:
     from unfooled.data.torch_sets import from_torch
 
     sources = (
-        loader, TensorDataset(x, y), Once(x, y), DataLoader(Once(x, y), batch_size=3),
+        loader, TensorDataset(x, y), Once(x, y), Counted(x, y), DataLoader(Once(x, y), batch_size=3),
         Pairs(x, y, lambda a, b: {"image": a, "label": b}), DataLoader(pairs, batch_size=None),
     )  # fmt: skip
     for source in sources:
         samples, labels, notes = from_torch(source)
+        assert isinstance(samples, Streamed) or isinstance(source, TensorDataset)
         assert torch.equal(samples[:], x)
         assert torch.equal(labels, y)
         assert notes == ()
@@ -209,15 +218,21 @@ def test_data_sets_that_cannot_be_used() -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
-def test_archives_are_read_from_their_file(compressed: bool, dtype: str, tight: None, tmp_path: Path) -> None:
+def test_archives_are_read_from_their_file(
+    compressed: bool, dtype: str, tight: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = np.random.default_rng(0).integers(0, 256, (30, 7, 8, 3)).astype("u1")
     x = x if dtype == "u1" else (x / 255).astype(dtype)
     y = np.arange(30) // 3
     (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", x=x, y=y)
     whole = load_dataset(tmp_path / "a.npz")
+    assert not isinstance(whole.x, Streamed)
+    whole_array = Archive.__getitem__
+    monkeypatch.setattr(
+        Archive, "__getitem__", lambda self, name: pytest.fail("read whole") if name == "x" else whole_array(self, name)
+    )
     data = load_dataset(tmp_path / "a.npz", stream=True)
     assert isinstance(data.x, Streamed)
-    assert not isinstance(whole.x, Streamed)
     assert torch.equal(data.x[:], whole.x)
     assert torch.equal(data.x[torch.tensor([29, 0, 11])], whole.x[[29, 0, 11]])
     assert torch.equal(data.y, whole.y)

@@ -25,7 +25,7 @@ from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Model
 from unfooled.drawing.figures import Picture
 from unfooled.models import SmallCnn
-from unfooled.report.study_page import cell_text, render_study, table_of
+from unfooled.report.study_page import cell_text, claim_card, lead_sentence, render_study, table_of
 from unfooled.runs.records import Config, Environment, read_record
 from unfooled.runs.units import Units
 from unfooled.studies.broken_defences import DefenceScale, Judgement, run_broken_defences
@@ -432,3 +432,46 @@ def test_cells_and_columns() -> None:
     ]
     found = table_of("t", [{"a": 1, "b": "x" * 60, "c": True}, {"a": None, "b": "", "c": False}])
     assert found["columns"] == [("a", "num"), ("b", "long"), ("c", "")]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "says"),
+    [
+        (["holds"], "Of 1 claim, 1 holds."),
+        (["holds", "fails", "holds"], "Of 3 claims, 2 hold and 1 fails."),
+        (["undecided", "fails", "holds", "undecided"], "Of 4 claims, 1 holds, 1 fails and 2 are undecided."),
+        (["perfect"], ""),
+        ([], ""),
+    ],
+)
+def test_the_first_sentence_of_a_study(verdicts: list[str], says: str) -> None:
+    assert lead_sentence([{"verdict": verdict} for verdict in verdicts]) == says
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "places"),
+    [
+        (0.5, 0.25, 1.0, (2, 26, 98, 50)),  # 0, low, high, value, in percent of the line
+        (-1.0, -2.0, -0.5, (98, 2, 74, 50)),
+        (0.0, -1.0, 1.0, (50, 2, 98, 50)),
+        (3.0, None, None, (2, 98, 98, 98)),
+        (0.0, 0.0, 0.0, (2, 2, 2, 2)),
+    ],
+)
+def test_a_claim_s_figure_on_a_line(
+    value: float, low: float | None, high: float | None, places: tuple[float, ...]
+) -> None:
+    reach = claim_card({"verdict": "holds", "value": value, "low": low, "high": high})["reach"]
+    assert [reach[name] for name in ("zero", "low", "high", "value")] == pytest.approx(places)
+
+
+def test_a_claim_without_a_figure_has_no_line() -> None:
+    for value in (None, float("nan")):
+        card = claim_card({"verdict": "undecided", "value": value, "low": None, "high": None})
+        assert (card["reach"], card["kind"]) == (None, "undecided")
+
+
+def test_columns_that_nothing_was_measured_for_are_said() -> None:
+    table = table_of("", [{"a": 1, "b": None}, {"a": None, "b": None, "c": "x"}])
+    assert [name for name, _ in table["columns"]] == ["a", "c"]
+    assert table["empty"] == ["b"]

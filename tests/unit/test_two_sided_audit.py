@@ -141,7 +141,7 @@ def test_points_that_the_search_for_proofs_meets_are_verified_and_count() -> Non
     assert both.certified_accuracy.value == pytest.approx(sum(truth) / 16)
     assert both.open == 0
     stage = next(p for p in both.progress if p.stage.endswith("branching"))
-    assert stage.closed
+    assert stage.accuracy == both.robust_accuracy.value
 
 
 def test_proposed_points_outside_the_threat_do_not_count() -> None:

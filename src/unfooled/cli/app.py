@@ -25,7 +25,7 @@ from unfooled.cli import (
     train,
 )
 from unfooled.cli.ending import Ending
-from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, report_error
+from unfooled.cli.errors import CLOSED, INTERRUPTED, guarded, refuse_empty, report_error
 
 app = typer.Typer(
     name="unfooled",
@@ -94,7 +94,8 @@ def run(arguments: list[str]) -> int:
     resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (
         arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
-    return guarded(call, resumable=resumable) or code
+    ended = guarded(call, resumable=resumable) or code
+    return 0 if ended == CLOSED and "--help" in arguments else ended
 
 
 def main() -> None:

@@ -76,6 +76,8 @@ def audit(
     chunk: Annotated[
         int, typer.Option("--chunk", help="Samples per file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -106,7 +108,7 @@ def audit(
             title=title,
             chunk=chunk,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch, memory),
+            machine=workflows.Machine(device, threads, batch, memory, workers, scheduler),
             command=options.command(),
             notify=None if no_progress else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,

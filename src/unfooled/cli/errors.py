@@ -1,6 +1,7 @@
 """Errors of the command line: one sentence on stderr and an exit code, never a traceback.
 
-Exit codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or not trusted, 130 interrupted.
+Exit codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or not trusted, 130 interrupted, 141 the
+reader of the output closed it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from collections.abc import Callable
 from unfooled.core.errors import BadInput, printable
 from unfooled.workflows.errors import BelowBound
 
-BAD_INPUT, BELOW_LIMIT, INTERRUPTED = 2, 3, 130
+BAD_INPUT, BELOW_LIMIT, INTERRUPTED, CLOSED = 2, 3, 130, 141
+
+
+class ClosedOutput(BaseException):
+    """The reader of this command's output, such as `head`, has closed it."""
 
 
 class Refused(ValueError):
@@ -60,14 +65,14 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except MemoryError:
         return report_error("out of memory; try a smaller --batch or --n", BAD_INPUT)
     except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # how rich ends where the reader of the pipe has closed it
-            return 0
+        if isinstance(e.__context__, BrokenPipeError):  # typer makes these of any closed pipe, a model's too
+            help_closed = _module_of(e.__context__).startswith("rich.")
+            return CLOSED if help_closed else report_error(*_sentence(e.__context__))
         sentence = f"the code of the model or the data ended the process (SystemExit: {e}); let it return instead"
         return report_error(sentence, BAD_INPUT)
-    except BrokenPipeError:
-        # The reader of the pipe (head, less) has closed it: no error.
+    except ClosedOutput:  # nothing is printed; the code is that of other programs whose output is closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return CLOSED
     except Exception as e:
         if os.environ.get("UNFOOLED_DEBUG"):
             raise
@@ -76,6 +81,14 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         if os.environ.get("UNFOOLED_DEBUG"):
             raise
         return report_error(f"the code of the model or the data raised {type(e).__name__}: {e}", BAD_INPUT)
+
+
+def _module_of(error: BaseException) -> str:
+    """Return the name of the module that raised an error; empty where it is not known."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
 
 
 def _sentence(error: Exception) -> tuple[str, int]:

@@ -29,7 +29,9 @@ def explain(
         str, typer.Option("--method", help=f"Explanation: {', '.join(catalog.EXPLANATIONS)}.")
     ] = "integrated-gradients",
     of: Annotated[str, typer.Option("--of", help="Class that is explained: label or prediction.")] = "label",
-    out: Annotated[Path, typer.Option("--out", help="Folder for maps.npz and maps.png.")] = Path("explanations"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for maps.npz, maps.png and report.html.")] = Path(
+        "explanations"
+    ),
     threat: Annotated[
         str | None,
         typer.Option("--threat", help="Threat model of an attack on the maps that keeps the label: linf:8/255, ..."),

@@ -35,9 +35,7 @@ TopLabelsOpt = Annotated[
     int | None, typer.Option("--top-labels", help="Number of most likely classes explained, in place of --of.")
 ]
 TopOpt = Annotated[int, typer.Option("--top", help="Features of each class that are shown.")]
-StabilityOpt = Annotated[
-    int, typer.Option("--stability", help="Draws for the soft stability of the leading features; 0 leaves it out.")
-]  # fmt: skip
+StabilityOpt = Annotated[int, typer.Option("--stability", help="Draws for the soft stability of the leading features.")]
 LinkOpt = Annotated[
     str,
     typer.Option("--link", help=f"Transformation of the output before it is explained: {', '.join(catalog.LINKS)}."),
@@ -53,9 +51,7 @@ RowsOpt = Annotated[
     ),
 ]
 SplitOpt = Annotated[str, typer.Option("--split", help=f"Pieces of a text: {', '.join(catalog.SPLITS)}.")]
-UnitOpt = Annotated[
-    str, typer.Option("--unit", help="Hide equal pieces together (types), or each one separately (positions).")
-]
+UnitOpt = Annotated[str, typer.Option("--unit", help="Hide equal pieces together (types), or each alone (positions).")]
 HideOpt = Annotated[
     str,
     typer.Option(
@@ -355,8 +351,8 @@ def report(record: LimeRecord, *, json: bool, quiet: bool) -> None:
     if json:
         show.record(record)
     elif not quiet:
-        if record.pick is not None:
-            show.out.print(f"{len(record.pick.index)} of {record.pick.among} picked", soft_wrap=True)
+        if (pick := record.pick) is not None:
+            show.out.print(f"{len(pick.index)} of {pick.among} picked. {pick.sentence}", soft_wrap=True)
         for one in record.explanations:
             print_one(one, record.calls)
         for warning in record.warnings:

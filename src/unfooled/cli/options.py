@@ -94,6 +94,20 @@ MemoryOpt = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+WorkersOpt = Annotated[
+    str,
+    typer.Option(
+        "--workers", help="Processes that share the work, this one included: a number or auto.", rich_help_panel=SPEED
+    ),
+]
+SchedulerOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Dask scheduler whose workers help, tcp://HOST:PORT; they see --out under the same path.",
+        rich_help_panel=SPEED,
+    ),
+]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the record as JSON, and nothing else.", rich_help_panel=OUTPUT)
 ]

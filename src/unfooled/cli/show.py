@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unfooled.cli import progress
+from unfooled.cli.errors import ClosedOutput
 from unfooled.cli.progress import Stages
 from unfooled.cli.words import plain, stage_description
 from unfooled.core.errors import printable
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """A console whose output pipe may be closed early (`| head`) without an error."""
+    """A console whose output pipe may be closed early (`| head`), and that prints text such as `:v:` as it is."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, emoji=False)
 
     def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, which `guarded` turns into a quiet exit."""
-        raise BrokenPipeError
+        """Raise ClosedOutput, which `guarded` turns into a quiet exit."""
+        raise ClosedOutput
 
 
 __all__ = ["plain", "stage_description"]
 
-out = Terminal(highlight=False)
-err = Terminal(stderr=True, highlight=False)
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
@@ -75,6 +79,20 @@ def certified(run: Summary) -> str:
     return "not certified" if run.certified_accuracy is None else percent(run.certified_accuracy)
 
 
+def add_proofs(table: Table, runs: Sequence[Summary]) -> None:
+    """Add what was proven to a table of runs, if anything was certified."""
+    if any(r.certified_accuracy is not None for r in runs):
+        table.add_row("[bold]robust accuracy, at least (proven)", *(f"[bold]{certified(r)}" for r in runs))
+        table.add_row("open, neither proven nor broken", *(open_share(r) for r in runs))
+
+
+def last_line(runs: Sequence[Summary]) -> str:
+    """Return the words below a table of runs: what robust accuracy means here."""
+    if all(run.open == 0 for run in runs):
+        return "95 % intervals in brackets; every sample is proven or broken, so that no attack can lower the figure."
+    return "95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it."
+
+
 def open_share(run: Summary) -> str:
     """Format the share of samples that are neither proven nor broken."""
     return "not certified" if run.open is None else f"{100 * run.open:.1f} %"
@@ -105,9 +123,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("attack", *(plain(r.attack) for r in runs))
     table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{robust(r)}" for r in runs))
-    if any(r.certified_accuracy is not None for r in runs):
-        table.add_row("[bold]robust accuracy, at least (proven)", *(f"[bold]{certified(r)}" for r in runs))
-        table.add_row("open, neither proven nor broken", *(open_share(r) for r in runs))
+    add_proofs(table, runs)
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
     if any(r.no_answer is not None and r.no_answer.value for r in runs):
@@ -129,10 +145,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("passes per sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
     table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)
-    words = "robust accuracy is an upper bound, a stronger attack may lower it."
-    if all(run.open == 0 for run in runs):
-        words = "every sample is proven or broken, so that no attack can lower robust accuracy."
-    out.print(f"[dim]95 % intervals in brackets; {words}")
+    out.print(f"[dim]{last_line(runs)}")
     for run in runs:
         if run.guard is not None:
             out.print(f"{plain(run.title)}: {plain(gain_sentence(run))}", soft_wrap=True)

@@ -13,6 +13,9 @@ from unfooled.core.errors import BadInput
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+SLACK = 1e-6
+"""Largest round-off outside of [0, 1] that is clipped."""
+
 
 def as_samples(x: Any, y: Any) -> tuple[Any, Any]:
     """Turn samples and labels into tensors; tensors are passed on as they are.
@@ -74,13 +77,54 @@ def is_picture(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "getbands")
 
 
+def is_grey(image: Any) -> bool:
+    """Return whether an image of Pillow is grey, transparent pixels aside, from its header alone."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return True
+    return image.mode in ("1", "L", "LA", "La") and "transparency" not in image.info
+
+
+def plain(image: Any, *, grey: bool = False) -> Any:
+    """Return an image of Pillow in the mode "L", "RGB", or "F" for grey of more than 8 bits; see `values_of`.
+
+    Args:
+        image: Image of any mode; its palette is applied, and alpha is dropped.
+        grey: True: convert colours to grey.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would reduce to 8 bits
+        return Image.fromarray(np.asarray(image, np.float32) / 65535)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("L" if grey or image.mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def values_of(image: Any) -> Array:
+    """Return the pixels of a `plain` image as float32 in [0, 1], (H, W) or (H, W, 3).
+
+    Raises:
+        ValueError: It has floating point pixels outside of [0, 1].
+    """
+    values = np.asarray(image, np.float32)
+    if image.mode != "F":
+        return values / np.float32(255)
+    if values.min() < -SLACK or values.max() > 1 + SLACK:
+        raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
+    return values.clip(0, 1)
+
+
 def _pictures(images: Sequence[Any]) -> Tensor:
-    """Return images as (B, C, H, W) float32 in [0, 1]; modes other than grey become RGB."""
-    grey = all(image.mode in ("1", "L") for image in images)
-    arrays = [np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32) / 255 for image in images]
+    """Return images as (B, C, H, W) float32 in [0, 1]; where not all are grey, all become RGB."""
+    grey = all(map(is_grey, images))
+    arrays = [values_of(plain(image)) for image in images]
     shapes = sorted({array.shape[:2] for array in arrays})
     if len(shapes) > 1:
         raise BadInput(f"the images have {len(shapes)} sizes, such as {shapes[0]} and {shapes[1]}; resize them to one")
+    if not grey:
+        arrays = [array if array.ndim == 3 else np.repeat(array[..., None], 3, 2) for array in arrays]
     stack = torch.from_numpy(np.stack(arrays))
     return stack[:, None] if grey else stack.movedim(-1, 1).contiguous()
 

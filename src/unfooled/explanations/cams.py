@@ -125,7 +125,7 @@ def grad_cam_map(
         with recorded(model, name) as calls, twice_differentiable(twice):
             value = scored(model, z, y, score)
         a = output_of(calls, name, len(x))
-        spatial = spatial or place_of(model, x, name, a, grid)
+        spatial = spatial or place_of(model, x, name, a, grid, alone=len(calls) == 1)
         check_differentiable(value)
         (g,) = torch.autograd.grad(value.sum(), a, create_graph=twice, retain_graph=create_graph, allow_unused=True)
         if g is None:

@@ -37,6 +37,7 @@ from unfooled.explanations.layouts import (
     own_grid,
     probe_cells,
     token_readings,
+    turned,
 )
 from unfooled.explanations.recording import Call, name_of, named_modules_of, output_of, recorded
 
@@ -81,7 +82,9 @@ def find_spatial(
             grads = torch.autograd.grad(value, [output for _, output in live], allow_unused=True)
             for (i, _), g in zip(reversed(live), reversed(grads), strict=True):
                 place = None if g is None else search.place(i)
-                if place and g is not None and (not place.tokens or bool(place.maps(g).ne(0).any())):
+                if not place or g is None or (place.tokens and not bool(place.maps(g).ne(0).any())):
+                    continue
+                if not search.is_turned(i, place):
                     return place
     raise BadInput(
         search.doubt
@@ -90,9 +93,20 @@ def find_spatial(
     )
 
 
-def place_of(model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[int, int] | None) -> Spatial:
-    """Return how the output of a named call lies on a grid: by its shape where that is certain, else by a search."""
-    if output.ndim == 4 and grid is None and x.ndim == 4:
+def place_of(
+    model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[int, int] | None, *, alone: bool
+) -> Spatial:
+    """Return how the output of a named call lies on a grid: by its shape where that is certain, else by a search.
+
+    Args:
+        model: A module, or a callable that uses modules.
+        x: Inputs, (B, *D).
+        layer: Name of the call.
+        output: Its output.
+        grid: Grid given by the caller. None: not given.
+        alone: True if its module was called once.
+    """
+    if output.ndim == 4 and grid is None and x.ndim == 4 and alone:
         module, shape, size = (
             named_modules_of(model)[layer.split("@")[0]],
             tuple(output.shape),
@@ -118,7 +132,7 @@ class _Search:
     """
 
     def __init__(self, model: Model, z: Tensor, calls: list[Call], grid: tuple[int, int] | None) -> None:
-        self.model, self.z, self.calls, self.grid = model, z, calls, grid
+        self.model, self.z, self.calls, self.grid = model, z, _numbered(calls), grid
         self.modules = named_modules_of(model)
         self.size = (z.shape[2], z.shape[3]) if z.ndim == 4 else None
         self.counts = {int(n) for call in calls if call.output.ndim == 3 for n in call.output.shape[1:]}
@@ -136,7 +150,7 @@ class _Search:
             i for i, call in enumerate(self.calls) if layer in (call.layer, call.layer.split("@")[0], call.layer + "@1")
         ]
         place = self.place(last[-1]) if last else None
-        if place is None:
+        if place is None or self.is_turned(last[-1], place):
             raise BadInput(
                 self.doubt
                 or f"layer {layer!r} has no grid: it is neither (B, C, h, w) nor tokens whose grid is known; give grid"
@@ -227,9 +241,29 @@ class _Search:
             "the grid of its cells, row by row (grid=(h, w))"
         )
 
+    def is_turned(self, i: int, spatial: Spatial) -> bool:
+        """Return whether a later call of a module saw the image mirrored or rotated, as in test-time augmentation."""
+        if "@" not in self.calls[i].layer:
+            return False
+        cells = probe_cells(spatial.grid)
+        g = self._gradients_of(spatial, cells)
+        own = None if g is None else contrast(spatial.grid, cells, g)
+        if g is None or own is None:
+            return False
+        others = [contrast(grid, places, g) or 0.0 for grid, places in turned(cells, spatial.grid)]
+        if max(others, default=0.0) < max(1.5, 1.25 * own):
+            return False
+        self._doubt(spatial, "is of the image mirrored or rotated")
+        return True
+
     def _contrast_of(self, spatial: Spatial) -> float | None:
         """Return the `contrast` of a reading; None where it cannot be computed."""
         cells = probe_cells(spatial.grid)
+        g = self._gradients_of(spatial, cells)
+        return None if g is None else contrast(spatial.grid, cells, g)
+
+    def _gradients_of(self, spatial: Spatial, cells: list[tuple[int, int]]) -> Tensor | None:
+        """Return the gradients of cells with respect to the input, (K, C, H, W); None where they do not exist."""
         if self.size is None or len(cells) < 2:
             return None
         z = self.z.detach().repeat(len(cells), 1, 1, 1).requires_grad_()
@@ -242,7 +276,7 @@ class _Search:
             (g,) = torch.autograd.grad((at * weight).sum(), z)
         except (RuntimeError, ValueError, IndexError, TypeError):
             return None
-        return contrast(spatial, cells, g)
+        return g
 
     def _sources(self, i: int) -> list[tuple[str, Layout, tuple[int, int]]]:
         """Return name, layout and grid of the calls before call i that lie on a grid."""
@@ -270,6 +304,12 @@ class _Search:
         except Exception:  # networks raise various errors for sizes that they do not support
             pass
         return {call.layer: tuple(call.output.shape) for call in calls}
+
+
+def _numbered(calls: list[Call]) -> list[Call]:
+    """Return the calls, the first one of a module that was called again as name@1; its bare name means the last one."""
+    again = {call.layer.split("@")[0] for call in calls if "@" in call.layer}
+    return [replace(call, layer=f"{call.layer}@1") if call.layer in again else call for call in calls]
 
 
 def _depends(output: Tensor, leaf: Tensor) -> bool:

@@ -191,7 +191,7 @@ class Probes:
         """Return the shape of a call's output in a probe: "batch", "tall" or "wide"; None where it was not reached."""
         if which not in self._shapes:
             self._shapes[which] = self._probe(which)
-        return self._shapes[which].get(layer)
+        return self._shapes[which].get(layer.removesuffix("@1"))
 
     def _probe(self, which: str) -> dict[str, Shape]:
         """Run the network on the input of a probe, and return the shapes of its calls."""
@@ -234,23 +234,24 @@ class Probes:
         return changed == {at} and probed[at] == h * w + spatial.skip
 
 
-def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float | None:
+def contrast(grid: Grid, cells: list[tuple[int, int]], g: Tensor) -> float | None:
     """Return how much more the gradient of a cell lies at its own place than at those of other cells.
 
     Args:
-        spatial: Reading to judge.
+        grid: Height and width in cells.
         cells: Row and column of K cells.
         g: Gradients of these cells with respect to the input, (K, C, H, W).
 
     Returns:
-        Median over cells of the gradient at the cell's place over that at the places of the other cells, both relative
-        to the mean gradient of all cells there; 1 is chance. None: the gradients are alike at every place, or vanish.
+        Gradient at the cell's place over that at the places of the other cells, both relative to the mean gradient of
+        all cells there, of the cell at the lower quartile, since some cells are at their place in any order; 1 is
+        chance. None: the gradients are alike at every place, or vanish.
     """
     size = g.abs().sum(1)
     common = size.mean(0)
     if not bool((size.flatten(1).sum(1) > 0).all()):
         return None
-    (h, w), (height, width) = spatial.grid, common.shape
+    (h, w), (height, width) = grid, common.shape
 
     def mean_in_cell(of: Tensor, i: int, j: int) -> float:
         rows = slice(i * height // h, max(i * height // h + 1, (i + 1) * height // h))
@@ -268,11 +269,20 @@ def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float
     at_best = (scaled / average.clamp_min(1e-12)).flatten(1).amax(1)
     if float(at_own.median()) < 1.2 and float(at_best.median()) < 2:
         return None
-    return float(((at_own + 0.05) / (at_others + 0.05)).median())
+    return float(((at_own + 0.05) / (at_others + 0.05)).sort().values[len(cells) // 4])
 
 
 def probe_cells(grid: Grid) -> list[tuple[int, int]]:
-    """Return up to five cells that are far apart and not symmetric to one another."""
+    """Return up to five cells that are far apart, not symmetric to one another, in even and in odd rows."""
     h, w = grid
-    places = ((0.1, 0.3), (0.3, 0.9), (0.55, 0.05), (0.8, 0.6), (0.95, 0.95))
+    places = ((0.1, 0.3), (0.3, 0.9), (0.45, 0.05), (0.65, 0.6), (0.95, 0.95))
     return list(dict.fromkeys((min(int(a * h), h - 1), min(int(b * w), w - 1)) for a, b in places))
+
+
+def turned(cells: list[tuple[int, int]], grid: Grid) -> list[tuple[Grid, list[tuple[int, int]]]]:
+    """Return the grid and the places of cells in an image that was mirrored or rotated, in all seven ways."""
+    h, w = grid
+    ways = [
+        [((h - 1 - i) if up else i, (w - 1 - j) if left else j) for i, j in cells] for up in (0, 1) for left in (0, 1)
+    ]
+    return [(grid, way) for way in ways[1:]] + [((w, h), [(j, i) for i, j in way]) for way in ways]

@@ -159,6 +159,8 @@ def _constrained(z: Tensor, w: Tensor, y: Tensor, change: Tensor, share: Tensor)
 
 def _answers(predict_masks: Game, masks: Tensor, batch: int) -> Tensor:
     """Return the answers at masks, (S, T) float64; refuse anything but one row per mask, and NaN."""
+    if not callable(predict_masks):
+        raise BadInput(f"predict_masks is a {type(predict_masks).__name__}; give a function from masks to answers")
     with torch.no_grad():
         parts = [torch.as_tensor(predict_masks(part)) for part in masks.split(batch)]
     answers = torch.cat(parts).to("cpu", torch.float64)

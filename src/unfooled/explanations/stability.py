@@ -83,6 +83,9 @@ def soft_stability(
         >>> soft_stability(or_of_two, torch.tensor([False, False, True]), r=1).value
         0.3333333333333333
     """
+    if not callable(f):
+        raise BadInput(f"f is a {type(f).__name__}; give a function from masks (n, M) to outputs (n, K)")
+    selected = selected if isinstance(selected, Tensor) else torch.as_tensor(selected)
     if selected.ndim != 1 or selected.dtype != torch.bool:
         raise BadInput(f"selected is {selected.dtype}, {tuple(selected.shape)}; it is a mask of features, (M,) bool")
     if r < 0 or draws < 1 or not 0 < delta < 1:

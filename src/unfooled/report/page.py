@@ -13,13 +13,14 @@ from unfooled.drawing.plots import Size
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.frame import fill
 from unfooled.report.glossary import glossary
+from unfooled.report.index_page import MOST_BESIDE, compose_index
 from unfooled.report.runs import Run, read_runs
 from unfooled.report.sections.attention import attention_sections
 from unfooled.report.sections.compare import compare, different_settings
 from unfooled.report.sections.confusion import confusion
 from unfooled.report.sections.curves import curve_groups, drawable_points
 from unfooled.report.sections.effort import effort_section
-from unfooled.report.sections.gallery import first_fooled, galleries
+from unfooled.report.sections.gallery import first_fooled, galleries, nearest_galleries
 from unfooled.report.sections.guards import guard_sections
 from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.reasons import reasons_section
@@ -29,6 +30,7 @@ MAX_CHARACTERS = 2_900_000  # characters of a page; pictures get the rest after 
 TEXT_CHARACTERS = 150_000  # room for the text, the style and the tables
 MIN_PICTURE_CHARACTERS = 200_000  # least characters for the pictures, however long the records are
 REASONS_SHARE = 0.25  # share of the pictures' characters for attacked explanations
+NEAREST_SHARE = 0.2  # share of them for the nearest adversarial examples
 SIZES = (Size("wide", 720, 340, 8), Size("narrow", 340, 280, 4))
 HALVES = (Size("wide", 430, 270, 5), Size("narrow", 340, 270, 5))  # for two drawings side by side
 SINGLE = (Size("single", 360, 270, 5),)  # one drawing for all screens; a second one would double its many points
@@ -53,7 +55,8 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
     records = records_json(summaries)
     room = max(MIN_PICTURE_CHARACTERS, MAX_CHARACTERS - TEXT_CHARACTERS - len(records))
     for_reasons = int(REASONS_SHARE * room) if any(run.reasons for run in runs) else 0
-    shown = galleries(runs, room - for_reasons)
+    for_nearest = int(NEAREST_SHARE * room) if any(run.nearest for run in runs) else 0
+    shown = galleries(runs, room - for_reasons - for_nearest)
     return fill(
         "page.html.j2",
         records,
@@ -68,6 +71,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         confusions=[confusion(s) for s in summaries],
         progress=effort_section(runs, SIZES),
         nearest=nearest_section(runs, SIZES, HALVES),
+        outward=nearest_galleries(runs, for_nearest),
         checked=any(s.diagnostics for s in summaries),
         curves=curve_groups(runs, SIZES),
         undrawn=[run.letter for run in runs if not drawable_points(run.summary.curve)],
@@ -81,13 +85,14 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
 
 
 def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
-    """Write one self-contained HTML page about one run, or about several beside each other.
+    """Write one self-contained HTML page about one run, about several beside each other, or an index of many.
 
     The page makes no request, works without a script, in light and dark, on a phone and on paper, and stays under
     3 MB (up to about 100 classes, since the records are embedded whole). No model is run.
 
     Args:
-        runs: Run folders of finished audits; the first is the reference of the comparison.
+        runs: Run folders of finished audits; the first is the reference of the comparison. More than `MOST_BESIDE`
+            make an index: tables by data and threat, with links to the page in each folder.
         out: Page to write; its folder is made if need be.
         title: Heading of the page. None: the audit's own, or "Two audits compared" and the like.
 
@@ -97,7 +102,10 @@ def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path
     Raises:
         BadInput: no run, a folder without a finished audit, a damaged file, or a page that cannot be written.
     """
-    page = compose(read_runs(runs), title=title)
     out = Path(out)
+    if len(runs) > MOST_BESIDE:
+        page = compose_index([Path(run) for run in runs], out, title=title)
+    else:
+        page = compose(read_runs(runs), title=title)
     write_whole(out, page.encode("utf-8", "replace"))
     return out

@@ -31,6 +31,7 @@ class Run:
         pictures: x, x_adv, and explanations before and after, each (G, *D) for G examples; empty without a gallery.
         reasons: The same arrays for the worst attacks on explanations.
         attention: The same arrays for attention; before and after are (G, h, w).
+        nearest: The same arrays for some nearest adversarial examples.
     """
 
     place: int
@@ -40,6 +41,7 @@ class Run:
     pictures: dict[str, Array]
     reasons: dict[str, Array] = field(default_factory=dict)
     attention: dict[str, Array] = field(default_factory=dict)
+    nearest: dict[str, Array] = field(default_factory=dict)
 
     @cached_property
     def threat(self) -> ThreatText:
@@ -98,8 +100,8 @@ def _pictures(path: Path, rows: int) -> dict[str, Array]:
     return pictures
 
 
-def read_run(folder: Path, place: int = 0) -> Run:
-    """Read one run folder.
+def read_summary(folder: Path) -> Summary:
+    """Read the record of an audit from its run folder.
 
     Raises:
         BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
@@ -116,12 +118,24 @@ def read_run(folder: Path, place: int = 0) -> Run:
             f"{path} has schema version {summary.schema_version}, this version of unfooled reads {SCHEMA}; "
             "render it with the version that wrote it"
         )
+    return summary
+
+
+def read_run(folder: Path, place: int = 0) -> Run:
+    """Read one run folder.
+
+    Raises:
+        BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
+    """
+    folder = Path(folder)
+    summary = read_summary(folder)
     pictures = _pictures(folder / "gallery.safetensors", len(summary.gallery)) if summary.gallery else {}
     worst = summary.reasons.gallery if summary.reasons is not None else []
     reasons = _pictures(folder / "reasons.safetensors", len(worst)) if worst else {}
     cases = summary.attention.gallery if summary.attention is not None else []
+    near = _pictures(folder / "nearest.safetensors", len(summary.nearest_gallery)) if summary.nearest_gallery else {}
     attention = _pictures(folder / "attention.safetensors", len(cases)) if cases else {}
-    return Run(place, summary.title, folder.resolve().name, summary, pictures, reasons, attention)
+    return Run(place, summary.title, folder.resolve().name, summary, pictures, reasons, attention, near)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

@@ -64,7 +64,8 @@ def _threat_text(spelled: re.Match[str]) -> str:
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return rows with the same keys as headings, the style of each column, and cells."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    listed = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in listed if any(row.get(name) is not None for row in rows)]
 
     def numeric(name: str) -> bool:
         values = [row.get(name) for row in rows if row.get(name) is not None]
@@ -77,14 +78,49 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     styles = {name: style(name) for name in names}
     lines = [[(cell_text(row.get(name)), styles[name], row.get(name)) for name in names] for row in rows]
-    return {"title": title, "columns": list(styles.items()), "rows": lines}
+    empty = [name for name in listed if name not in names]
+    return {"title": title, "columns": list(styles.items()), "rows": lines, "empty": empty}
+
+
+def lead_sentence(claims: list[dict[str, Any]]) -> str:
+    """Return how many claims hold, fail and are undecided, as one sentence."""
+    says = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("is undecided", "are undecided")}
+    counts = [(says[v], sum(claim.get("verdict") == v for claim in claims)) for v in VERDICTS]
+    parts = [f"{count} {many if count > 1 else one}" for (one, many), count in counts if count]
+    text = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return f"Of {words.plural(len(claims), 'claim')}, {text}." if text else ""
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number; None for anything else."""
+    return float(value) if isinstance(value, (int, float)) and words.finite(value) else None
+
+
+def claim_card(claim: dict[str, Any]) -> dict[str, Any]:
+    """Return a claim with its kind, and the places of its figure and its interval on a line, in percent.
+
+    The line spans 0, the figure and its interval; `reach` is None where the figure is not finite.
+    """
+    kind = claim.get("verdict") if claim.get("verdict") in VERDICTS else ""
+    value, low, high = (_number(claim.get(name)) for name in ("value", "low", "high"))
+    if value is None:
+        return claim | {"kind": kind, "reach": None, "places": 0}
+    ends = (low, high) if low is not None and high is not None else (value, value)
+    first, last = min(0.0, value, *ends), max(0.0, value, *ends)
+    room = (last - first) or 1.0
+
+    def at(number: float) -> float:
+        return 2 + 96 * (number - first) / room
+
+    reach = {"zero": at(0.0), "low": at(ends[0]), "high": at(ends[1]), "value": at(value)}
+    places = words.decimals(max(abs(first), abs(last)))
+    return claim | {"kind": kind, "reach": reach, "places": places}
 
 
 def compose_study(summary: dict[str, Any]) -> str:
     """Return the page as text; see `render_study`."""
     from jinja2 import UndefinedError
 
-    counts = [(v, sum(claim.get("verdict") == v for claim in summary["claims"])) for v in VERDICTS]
     tables = [table_of(title, rows) for title, rows in summary["tables"].items()]
     pictures = [png_element(one) for one in summary["pictures"]]
     try:
@@ -93,7 +129,8 @@ def compose_study(summary: dict[str, Any]) -> str:
             json.dumps(summary),
             title=summary["title"],
             s=summary,
-            counts=[(name, count) for name, count in counts if count],
+            claims=[claim_card(claim) for claim in summary["claims"]],
+            lead=lead_sentence(summary["claims"]),
             tables=tables,
             pictures=pictures,
         )

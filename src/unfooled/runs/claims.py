@@ -79,9 +79,14 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
     @property
+    def of_this_machine(self) -> bool:
+        """True if the process runs on this machine."""
+        return self.host == _host()
+
+    @property
     def has_ended(self) -> bool:
         """True once the process has ended; on another machine, after `EXPIRY_SECONDS` without a refresh."""
-        if self.host == _host():
+        if self.of_this_machine:
             started = process_start(self.pid)
             if started is not None:
                 return started != self.started

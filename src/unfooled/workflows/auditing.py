@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from unfooled.evaluation.audit.audit import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render
 from unfooled.runs.chunks import Progress
+from unfooled.runs.executors import Helpers
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by
-from unfooled.workflows.inputs import Inputs
+from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.words import at_least, check_reach, choose, seconds_of, threat_of
@@ -169,7 +172,8 @@ def audit(
         title: Title of the run in the report. None: the model's name.
         chunk: Samples per file of the run folder.
         seed: Random seed.
-        machine: The device, and samples computed at once.
+        machine: The device, samples computed at once, and the processes that share the work; these load model and data
+            from the same names.
         command: Command line that reproduces the run, for the record.
         notify: Callback for progress messages, one sentence each.
         progress: Called as `(stage, samples done, samples in all)`.
@@ -187,41 +191,54 @@ def audit(
     at_least("chunk", chunk, 1)
     if out is not None:
         out = check_folder(out)
-    device = machine.prepare(seed)
+    device = machine.prepare(seed, shares=True)
+    helpers = machine.helpers()
     with memory_limit(machine.memory):
         return _audited(
-            inputs, allowed, options, device,
-            out=out, title=title, chunk=chunk, seed=seed, batch=machine.batch, command=command, notify=notify,
-            progress=progress,
+            inputs, allowed, options, replace(machine, device=device, workers=1, scheduler=None),
+            out=out, title=title, chunk=chunk, seed=seed, command=command, notify=notify, progress=progress,
+            executor=helpers,
         )  # fmt: skip
+
+
+def _attacked(inputs: Inputs, purify: Purifier | None, device: str, seed: int) -> tuple[Model, Loaded]:
+    """Load model and data; the model behind its purifier, if there is one."""
+    loaded = inputs.load(device, seed=seed, stream=True)
+    return (loaded.model if purify is None else guarded_by(loaded.model, purify, loaded.x, device)), loaded
+
+
+def _loaded(inputs: Inputs, purify: Purifier | None, machine: Machine, seed: int) -> tuple[Model, Tensor, Tensor]:
+    """Load what a helping process audits."""
+    attacked, loaded = _attacked(inputs, purify, machine.prepare(seed), seed)
+    return attacked, loaded.x, loaded.y
 
 
 def _audited(
     inputs: Inputs,
     allowed: Threat,
     options: AuditOptions | Plan,
-    device: str,
+    machine: Machine,
     *,
     out: str | Path | None,
     title: str | None,
     chunk: int,
     seed: int,
-    batch: int | None,
     command: str,
     notify: Callable[[str], None] | None,
     progress: Progress | None,
+    executor: Executor | None,
 ) -> Summary:
     """Load model and data, audit, and write the page."""
-    loaded = inputs.load(device, seed=seed, stream=True)
+    purify = options.purify if isinstance(options, AuditOptions) else None
+    attacked, loaded = _attacked(inputs, purify, machine.device, seed)
+    batch = machine.batch
     check_reach(allowed, loaded.x)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
-    attacked: Model = loaded.model
     known = inputs.options
     if isinstance(options, AuditOptions):
-        if options.purify is not None:
-            attacked = guarded_by(loaded.model, options.purify, loaded.x, device)
-            known = known | {"purify": spelled(options.purify) if callable(options.purify) else str(options.purify)}
+        if purify is not None:
+            known = known | {"purify": spelled(purify) if callable(purify) else str(purify)}
         if options.single:  # the attack and the audit share one size, found once
             batch = batch or fitting_batch(attacked, loaded.x)
         options = options.plan(allowed, batch, background=loaded.x)
@@ -229,6 +246,7 @@ def _audited(
     summary = audit_(
         attacked, loaded.x, loaded.y, allowed,
         plan=options, out=out, seed=seed, classes=loaded.classes, chunk=chunk, batch=batch, progress=progress,
+        executor=Helpers(executor, partial(_loaded, inputs, purify, machine, seed)),
         about={
             "options": known, "warnings": loaded.warnings,
             "model": model, "data": inputs.data_name, "command": command,

@@ -18,6 +18,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import Explain
 from unfooled.core.unanswered import check_answered
 from unfooled.evaluation.explanations.judge import attributions_of
+from unfooled.report.sections.explained import Explained, compose_explained
 from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.spelling import spelled
@@ -71,7 +72,7 @@ def explain(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> ExplanationRecord:
-    """Explain a model's decision on each sample, and write maps.npz and, for images, maps.png.
+    """Explain a model's decision on each sample, and write maps.npz, report.html and, for images, maps.png.
 
     Args:
         inputs: Model and data. The data may be one image, or a folder of images without labels; then
@@ -105,7 +106,8 @@ def explain(
     of = "prediction" if unlabelled is not None else of
     loaded = unlabelled or inputs.load(device, seed=seed)
     check_mode(loaded.model)
-    prediction = _prediction(loaded)
+    probability = _probability(loaded)
+    prediction = probability.argmax(1)
     target = prediction if of == "prediction" else loaded.y
     function = with_background(function, loaded.x)
     search = None if attack is None else MapSearch.of(loaded, target, function, attack)
@@ -113,24 +115,53 @@ def explain(
     undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(search, seed=seed) if search is not None else None
-    return ExplanationRecord(
-        model=inputs.model_name,
-        data=inputs.data_name,
-        n=len(loaded.x),
-        method=name,
-        of=of,
-        undefined=undefined,
+    record = ExplanationRecord(
+        model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
         files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
-    )
+    )  # fmt: skip
+    page = _page(out, record, drawing, probability, moved, labelled=unlabelled is None)
+    return record.model_copy(update={"files": [*record.files, str(page)]})
 
 
-def _prediction(loaded: Loaded) -> Tensor:
-    """Return the predicted classes, (B,), of a model that answers."""
+def _probability(loaded: Loaded) -> Tensor:
+    """Return the probabilities of the classes, (B, K), of a model that answers."""
     with torch.no_grad():
         logits = read_logits(loaded.model, loaded.x, batch=256)
     check_answered(logits)
-    return logits.argmax(1)
+    return logits.softmax(1)
+
+
+def _page(
+    out: Path,
+    record: ExplanationRecord,
+    drawing: _Drawing,
+    probability: Tensor,
+    moved: AttackedMaps | None,
+    *,
+    labelled: bool,
+) -> Path:
+    """Write the page: the samples, the answers with their probabilities, and the maps."""
+
+    def plain(value: Tensor) -> Any:
+        return value.detach().float().cpu().numpy()
+
+    attacked = None
+    if moved is not None:
+        says = [sample.status for sample in moved.record.samples]
+        attacked = (plain(moved.x_adv), plain(moved.attribution), says)
+    found = Explained(
+        plain(drawing.loaded.x),
+        plain(drawing.loaded.y) if labelled else None,
+        plain(probability),
+        plain(drawing.target),
+        plain(drawing.attribution),
+        attacked,
+    )
+    page = out / "report.html"
+    text = compose_explained(record.model_dump(mode="json"), found, drawing.loaded.classes)
+    write_whole(page, text.encode("utf-8", "replace"))
+    return page
 
 
 def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:

@@ -264,6 +264,8 @@ def lime_pick(
         gain=list(selection.gain),
         among=len(at),
         importance=_leading(result, selection.importance, MAX_IMPORTANCES),
+        covered=selection.covered,
+        by_chance=selection.by_chance,
     )
     about = {"model": predict.name, "data": source.data, "pick": pick}
     return _written(folder, best, options, [source.name(i) for i in index], about)
@@ -359,4 +361,5 @@ def _importance_table(pick: Picked) -> str:
     """Return the importance of the leading features as a table of the page."""
     rows = [("feature", "importance"), *((name, f"{value:.3g}") for name, value in pick.importance.items())][:11]
     lines = "".join(f"<tr><td>{escape(name[:60])}</td><td>{value}</td></tr>" for name, value in rows)
-    return f"<section><h2>Features of all {pick.among}</h2><table>{lines}</table></section>"
+    note = f"<p class=note>{pick.sentence}</p>" if pick.sentence else ""
+    return f"<section><h2>Features of all {pick.among}</h2><table>{lines}</table>{note}</section>"

@@ -81,12 +81,23 @@ class Picked(Record):
         gain: Coverage that each input added.
         among: Number of inputs that it was picked from.
         importance: Importance of the leading features of all inputs.
+        covered: Share of the cover of all inputs that the pick has. None: a record of an earlier version.
+        by_chance: Share that as many inputs at random have, in expectation.
     """
 
     index: list[int]
     gain: list[float]
     among: int
     importance: dict[str, float]
+    covered: float | None = None
+    by_chance: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """How much the pick covers, beside a random choice; empty if it is not known."""
+        if self.covered is None or self.by_chance is None:
+            return ""
+        return f"They cover {self.covered:.0%} of what matters, {len(self.index)} at random {self.by_chance:.0%}."
 
 
 class LimeRecord(Record):

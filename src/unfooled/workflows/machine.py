@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from unfooled.core.memory import read_size
+from unfooled.runs.executors import dask, processes, worker_count
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least
 
@@ -20,21 +22,51 @@ class Machine:
         threads: CPU threads of this process; None: unchanged.
         batch: Samples computed at once; None: from the free memory.
         memory: Memory that samples and points may take, "2GB" or bytes; None: half of what is free.
+        workers: Processes that share an audit, this one included: a number, "auto" (one per core), or an executor,
+            whose workers help.
+        scheduler: Address of a Dask scheduler whose workers help, instead of `workers`. None: none.
     """
 
     device: str = "auto"
     threads: int | None = None
     batch: int | None = None
     memory: str | int | None = None
+    workers: str | int | Executor = 1
+    scheduler: str | None = None
 
-    def prepare(self, seed: int = 0) -> str:
-        """Check what every workflow takes, set the number of threads, and return the device.
+    def helpers(self) -> Executor | None:
+        """Open the executor of the processes that help; None: this process works alone.
 
         Raises:
-            BadOption: no such device, no thread, no batch, or a seed that no generator takes.
+            BadInput: Both options, a number that is none, or a scheduler that cannot be used.
+        """
+        if isinstance(self.workers, Executor):
+            return self.workers
+        count = worker_count(self.workers)
+        if self.scheduler is None:
+            return processes(count, threads=self.threads)
+        if count != 1:
+            raise BadOption(
+                "{workers:{0}} asks for processes of this machine, {scheduler} for those of others; give one of them",
+                self.workers,
+            )
+        return dask(self.scheduler)
+
+    def prepare(self, seed: int = 0, *, shares: bool = False) -> str:
+        """Check what every workflow takes, set the number of threads, and return the device.
+
+        Args:
+            seed: Random seed.
+            shares: True for a workflow that shares its work among processes.
+
+        Raises:
+            BadOption: no such device, no thread, no batch, a seed that no generator takes, or processes for a workflow
+                that does not share its work.
         """
         import torch
 
+        if not shares and (self.workers not in (1, "1") or self.scheduler is not None):
+            raise BadOption("{workers} and {scheduler} are for audits; this workflow runs in one process")
         at_least("batch", self.batch, 1)
         if self.memory is not None:
             read_size(self.memory)

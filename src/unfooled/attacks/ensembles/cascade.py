@@ -162,7 +162,9 @@ class Cascade:
         if len(rows):
             frontier = frontier.with_unanswered(rows, x[rows])
         state = self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
-        return self._with_proposed(state, clean["proposed"]) if "proposed" in clean else state
+        if "proposed" in clean:
+            state = self.adopt(state, self.problem.threat.project(clean["proposed"].to(x), x), "branching")
+        return state
 
     def perform(self, state: AttackState, stages: Sequence[Stage], *, first: int = 0) -> AttackState:
         """Run the stages in turn, until no sample is left.
@@ -274,9 +276,9 @@ class Cascade:
         learned = None if directions is None else directions[is_fooled]
         return StageResult(rows, result["points"], result["margins"], is_fooled, learned)
 
-    def adopt(self, state: AttackState, points: Tensor) -> AttackState:
+    def adopt(self, state: AttackState, points: Tensor, name: str = "adopt") -> AttackState:
         """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
-        frontier, key = state.frontier, StageKey(self.family, "adopt")
+        frontier, key = state.frontier, StageKey(self.family, name)
         rows = frontier.remaining_rows()
 
         def work(positions: Tensor) -> Rows:
@@ -294,27 +296,6 @@ class Cascade:
                 result = result.without(no_answer)
             frontier = frontier.with_points(result.rows, result.points, result.margins, result.fooled)
         return self.log_stage(replace(state, frontier=frontier), key, len(rows), 0)
-
-    def _with_proposed(self, state: AttackState, points: Tensor) -> AttackState:
-        """Evaluate the points that the search for proofs proposes, as those of a stage."""
-        x, key = self.problem.x, StageKey(self.family, "branching")
-        rows = state.frontier.remaining_rows()
-        proposed = points.to(x.device)
-        rows = rows[(proposed[rows] != x[rows]).flatten(1).any(1)]
-        if not len(rows):
-            return state
-
-        def work(positions: Tensor) -> Rows:
-            at = rows[positions.to(rows.device)]
-            problem = self.problem.take(at)
-            z = problem.threat.project(proposed[at], problem.x)
-            margins, is_fooled = problem.evaluate(z)
-            return {"points": z, "margins": margins, "fooled": is_fooled}
-
-        done = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
-        result = StageResult(rows, done["points"], done["margins"], done["fooled"])
-        state = replace(state, frontier=state.frontier.with_result(result))
-        return self.log_stage(state, key, result.n_attacked, result.n_fooled)
 
     def log_stage(self, state: AttackState, key: StageKey, n_attacked: int, n_fooled: int) -> AttackState:
         """Return the state with the progress after a stage."""

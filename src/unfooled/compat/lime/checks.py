@@ -43,6 +43,24 @@ def at_least_one(num_samples: Any) -> int:
     return int(num_samples)
 
 
+def check_request(predict: Any, num_samples: Any, num_features: Any, top_labels: Any) -> None:
+    """Raise an error unless the model is a function and the numbers are whole numbers."""
+    if not callable(predict):
+        raise BadInput(f"the prediction function is a {type(predict).__name__}; pass a function, such as predict_proba")
+    at_least_one(num_samples)
+    for name, value in (("num_features", num_features), ("top_labels", top_labels)):
+        if not isinstance(value, Integral) and not (name == "top_labels" and value is None):
+            raise BadInput(f"{name} must be an integer, not {value!r}")
+
+
+def array_of(answer: Any) -> Array:
+    """Return what a model answered as an array; tensors of any device, with or without gradients, too."""
+    if hasattr(answer, "detach") and hasattr(answer, "cpu"):
+        answer = answer.detach().cpu()
+        answer = answer.float() if answer.is_floating_point() and answer.element_size() < 4 else answer
+    return np.asarray(answer)
+
+
 def answers(predict: Callable[..., Any], inputs: Any, batch: int | None) -> Array:
     """Return what the user's function answers, one row an input.
 
@@ -58,7 +76,7 @@ def answers(predict: Callable[..., Any], inputs: Any, batch: int | None) -> Arra
     if batch is not None and batch < 1:
         raise BadInput(f"predict_batch must be at least 1 or None, not {batch}")
     step = batch or max(total, 1)
-    parts = [np.asarray(predict(inputs[start : start + step])) for start in range(0, total, step)]
+    parts = [array_of(predict(inputs[start : start + step])) for start in range(0, total, step)]
     return one_row_each(parts, total)
 
 

@@ -221,6 +221,8 @@ class EntropyDiscretizer(BaseDiscretizer):
     ) -> None:
         if labels is None:
             raise BadInput("the entropy discretizer needs the labels of the training data: pass training_labels")
+        if len(labels) != len(data):
+            raise BadInput(f"there are {len(labels)} training labels for {len(data)} rows; pass one a row")
         super().__init__(data, categorical_features, feature_names, labels, random_state)
 
     def bins(self, data: Array, labels: Any) -> list[Array]:

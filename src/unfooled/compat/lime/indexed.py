@@ -121,7 +121,10 @@ class IndexedString(Indexed):
             tokens = list(split_expression(raw_string))
             self.number(between(raw_string, tokens), set(tokens).__contains__, bow)
         else:
-            separator = re.compile(f"({split_expression})|$")
+            try:
+                separator = re.compile(f"({split_expression})|$")
+            except re.error as error:
+                raise BadInput(f"split_expression {split_expression!r} is no regular expression: {error}") from error
             pieces = [piece for piece in separator.split(raw_string) if piece]
             # A piece that begins like a separator is none of the words, as in the original.
             self.number(pieces, lambda piece: separator.match(piece) is None, bow)

@@ -20,7 +20,7 @@ def exponential_kernel(d: Array, kernel_width: float) -> Array:
     return np.sqrt(np.exp(-(d**2) / kernel_width**2))
 
 
-def kernel_of(kernel: Callable[..., Any] | None, kernel_width: float) -> Callable[[Array], Array]:
+def kernel_of(kernel: Callable[..., Any] | None, kernel_width: Any) -> Callable[[Array], Array]:
     """Return the function from distances to weights.
 
     Args:
@@ -30,8 +30,10 @@ def kernel_of(kernel: Callable[..., Any] | None, kernel_width: float) -> Callabl
     Raises:
         BadInput: a width of 0 or less.
     """
-    if kernel is None and not kernel_width > 0:
-        raise BadInput(f"kernel_width must be above 0, not {kernel_width}")
+    if kernel is not None and not callable(kernel):
+        raise BadInput(f"kernel must be a function of distances and kernel_width, or None, not {kernel!r}")
+    if kernel is None and not (isinstance(kernel_width, (int, float, np.number)) and kernel_width > 0):
+        raise BadInput(f"kernel_width must be above 0, not {kernel_width!r}")
     return partial(exponential_kernel if kernel is None else kernel, kernel_width=kernel_width)
 
 
@@ -50,7 +52,14 @@ def distances_to_first(data: Any, metric: Any) -> Array:
 
         # The data as they are: some metrics want them dense, others sparse, as in the original.
         first = data[0] if sparse.issparse(data) else data[0].reshape(1, -1)
-        return np.asarray(pairwise_distances(data, first, metric=metric)).ravel()
+        try:
+            return np.asarray(pairwise_distances(data, first, metric=metric)).ravel()
+        except ValueError as error:
+            if "metric" not in str(error):
+                raise
+            raise BadInput(
+                f"distance_metric must be one of sklearn.metrics.pairwise_distances, such as cosine, not {metric!r}"
+            ) from error
     x = data.tocsr().astype(float) if sparse.issparse(data) else np.asarray(data, dtype=float)
     squares = square_sums(x)
     if metric == "euclidean":

@@ -175,6 +175,8 @@ def fit(block: Any, y: Array, weights: Array, row: Any, regressor: Any) -> tuple
             weighted_r2(y, x @ coefficients + intercept, weights),
             first @ coefficients + intercept,
         )
+    if not hasattr(regressor, "fit"):
+        raise BadInput(f"model_regressor must be a regressor of scikit-learn, not {regressor!r}")
     regressor.fit(block, y, sample_weight=weights)
     if not hasattr(regressor, "coef_"):
         raise BadInput(f"model_regressor must be linear, with coef_ and intercept_; {type(regressor).__name__} is not")

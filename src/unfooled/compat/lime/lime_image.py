@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unfooled.compat.lime import lime_base
-from unfooled.compat.lime.checks import at_least_one, labels_of, one_row_each, random_state_of
+from unfooled.compat.lime.checks import array_of, check_request, labels_of, one_row_each, random_state_of
 from unfooled.compat.lime.kernels import distances_to_first, kernel_of
 from unfooled.compat.lime.pickled import Pickled
 from unfooled.compat.lime.utils.generic_utils import has_arg
@@ -117,7 +117,7 @@ class LimeImageExplainer:
     ) -> None:
         self.random_state = random_state_of(random_state)
         self.feature_selection = feature_selection
-        self.base = lime_base.LimeBase(kernel_of(kernel, float(kernel_width)), verbose, self.random_state)
+        self.base = lime_base.LimeBase(kernel_of(kernel, kernel_width), verbose, self.random_state)
 
     def explain_instance(
         self,
@@ -152,10 +152,8 @@ class LimeImageExplainer:
             random_seed: Seed of the segmentation. None: drawn.
             progress_bar: Accepted for later versions of lime; there is no progress bar.
         """
-        at_least_one(num_samples)
-        image = np.asarray(image)
-        if image.ndim == 2:
-            image = np.stack([image] * 3, axis=-1)
+        check_request(classifier_fn, num_samples, num_features, top_labels)
+        image = pixels_of(image)
         if random_seed is None:
             random_seed = int(self.random_state.randint(0, high=1000))
         segments = segments_of(image, segmentation_fn, random_seed)
@@ -203,8 +201,18 @@ class LimeImageExplainer:
             masks = data[start : start + batch_size]
             visible = np.concatenate([masks != 0, np.ones((len(masks), 1), dtype=bool)], axis=1)[:, column]
             visible = visible.reshape(visible.shape + (1,) * (image.ndim - segments.ndim))
-            parts.append(np.asarray(classifier_fn(np.where(visible, image, fudged_image))))
+            parts.append(array_of(classifier_fn(np.where(visible, image, fudged_image))))
         return data, one_row_each(parts, num_samples)
+
+
+def pixels_of(image: Any) -> Array:
+    """Return an image as an array, (H, W, C), a grey one with three equal channels."""
+    array = array_of(image)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "biuf":
+        given = f"shape {array.shape}" if array.ndim and array.dtype.kind in "biuf" else f"a {type(image).__name__}"
+        more = "; pass image[0]" if array.ndim == 4 and len(array) == 1 else ""
+        raise BadInput(f"image must be one image of numbers, (H, W, C) or (H, W), not {given}{more}")
+    return np.stack([array] * 3, axis=-1) if array.ndim == 2 else array
 
 
 def segments_of(image: Array, segmentation_fn: Callable[[Array], Array] | None, seed: int) -> Array:
@@ -217,8 +225,15 @@ def segments_of(image: Array, segmentation_fn: Callable[[Array], Array] | None, 
             original passes none, and neither does this.
     """
     if segmentation_fn is None:
+        if image.shape[2] != 3:
+            more = ", or image.transpose(1, 2, 0)" if image.shape[0] in (1, 3) else ""
+            raise BadInput(f"the default segmentation needs (H, W, 3), not {image.shape}; pass segmentation_fn{more}")
         options = {"random_seed": seed} if has_arg(segmenter("quickshift"), "random_seed") else {}
         segmentation_fn = SegmentationAlgorithm("quickshift", kernel_size=4, max_dist=200, ratio=0.2, **options)
+    if not callable(segmentation_fn):
+        raise BadInput(
+            f'segmentation_fn is {segmentation_fn!r}; pass a function, such as SegmentationAlgorithm("slic")'
+        )
     segments = np.asarray(segmentation_fn(image))
     if segments.shape != image.shape[:2]:
         raise BadInput(
@@ -237,7 +252,10 @@ def hidden_image(image: Array, segments: Array, hide_color: Any) -> Array:
     """
     hidden = image.copy()
     if hide_color is not None:
-        hidden[:] = hide_color
+        try:
+            hidden[:] = hide_color
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadInput(f"hide_color must be a number, or one a channel, not {hide_color!r}") from error
         return hidden
     flat, pixels = hidden.reshape(-1, image.shape[2]), image.reshape(-1, image.shape[2])
     order = np.argsort(segments, axis=None, kind="stable")

@@ -13,7 +13,7 @@ from scipy import sparse
 from unfooled.compat.lime import explanation, lime_base, neighbours
 from unfooled.compat.lime.checks import (
     answers,
-    at_least_one,
+    check_request,
     labels_of,
     names_of_classes,
     native,
@@ -97,7 +97,7 @@ class LimeTabularExplainer:
             self.validate_training_data_stats(training_data_stats)
         training_data = numbers(training_data, "training_data")
         columns = checked_width(training_data)
-        self.categorical_features = [int(c) for c in categorical_features] if categorical_features is not None else []
+        self.categorical_features = columns_of(categorical_features)
         self.feature_names = names_of(feature_names, columns)
         self.discretizer: BaseDiscretizer | None = None
         categories = training_data
@@ -105,7 +105,7 @@ class LimeTabularExplainer:
             self.discretizer = self.discretizer_of(discretizer, training_data, training_labels)
             self.categorical_features = list(range(columns))
             categories = self.discretizer.discretize(training_data) if training_data_stats is None else training_data
-        width = float(np.sqrt(columns) * 0.75 if kernel_width is None else kernel_width)
+        width = float(np.sqrt(columns) * 0.75) if kernel_width is None else kernel_width
         self.feature_selection = feature_selection
         self.base = lime_base.LimeBase(kernel_of(kernel, width), verbose, self.random_state)
         self.class_names = class_names if class_names is None else [native(name) for name in class_names]
@@ -181,7 +181,7 @@ class LimeTabularExplainer:
             sampling_method: Accepted for later versions of lime; "gaussian" is the only one.
             predict_batch: Rows a call of the model. None: all in one call.
         """
-        at_least_one(num_samples)
+        check_request(predict_fn, num_samples, num_features, top_labels)
         if sampling_method != "gaussian":
             raise BadInput(f'sampling_method must be "gaussian", as in lime 0.2.0.1, not {sampling_method!r}')
         row = neighbours.checked_row(data_row, self.feature_names, self.categorical_features, self.discretizer)
@@ -352,6 +352,16 @@ def checked_width(training_data: Any) -> int:
     if training_data.ndim != 2 or 0 in training_data.shape:
         raise BadInput(f"training_data must be a table with rows and columns, not shape {training_data.shape}")
     return int(training_data.shape[1])
+
+
+def columns_of(numbers_of_columns: Any) -> list[int]:
+    """Return column numbers as integers; raise an error for names."""
+    try:
+        return [] if numbers_of_columns is None else [int(c) for c in numbers_of_columns]
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"categorical_features must be numbers of columns, such as [0, 3], not {numbers_of_columns!r}"
+        ) from error
 
 
 def names_of(names: Sequence[Any] | None, columns: int) -> list[Any]:

@@ -12,7 +12,7 @@ from scipy import sparse
 from unfooled.compat.lime import explanation, lime_base, page
 from unfooled.compat.lime.checks import (
     answers,
-    at_least_one,
+    check_request,
     labels_of,
     names_of_classes,
     native,
@@ -154,7 +154,7 @@ class LimeTextExplainer:
         Raises:
             BadInput: no text, or a text without a word.
         """
-        at_least_one(num_samples)
+        check_request(classifier_fn, num_samples, num_features, top_labels)
         text = self.index(text_instance)
         data, answer, distances = self.neighbourhood(text, classifier_fn, num_samples, distance_metric, predict_batch)
         self.class_names = names_of_classes(self.class_names, answer)

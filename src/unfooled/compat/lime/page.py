@@ -27,6 +27,7 @@ STYLE = """
 background:color-mix(in srgb,var(--heat-on) calc(100%*var(--o,1)),transparent)}
 .lx mark.a{background:var(--heat-off);
 background:color-mix(in srgb,var(--heat-off) calc(100%*var(--o,1)),transparent);text-decoration:underline dotted}
+@media(max-width:40em){.lx .b,.lx .n{width:4em}.lx tbody th{overflow-wrap:anywhere}}
 """
 
 
@@ -37,6 +38,7 @@ def page(views: Iterable[str]) -> str:
     light, dark = ("".join(f"--{name}:{TOKENS[name][k]};" for name in COLOURS) for k in (0, 1))
     text = (
         '<!doctype html><html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>{TITLE}</title><style>"
         f".lx{{{light}}}@media (prefers-color-scheme:dark){{.lx{{{dark}}}}}{STYLE}</style></head>"
         f'<body style="margin:0"><div class="lx">{"".join(views)}</div></body></html>'

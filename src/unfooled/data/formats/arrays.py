@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.given import SLACK, as_samples, is_picture
 from unfooled.core.limits import check_classes
 from unfooled.core.model.batching import check_fits
 from unfooled.data.formats.stored import AnyArray, parts
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
-SLACK = 1e-6  # largest round-off outside of [0, 1] that is clipped; the same as for tensors
 GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601, which Pillow uses too
 
 
@@ -176,6 +176,8 @@ def single(x: Any) -> torch.Tensor:
     """
     if isinstance(x, torch.Tensor) and x.is_floating_point():
         return x.detach()
+    if is_picture(x):
+        return as_samples(x, 0)[0][0]
     values = np.asarray(x)
     if values.dtype.kind == "f":
         return torch.from_numpy(np.ascontiguousarray(values, np.float32))

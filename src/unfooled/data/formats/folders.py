@@ -1,7 +1,7 @@
 """Image folders: `root/class/*.png`, or `root/train/class/*.png` and likewise `test` and `val`.
 
-Classes are sorted by name, as text (folders `1, 10, 2` are in this order), over all splits together. Pixels are read as
-stored: alpha is dropped, and EXIF orientation is not applied.
+Classes are sorted by name, as text (folders `1, 10, 2` are in this order), over all splits together. Images are turned
+as their EXIF orientation says, and alpha is dropped.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.given import is_grey, plain, values_of
 from unfooled.core.model.batching import check_fits
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
-from unfooled.data.formats.arrays import SLACK
-from unfooled.data.formats.pictures import SUFFIXES, opened, size_of
+from unfooled.data.formats.pictures import SUFFIXES, opened, sides, size_of, upright
 
 __all__ = ["SUFFIXES", "decode", "files_of", "folder", "images_below", "unlabelled_images"]
 
@@ -108,9 +108,9 @@ class Decoder:
             BadInput: An image is damaged, or they have different sizes and `size` is None.
         """
         files = [self.files[row] for row in rows.tolist()]
-        sides, grey = zip(*map(size_and_grey, files), strict=True)
+        shapes, grey = zip(*map(size_and_grey, files), strict=True)
         if self.size is None:
-            _one_size(sides, files)
+            _one_size(shapes, files)
         return replace(self, channels=self.channels or (1 if all(grey) else 3))
 
 
@@ -121,9 +121,7 @@ def size_and_grey(path: Path) -> tuple[tuple[int, int], bool]:
         BadInput: It is no image.
     """
     with opened(path) as image:
-        transparent = "transparency" in image.info
-        high_depth = image.mode.startswith("I;16") or image.mode in ("I", "F")
-        return (image.size[1], image.size[0]), high_depth or (image.mode in ("1", "L", "LA", "La") and not transparent)
+        return sides(image), is_grey(image)
 
 
 def _one_size(sides: Sequence[tuple[int, int]], files: Sequence[Path]) -> None:
@@ -166,21 +164,10 @@ def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     from PIL import Image
 
     with opened(path) as file:
-        image: Any = file
-        if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would reduce to 8 bits
-            image = Image.fromarray(np.asarray(image, np.float32) / 65535)
-        elif "transparency" in image.info:
-            image = image.convert("RGBA")
-        deep = image.mode == "F"
-        grey = deep or image.mode in ("1", "L", "LA", "La")
-        if not deep:
-            image = image.convert("L" if grey or channels == 1 else "RGB")
+        image = plain(upright(file), grey=channels == 1)
         if size is not None and image.size != size[::-1]:
             image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-        values = np.asarray(image, np.float32)
-        if deep and (values.min() < -SLACK or values.max() > 1 + SLACK):
-            raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
-        return values.clip(0, 1) if deep else values / np.float32(255)
+        return values_of(image)
 
 
 def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import SPLITS, Source, no_splits, select_split
 from unfooled.data.formats import arrays
-from unfooled.data.formats.pictures import opened
+from unfooled.data.formats.pictures import opened, upright
 from unfooled.data.formats.stored import AnyArray, Opened, member
 
 
@@ -36,7 +36,7 @@ def _decoded(
         for row in rows.tolist():
             coded = header + payload[np.arange(start[row], start[row] + length[row])].tobytes() + end
             with opened(coded, f"image {row} of {path}") as image:
-                images.append(np.asarray(image.convert("RGB")))
+                images.append(np.asarray(upright(image).convert("RGB")))
         sizes = {image.shape for image in images}
         if len(sizes) > 1:
             raise BadInput(f"{path} holds images of {len(sizes)} sizes; unpack it to a folder and give size")

@@ -115,6 +115,7 @@ def _results(
         result = replace(
             result, state=own, findings=[*findings, missed], nearest=_column(nearest_rows, "distance"),
             unanswered=_column(nearest_rows, "unanswered"),
+            nearest_points=_column(nearest_rows, "z").get(s.threat.norm),
         )  # fmt: skip
         yield replace(result, left_out=(CHECKS,))
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,15 +34,17 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
 from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
-from unfooled.evaluation.audit.values import Setting
+from unfooled.evaluation.audit.values import Outcome, Setting
 from unfooled.evaluation.checks.memory import OriginalModel
-from unfooled.evaluation.checks.subject import inspect_model
+from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.runs.chunks import Progress, Run
+from unfooled.runs.executors import Helpers, Watch
 from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.records import Config, read_record
 
 CHUNK_IN_TIME = 25
-"""Largest number of samples per file where there is a time limit: of a stage that is cut off, finished files count."""
+"""Largest number of samples per file where there is a time limit: of a stage that is cut off, finished files count.
+Also where processes share the work, which they do file by file."""
 
 
 def audit(
@@ -57,6 +61,7 @@ def audit(
     chunk: int = 100,
     batch: int | None = None,
     progress: Progress | None = None,
+    executor: Executor | Helpers | None = None,
 ) -> Summary:
     """Audit a classifier: clean and robust accuracy, the curve over radii, and whether its explanations survive.
 
@@ -78,6 +83,8 @@ def audit(
         chunk: Samples per file; verdicts do not depend on it.
         batch: Samples computed at once. None: as many as fit well in memory.
         progress: Called with (stage, samples done, samples in all).
+        executor: Workers that help, of this machine or of a cluster, which must see the folder `out`: an executor, to
+            which model and samples travel, or `Helpers`, which load them. None: this process works alone.
 
     Returns:
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most 440 passes per sample
@@ -92,33 +99,90 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    x, y, threat, notes = _samples(model, x, y, threat)
-    original = OriginalModel.of(model)
-    subject = inspect_model(model, x, y)
-    threat = _within_reach(threat, x)
-    threat = threat if subject.free is None else replace(threat, free=subject.free)
-    if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
-        for part in (p for p in (plan.explaining, plan.explanation_attack) if p is not None):
-            part.explain(subject.model, x[:1], y[:1])
-    config = Config(
-        model=about.model or getattr(model, "name", "") or type(model).__name__, data=about.data, n=len(x),
-        threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),
-        fingerprint=dict(subject.fingerprint),
-    )  # fmt: skip
+    helpers = executor if isinstance(executor, Helpers) else Helpers(executor, partial(_same, model, x, y))
+    work = _Work.of(model, x, y, threat, plan, about, seed)
     folder = Path(out) if out is not None else None
-    batch = batch or fitting_batch(subject.model, x)
-    with _place(folder, config, streams=isinstance(x, Streamed)) as place:
-        ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x, plan.budget), progress=progress))
-        setting = Setting(subject, Counted(subject.model), original, x, y, threat, seed, batch, ledger)
-        with time_limit(plan.budget), trusted(), moving_only(threat.free):  # all arguments have been checked
-            outcome = perform(setting, plan)
-        names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
-        found = recomputed_note(ledger.run.folder.damaged)
-        summary = summarise_audit(outcome, context, ledger, [*notes, *subject.warnings, *found])
+    batch = batch or fitting_batch(work.subject.model, work.x)
+    chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
+    with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
+        job = partial(_assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, Watch.here())
+        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress))
+        with helpers.on(job):
+            outcome = work.perform(plan, seed, batch, ledger)
+        names = list(classes) if classes else [str(k) for k in range(work.subject.classes)]
+        context = AuditContext(
+            outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
+        )
+        found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged)]
+        summary = summarise_audit(outcome, context, ledger, [*work.notes, *work.subject.warnings, *found])
         if folder is not None:
             store(folder, outcome, context, summary)
     return summary
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is audited: the model as the checks see it, the samples, the threat, and the record of the settings."""
+
+    original: OriginalModel
+    subject: Subject
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    config: Config
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model, x: Any, y: Any, threat: Threat | None, plan: Plan, about: About, seed: int) -> _Work:
+        """Check and inspect what is audited.
+
+        Raises:
+            BadInput: Inputs, labels or a model that cannot be used.
+        """
+        x, y, threat, notes = _samples(model, x, y, threat)
+        original = OriginalModel.of(model)
+        subject = inspect_model(model, x, y)
+        threat = _within_reach(threat, x)
+        threat = threat if subject.free is None else replace(threat, free=subject.free)
+        if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
+            for part in (p for p in (plan.explaining, plan.explanation_attack) if p is not None):
+                part.explain(subject.model, x[:1], y[:1])
+        config = Config(
+            model=about.model or getattr(model, "name", "") or type(model).__name__, data=about.data, n=len(x),
+            threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),
+            fingerprint=dict(subject.fingerprint),
+        )  # fmt: skip
+        return cls(original, subject, x, y, threat, config, notes)
+
+    def perform(self, plan: Plan, seed: int, batch: int, ledger: Ledger) -> Outcome:
+        """Run every stage; all arguments have been checked."""
+        setting = Setting(
+            self.subject, Counted(self.subject.model), self.original, self.x, self.y, self.threat, seed, batch, ledger
+        )
+        with time_limit(plan.budget), trusted(), moving_only(self.threat.free):
+            return perform(setting, plan)
+
+
+def _same(model: Model, x: Any, y: Any) -> tuple[Model, Any, Any]:
+    return model, x, y
+
+
+def _assist(
+    given: Callable[[], tuple[Model, Any, Any]],
+    threat: Threat,
+    plan: Plan,
+    about: About,
+    seed: int,
+    folder: Path | None,
+    chunk: int,
+    batch: int,
+    watch: Watch,
+) -> None:
+    """Help with an audit in another process: run its stages in its folder, and write no result."""
+    model, x, y = given()
+    x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
+    work = _Work.of(model, x, y, threat, plan, about, seed)
+    work.perform(plan, seed, batch, Ledger(Run(folder, work.config, chunk=chunk, progress=watch)))
 
 
 def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
@@ -147,12 +211,12 @@ def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tenso
 
 
 @contextmanager
-def _place(folder: Path | None, config: Config, *, streams: bool) -> Iterator[Path | None]:
-    """Yield the folder of the run; without one, a temporary folder if the samples are streamed."""
+def _place(folder: Path | None, config: Config, *, shared: bool) -> Iterator[Path | None]:
+    """Yield the folder of the run; without one, a temporary folder if chunks are streamed or shared."""
     if folder is not None:
         _drop_other(folder / "summary.json", config)
-    if folder is not None or not streams:
-        yield folder
+    if folder is not None or not shared:
+        yield folder if folder is None or not shared else folder.resolve()
         return
     with TemporaryDirectory(prefix="unfooled-") as place:
         yield Path(place)
@@ -170,9 +234,9 @@ def _drop_other(path: Path, config: Config) -> None:
         path.unlink(missing_ok=True)
 
 
-def _fitting_chunk(chunk: int, x: Tensor, budget: float | None) -> int:
+def _fitting_chunk(chunk: int, x: Tensor, budget: float | None, *, shared: bool) -> int:
     """Return a number of samples per file, of which several copies fit in memory; a small one within a budget."""
-    chunk = chunk if budget is None else min(chunk, CHUNK_IN_TIME)
+    chunk = min(chunk, CHUNK_IN_TIME) if budget is not None or shared else chunk
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, logits_at
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.audit.values import Setting
+from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.statistics.intervals import share
 
 CHECKED = 32
 """Number of certified samples that are attacked all the same: a proof that one of them breaks is wrong."""
@@ -83,3 +85,15 @@ def prover_of(s: Setting, wanted: str | Certify | None) -> tuple[Certify | None,
     except BadInput as error:
         return None, (WITHOUT.format(f"{error}."),)
     return Prover(model, effort, s.counted), ()
+
+
+def figures_of_proofs(outcome: Outcome) -> dict[str, Any]:
+    """Return certified accuracy, and the share of the samples that are neither proven nor broken."""
+    if outcome.certified is None or outcome.random or (outcome.guard is not None and outcome.guard.missing):
+        return {}
+    left = outcome.right & ~outcome.fooled & ~outcome.no_answer
+    undecided = left & ~outcome.certified
+    return {
+        "certified_accuracy": share(left & outcome.certified),
+        "open": float(undecided.double().mean()) if len(left) else None,
+    }

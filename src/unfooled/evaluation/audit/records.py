@@ -7,6 +7,7 @@ A run folder holds
     samples.safetensors    results by sample: y, clean (predicted class), adversarial (class predicted under attack),
                            success, distance, x_adv
     gallery.safetensors    the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
+    nearest.safetensors    likewise, of `Summary.nearest_gallery`, where nearest points were found
     reasons.safetensors    likewise, of `Summary.reasons.gallery`, where explanations were attacked
     attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
     chunks/                the work done so far, one file per chunk, by stage
@@ -323,6 +324,7 @@ class Summary(Shown):
     attention: Attention | None = None
     guard: Guard | None = None
     gallery: list[Example] = Field(max_length=MAX_ENTRIES)
+    nearest_gallery: list[Example] = Field(default_factory=list, max_length=MAX_ENTRIES)
     limits: list[str]
     command: str
     created: str

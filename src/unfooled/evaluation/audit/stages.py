@@ -5,7 +5,7 @@
     attack_label  the attack, on all samples that are right when clean; see `attacked_label`
     nearest       the nearest adversarial examples of the first samples, hence every radius; see `nearest_points`
     judge         what is true of the points found
-    explain       maps of the first samples, before and after
+    explain       maps of the first samples, before and after; of a few nearest points, see `nearest_shown`
     attack_maps   attacks that move the explanation and keep the label, by radius; see `attacked_maps`
 
 `perform` runs them in order; between them the checks decide whether the attack goes on.
@@ -33,6 +33,7 @@ from unfooled.evaluation.audit.attacked_label import attack_label
 from unfooled.evaluation.audit.attacked_maps import attack_maps
 from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
+from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
@@ -46,6 +47,7 @@ from unfooled.runs.chunks import Rows
 
 V = TypeVar("V")
 ON_MAPS, EXPLANATIONS = "the attack on explanations", "the explanations of all samples but the first"
+NEAREST_SHOWN = "the explanations of the nearest points"
 """Names of what an audit may have had no time for."""
 
 
@@ -65,10 +67,8 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     )  # fmt: skip
     left_out = [*attacked.left_out]
     explained = _explained(s, plan.explaining, points.x_adv, gradients, left_out)
-    few = min(s.n, plan.nearest.n)
-    own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
-    distance = torch.minimum(own, points.distance[: len(own)])
-    searched = distance if s.threat.norm in attacked.nearest else distance[:0]
+    shown = in_time(lambda: explain_nearest(s, plan.explaining, attacked, right, gradients), left_out, NEAREST_SHOWN)
+    distance, searched = _distances(s, plan, attacked, points)
     on_maps, survival = plan.explanation_attack, None
     if on_maps is not None:
         survival = in_time(lambda: attack_maps(s, on_maps, right, gradients, searched), left_out, ON_MAPS)
@@ -94,7 +94,16 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         guard=guard_record(s, attacked.through, first, points),
         efficiency=efficiency_of(s),
         certified=state.frontier.certified.cpu() if attacked.certifies else None,
+        nearest_shown=shown,
     )
+
+
+def _distances(s: Setting, plan: Plan, attacked: Attacked, points: Judged) -> tuple[Tensor, Tensor]:
+    """Return the distances of the nearest points of any stage, of the first samples; again, empty if not searched."""
+    few = min(s.n, plan.nearest.n)
+    own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
+    distance = torch.minimum(own, points.distance[: len(own)])
+    return distance, distance if s.threat.norm in attacked.nearest else distance[:0]
 
 
 def _conclusion(attacked: Attacked, findings: list[Finding], robust: float) -> Conclusion:

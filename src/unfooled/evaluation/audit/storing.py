@@ -15,6 +15,8 @@ from unfooled.runs.files import write_whole
 from unfooled.runs.packing import packed
 from unfooled.runs.records import write_record
 
+PICTURES = ("x", "x_adv", "before", "after")
+
 
 def store(folder: Path, outcome: Outcome, context: AuditContext, summary: Summary) -> None:
     """Write the result files of a run: samples, pictures of the galleries, and the summary last.
@@ -40,6 +42,8 @@ def store(folder: Path, outcome: Outcome, context: AuditContext, summary: Summar
     rows = worst_first(outcome, len(summary.gallery))
     points = {"x": x[rows], "x_adv": attack.x_adv[rows]}
     _write(folder / "gallery.safetensors", points | {name: explain[name][rows] for name in ("before", "after")})
+    if outcome.nearest_shown is not None:
+        _write(folder / "nearest.safetensors", {name: outcome.nearest_shown.rows[name] for name in PICTURES})
     if outcome.survival is not None and summary.reasons is not None and summary.reasons.gallery:
         _write(folder / "reasons.safetensors", survival_pictures(outcome.survival, x))
     if summary.attention is not None and summary.attention.gallery:

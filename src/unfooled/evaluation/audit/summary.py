@@ -16,7 +16,9 @@ from unfooled.attacks.ensembles.keys import Family, Ledger
 from unfooled.core.samples import per_block
 from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
+from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
+from unfooled.evaluation.audit.proofs import figures_of_proofs
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
 from unfooled.evaluation.audit.values import Outcome
 from unfooled.evaluation.explanations.attention import summarise_attention
@@ -135,14 +137,13 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         explanation=context.plan.explaining.name,
         guard=outcome.guard,
         reasons=None if survival is None else _survival(outcome, context),
-        gallery=_gallery(outcome, context.y, context.plan.explaining.gallery),
         limits=list(LIMITS),
         command=about.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         options=config.options,
         environment=Environment.here(context.device),
-        **_accuracies(outcome),
-        **_proven(outcome),
+        **_galleries(outcome, context),
+        **_accuracies(outcome) | figures_of_proofs(outcome),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
         **_confusions(
@@ -198,18 +199,6 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _proven(outcome: Outcome) -> dict[str, Any]:
-    """Return certified accuracy, and the share of the samples that are neither proven nor broken."""
-    if outcome.certified is None or outcome.random or (outcome.guard is not None and outcome.guard.missing):
-        return {}
-    left = outcome.right & ~outcome.fooled & ~outcome.no_answer
-    undecided = left & ~outcome.certified
-    return {
-        "certified_accuracy": intervals.share(left & outcome.certified),
-        "open": float(undecided.double().mean()) if len(left) else None,
-    }
-
-
 def _differences(outcome: Outcome, context: AuditContext) -> dict[str, Any]:
     """Return the distances of adversarial points from samples, and of maps before and after the attack."""
     fooled, right, seed = outcome.fooled, outcome.right, context.config.seed
@@ -247,11 +236,12 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
         return Passes(forward=spent[0] / samples, backward=spent[1] / samples)
 
     checks, aside = ledger.passes(Family.CHECKS), outcome.aside
+    explained = len(outcome.explain["top_k"]) + (len(outcome.nearest_shown.samples) if outcome.nearest_shown else 0)
     return {
         "passes": each(ledger.passes(Family.CLEAN, Family.CASCADE, Family.AUTOATTACK), n),
         "nearest_passes": each(ledger.passes(Family.NEAREST), n),
         "diagnostic_passes": each((checks[0] + aside[0], checks[1] + aside[1]), n),
-        "explanation_passes": each(ledger.passes(Family.EXPLAIN), max(len(outcome.explain["top_k"]), 1)),
+        "explanation_passes": each(ledger.passes(Family.EXPLAIN), max(explained, 1)),
     }
 
 
@@ -369,6 +359,14 @@ def worst_first(outcome: Outcome, count: int) -> Tensor:
     score = score.masked_fill(~outcome.right[:explained], -torch.inf)
     order = score.argsort(descending=True, stable=True)
     return order[score[order] > -torch.inf][:count]
+
+
+def _galleries(outcome: Outcome, context: AuditContext) -> dict[str, Any]:
+    """Return the examples of the page's galleries."""
+    return {
+        "gallery": _gallery(outcome, context.y, context.plan.explaining.gallery),
+        "nearest_gallery": nearest_records(outcome.nearest_shown, context.y, outcome.clean.confidence),
+    }
 
 
 def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:

@@ -160,6 +160,7 @@ class Attacked:
         left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
         certifies: True if samples were certified.
+        nearest_points: The nearest adversarial examples in the threat's norm, of the first samples. None: not searched.
     """
 
     state: AttackState
@@ -174,6 +175,22 @@ class Attacked:
     left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
     certifies: bool = False
+    nearest_points: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class NearestShown:
+    """Some nearest adversarial examples and their explanations, from the nearest to the farthest.
+
+    Attributes:
+        samples: Their samples, (k,).
+        distance: Their distances in the threat's norm, (k,).
+        rows: x, x_adv, before and after, (k, *D) each; prediction and confidence at x_adv, (k,).
+    """
+
+    samples: Tensor
+    distance: Tensor
+    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +218,7 @@ class Outcome:
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
         certified: Samples that are proven robust, (n,) bool. None: nothing was certified.
+        nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
 
     shown: Tensor
@@ -223,6 +241,7 @@ class Outcome:
     guard: Guard | None = None
     efficiency: Efficiency | None = None
     certified: Tensor | None = None
+    nearest_shown: NearestShown | None = None
 
     @property
     def fooled(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from unfooled.core.goals import checked_once
 from unfooled.core.model.batching import fitting_batch, halving
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.lime.baselines import Baseline, Expected
+from unfooled.explanations.lime.checking import check_function, check_takes
 from unfooled.explanations.lime.predicting import check_rows
 from unfooled.explanations.lime.segments import composed, pixel_masks
 
@@ -73,11 +74,12 @@ class Masked:
     ) -> None:
         if batch is not None:
             check_rows(batch, "rows")
-        if not callable(baseline):
-            raise BadInput(f"baseline is {baseline!r}; give a function, such as segment_mean or constant(0.0)")
+        check_function(score, "score", "true_logit or log_probability")
+        takes, examples = "(x, ids, *, draw)", "segment_mean or constant(0.0)"
+        check_takes(baseline, "baseline", takes, examples, x, ids, draw=0)
         self.model, self.x, self.y, self.ids, self.score = checked_once(model, y.flatten()), x, y, ids, score
         self.draws = baseline.draws if isinstance(baseline, Expected) else 1
-        self.hidden = [baseline(x, ids, draw=draw).to(x.dtype) for draw in range(self.draws)]
+        self.hidden = [_filling(baseline(x, ids, draw=draw), x) for draw in range(self.draws)]
         self.batch, self.graph, self.tried = batch, graph, False
         self.room = batch or 0
 
@@ -87,7 +89,7 @@ class Masked:
         def at(part: slice) -> tuple[Tensor, Tensor]:
             y = self.y[part]
             logits = self.model(self.x[part], y[:, 0])
-            scores = torch.stack([self.score(logits, column) for column in y.T], 1)
+            scores = self._scored(logits, y)
             return scores.to("cpu", torch.float64), logits.to(torch.float64).softmax(1).cpu()
 
         scores, probabilities = zip(*self._by_parts(at, len(self.x)), strict=True)
@@ -132,8 +134,16 @@ class Masked:
 
     def _scores(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the score of each class, (n, T) float64 on the CPU."""
-        logits = self.model(z)
-        return torch.stack([self.score(logits, column) for column in y.T], 1).to("cpu", torch.float64)
+        return self._scored(self.model(z), y).to("cpu", torch.float64)
+
+    def _scored(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the score of each class, (n, T)."""
+        scores = [self.score(logits, column) for column in y.T]
+        shape = getattr(scores[0], "shape", None)
+        if shape != (len(logits),):
+            given = type(scores[0]).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise BadInput(f"score returned {given} for {len(logits)} samples; return one number each, as true_logit")
+        return torch.stack(scores, 1)
 
     def _by_parts(self, at: Callable[[slice], Result], rows: int) -> list[Result]:
         """Return the results of the rows, in parts of equal size that fit in memory."""
@@ -142,3 +152,11 @@ class Masked:
             self.batch = fast_rows(self.x, self.room)
         results, self.batch = halving(at, rows, self.batch)
         return results
+
+
+def _filling(values: Any, x: Tensor) -> Tensor:
+    """Return the values of hidden segments; refuse another shape than that of the samples."""
+    if not isinstance(values, Tensor) or values.shape != x.shape:
+        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        raise BadInput(f"the baseline returned {given}; return the values of hidden segments, {tuple(x.shape)}")
+    return values.to(x.dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,9 @@ def segment_mean(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
 
 def constant(value: float | Tensor = 0.0) -> Baseline:
     """Return a constant baseline: a number, or a tensor that broadcasts with a sample."""
+    given: Any = value
+    if isinstance(given, (str, bytes)) or given is None:
+        raise BadInput(f"the value of hidden segments is {given!r}; give a number, or a tensor")
     return partial(constant_of, value=value)
 
 

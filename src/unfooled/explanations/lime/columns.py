@@ -13,6 +13,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import check_function, plain
 from unfooled.explanations.lime.discretize import Bins, bin_name, codes
 
 
@@ -61,7 +62,7 @@ class Column:
             try:
                 finite = math.isfinite(float(value))
             except (TypeError, ValueError) as error:
-                raise BadInput(f"column {self.name!r} has {value!r}, which is no number") from error
+                raise BadInput(f"column {self.name!r} has {plain(value)!r}, which is no number") from error
             if not finite:
                 raise BadInput(f"column {self.name!r} is infinite in the row; cut it to a number, or leave it missing")
         return value
@@ -96,8 +97,8 @@ class Column:
 
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
-        values = self.values[donors.clip(0)]
-        if self.edges is None and values.dtype.kind in "biufUS":
+        values = self.values[donors]
+        if self.edges is None and values.dtype.kind in "biufUS" and not _fits(value, values.dtype):
             values = values.astype(object)  # what training did not have may be longer, or of another type
         elif values.dtype.kind in "iub" and (is_missing(value) or value != values.dtype.type(value)):
             values = values.astype(np.float64)
@@ -110,6 +111,18 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, (float, np.floating)):
         return bool(np.isnan(value))
     return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _fits(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether a column of numbers holds a value as it is; truth values and texts are no numbers."""
+    if dtype.kind not in "iuf" or isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        return False
+    if is_missing(value):
+        return dtype.kind == "f"
+    try:
+        return bool(dtype.type(value) == value)
+    except (OverflowError, ValueError):
+        return False
 
 
 def columns_of(
@@ -147,7 +160,10 @@ def array_of(table: Any) -> npt.NDArray[Any]:
         return (table.double() if table.is_floating_point() and table.itemsize < 4 else table).numpy()
     if hasattr(table, "toarray"):
         raise BadInput("the table is sparse; give a dense one, with table.toarray()")
-    return np.asarray(table)
+    try:
+        return np.asarray(table)
+    except ValueError as error:
+        raise BadInput("the rows of the table have different lengths; give as many values in each") from error
 
 
 def _array(series: Any) -> npt.NDArray[Any]:
@@ -178,6 +194,12 @@ def _picked(categorical: Sequence[Any] | None, titles: list[str]) -> set[str]:
     if unknown:
         raise BadInput(f"categorical column {unknown[0]!r} is none of the training table")
     return {titles[c] if isinstance(c, int) else c for c in given}
+
+
+def packed(values: list[Any]) -> npt.NDArray[Any]:
+    """Return values as an array: numbers where all are, else objects."""
+    array = np.asarray(values)
+    return array if array.dtype.kind in "fiub" else np.array(values, dtype=object)
 
 
 def series_of(values: npt.NDArray[Any], dtype: Any) -> Any:
@@ -236,7 +258,10 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
         raise BadInput(f"column {name!r} holds infinite values; cut them to a number, or leave them missing")
     if not present.any():
         raise BadInput(f"column {name!r} has no values; leave it out")
+    check_function(bins, "bins", "quartiles, deciles or entropy_bins")
     edges = np.asarray(bins(numbers[present], None if labels is None else np.asarray(labels)[present]), np.float64)
+    if edges.ndim != 1 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        raise BadInput(f"bins returned {edges.tolist()} for column {name!r}; return rising edges, finite and distinct")
     sd = float(numbers[present].std())
     number = codes(numbers, edges)
     return Column(name, array.copy(), number, edges, None, float(numbers[present].mean()), sd, bool((~present).any()))

@@ -15,7 +15,9 @@ References:
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +55,7 @@ from unfooled.runs.spelling import spelled
 def lime_image(
     model: Model,
     x: Tensor,
-    y: Tensor | None = None,
+    y: Tensor | Sequence[Any] | int | None = None,
     *,
     segments: Segmenter | Tensor = grid(7),  # noqa: B008  (a partial)
     sampler: Sampler = paired,
@@ -74,7 +76,7 @@ def lime_image(
     Args:
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs, (B, *D): images of any number of channels, rows, sequences, volumes.
-        y: Classes to explain, (B,) or (B, T) int64. None: the predicted ones.
+        y: Classes to explain, (B,) or (B, T), or one for all. None: the predicted ones.
         segments: Segmenter such as `grid(7)` or `slic()`, or ids, (*S) or (B, *S).
         sampler: Function that draws masks.
         samples: Masks per sample; not used with `until`.
@@ -231,15 +233,20 @@ def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solv
     return [parts[i] for i in range(len(number))]
 
 
-def _labels(model: Model, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+def _labels(model: Model, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     """Check the classes; return x and the classes, (B, T), the predicted ones for None."""
     if y is None:
         x, _ = prepared(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
         with torch.no_grad():
             return x, read_logits(model, x, batch=256).argmax(1, keepdim=True)
-    y = y[:, None] if isinstance(y, Tensor) and y.ndim == 1 else y
-    if not isinstance(y, Tensor) or y.ndim != 2 or not y.shape[1]:
-        raise BadInput("y holds the classes to explain, (B,) or (B, T) int64; None for the predicted ones")
+    try:
+        y = torch.as_tensor(y, device=x.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"y is {y!r}; give numbers of classes, (B,) or (B, T), or one for all") from error
+    y = y.expand(len(x)) if y.ndim == 0 else y
+    y = y[:, None] if y.ndim == 1 else y
+    if y.ndim != 2 or not y.shape[1]:
+        raise BadInput(f"y has shape {tuple(y.shape)}; give classes to explain, (B,) or (B, T), or None")
     for column in y.T:
         x, _ = prepared(model, x, column)
     return x, y.clone() if y.is_inference() else y

@@ -18,6 +18,7 @@ from unfooled.core.goals import read_logits
 from unfooled.core.types import Model
 from unfooled.explanations.lime.attention import AttentionMask, of_tokens
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
+from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.mixed import Part, outputs_of_parts
 from unfooled.explanations.lime.predicting import outputs_of
@@ -46,6 +47,11 @@ class Stability:
     top: int = 5
     r: int = 5
     draws: int = 150
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none."""
+        for name, least in (("top", 1), ("r", 0), ("draws", 1)):
+            at_least(getattr(self, name), least, name, "a whole number")
 
 
 def with_stability(

@@ -177,7 +177,8 @@ def lime_parts(
     """Explain what a function answers about one input of several parts.
 
     Args:
-        predict: Function of a list of values for each part, all of the same length n, to outputs, (n, K).
+        predict: Function of a list of values for each part, all of the same length n, to outputs, (n, K). Rows are
+            lists of values; `space.as_table(rows)` makes the frame or array of them that a model was trained on.
         parts: Parts: `text_part`, `row_part`, `image_part`, or anything with `names` and `hide`, and
             `random = True` where hidden values are drawn.
         y: Outputs to explain. None: the largest.
@@ -201,7 +202,7 @@ def lime_parts(
     """
     began = time.perf_counter()
     check_parts(parts)
-    check_rows(batch, "inputs")
+    check_rows(batch, "inputs", link)
     size = sum(len(part.names) for part in parts)
     masks_of = partial(repeating, sampler=sampler) if any(getattr(p, "random", False) for p in parts) else sampler
     settings = Settings(masks_of, stopping(samples, until), kernel, shrinking(ridge, prior), rng.base_seed(generator))

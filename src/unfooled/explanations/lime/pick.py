@@ -5,6 +5,8 @@
     any_cover   C(V) = sum_f I_f 1[some i in V: W_if > 0]
     soft_cover  C(V) = sum_f I_f max_{i in V} W_if
 
+    C(all)-shares of the pick, and of as many explanations at random: E max = sum_k C(n - k, V - 1) / C(n, V) W_(k)
+
 Absolute values are taken before the sum over labels: signed weights of the two labels of a binary model cancel to
 rounding noise. Both covers are monotone and submodular, so the greedy pick has at least 1 - 1/e of the best cover.
 
@@ -40,11 +42,15 @@ class Pick:
         index: Numbers of the explanations, in the order of the pick.
         gain: Coverage that each one added.
         importance: Importance I_f of each key.
+        covered: Share of the cover of all explanations that the pick has.
+        by_chance: Share that as many explanations at random have, in expectation.
     """
 
     index: tuple[int, ...]
     gain: tuple[float, ...]
     importance: dict[Hashable, float]
+    covered: float = math.nan
+    by_chance: float = math.nan
 
 
 def any_cover(best: Tensor, rows: Tensor) -> Tensor:
@@ -103,7 +109,23 @@ def submodular_pick(
         draw = rng.seeds(torch.tensor([[len(w)]]), generator, stage=rng.Stream.PICK)
         candidates = sorted(rng.bits(draw, len(w))[0].argsort()[:most].tolist())
     index, gain = greedy(w, importance, candidates, budget, coverage)
-    return Pick(tuple(index), tuple(gain), dict(zip(names, importance.tolist(), strict=True)))
+    among = coverage(torch.zeros_like(w[0]), w)[candidates]
+    total = float(among.amax(0) @ importance)
+    own = coverage(torch.zeros_like(w[0]), w)[index].amax(0)
+    shares = [float(cover @ importance) / total if total else 1.0 for cover in (own, expected_cover(among, len(index)))]
+    return Pick(tuple(index), tuple(gain), dict(zip(names, importance.tolist(), strict=True)), *shares)
+
+
+def expected_cover(covers: Tensor, size: int) -> Tensor:
+    """Return the expected largest cover of each feature, (F,), among `size` of n explanations at random, (n, F)."""
+    n = len(covers)
+    left = n - 1 - torch.arange(n - size + 1, dtype=torch.float64)  # explanations behind the k-th largest
+
+    def log_choose(a: Tensor, b: int) -> Tensor:
+        return torch.lgamma(a + 1) - math.lgamma(b + 1) - torch.lgamma(a - b + 1)
+
+    share = (log_choose(left, size - 1) - log_choose(torch.tensor(float(n), dtype=torch.float64), size)).exp()
+    return share @ covers.sort(0, descending=True).values[: len(share)]
 
 
 def by_key(
@@ -157,6 +179,8 @@ def _table(
             )
         keys = keys if keys is not None else weights.keys if weights.keys is not None else weights.names
         weights = weights.weights
+    if not isinstance(weights, Tensor):
+        raise BadInput(f"weights is a {type(weights).__name__}; give Surrogates, or a tensor (B, T, M) with keys")
     if weights.ndim != 3:
         raise BadInput(f"weights have shape {tuple(weights.shape)}; they are (B, T, M)")
     if keys is None or len(keys) != len(weights) or any(len(row) > weights.shape[2] for row in keys):

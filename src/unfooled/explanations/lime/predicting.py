@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import halving
+from unfooled.explanations.lime.checking import check_function
 
 Link = Callable[[Tensor], Tensor]
 """Outputs (n, K) -> scores that are explained, (n, K)."""
@@ -70,7 +71,10 @@ def _table(answer: Any, n: int) -> Tensor:
             answer = answer.copy()
         table = torch.as_tensor(answer).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"predict returned a {given}; return numbers, (n, K)") from error
+        words = [value for value in np.ravel(answer)[:1].tolist() if isinstance(value, str)] if n else []
+        what = f"{words[0]!r}, a label" if words else f"a {given}"
+        mend = ", such as those of predict_proba" if words else ""
+        raise BadInput(f"predict returned {what}; return numbers, (n, K){mend}") from error
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
         raise BadInput(f"predict returned shape {tuple(table.shape)} for {n} inputs; return one row each, (n, K)")
@@ -79,14 +83,17 @@ def _table(answer: Any, n: int) -> Tensor:
     return table
 
 
-def check_rows(batch: Any, what: str) -> None:
-    """Refuse a batch that is no number of inputs."""
+def check_rows(batch: Any, what: str, link: Any = identity) -> None:
+    """Refuse a batch that is no number of inputs, and a link that is no function."""
+    check_function(link, "link", "identity or log_odds")
     if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
         raise BadInput(f"batch is {batch!r}; it is a number of {what} of at least 1")
 
 
 def named_outputs(classes: Sequence[Any], outputs: Tensor) -> tuple[str, ...]:
     """Return the names of the outputs as strings; refuse another number of names."""
+    if isinstance(classes, (str, bytes)):
+        raise BadInput(f"classes is {classes!r}; give a list of names, one for each output")
     names = tuple(map(str, classes))
     if len(names) != outputs.shape[1]:
         raise BadInput(f"classes has {len(names)} names, and predict returns {outputs.shape[1]} outputs")

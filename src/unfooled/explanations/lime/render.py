@@ -29,6 +29,7 @@ STYLE = """
 .lime img{image-rendering:pixelated;width:224px;border:1px solid var(--rule)}.lime figure{margin:0}
 .lime figcaption{font-size:.8rem;color:var(--muted)}.lime td,.lime th{padding:.1rem .7rem .1rem 0;text-align:left}
 .lime table{border-collapse:collapse;font-size:.9rem}.lime td{border-top:1px solid var(--rule);overflow-wrap:anywhere}
+.lime td:last-child{white-space:nowrap}
 .lime .text{white-space:pre-wrap;overflow-wrap:anywhere}.lime mark{color:inherit;border-radius:3px}
 """ + "".join(
     f".lime .{side}{k}{{background:color-mix(in srgb,var(--{tone}) {10 * k}%,transparent)}}"

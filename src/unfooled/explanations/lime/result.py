@@ -15,6 +15,7 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime import render
 from unfooled.explanations.lime.figure import figure
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
+from unfooled.explanations.lime.predicting import named_outputs
 from unfooled.explanations.lime.segments import pixel_masks
 from unfooled.explanations.lime.storing import plain, restored
 from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedText, Page, Picture, Row, Sample
@@ -123,6 +124,10 @@ class Surrogates:
         """Return the name of a class or output."""
         return self.classes[label] if self.classes is not None and label < len(self.classes) else str(label)
 
+    def with_classes(self, classes: Sequence[Any]) -> Surrogates:
+        """Return the explanations with names of the classes or outputs, one each."""
+        return replace(self, classes=named_outputs(classes, self.prediction if self.outputs is None else self.outputs))
+
     def column(self, label: int | None = None) -> list[int]:
         """Return the column of a class in each sample; None: the first."""
         if label is None:
@@ -220,6 +225,8 @@ class Surrogates:
             title: Heading of the page. Empty: what was explained.
             extra: Part of the page in front of the explanations, as HTML.
         """
+        if names and len(names) != len(self):
+            raise BadInput(f"there are {len(names)} names for {len(self)} samples; give one each, or none")
         return render.page(self._view(top, names), title, extra)
 
     def _repr_html_(self) -> str:
@@ -239,7 +246,7 @@ class Surrogates:
         """
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise BadInput("this is no JSON; Surrogates.to_json writes what from_json reads") from error
         if not isinstance(record, dict) or record.get("version") != VERSION:
             version = record.get("version") if isinstance(record, dict) else None

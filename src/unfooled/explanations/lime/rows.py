@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.explanations.lime.columns import Column
+from unfooled.explanations.lime.checking import check_takes
+from unfooled.explanations.lime.columns import Column, packed
 from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import uniform
 from unfooled.explanations.lime.predicting import Link, outputs_of
 from unfooled.explanations.lime.solving import Settings, Solved, flagged
 from unfooled.explanations.lime.surrogate import UntilStable, fewest_samples, fit
-from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler
+from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler, in_bins
 
 Asked = tuple[Perturbed, Tensor]
 """Perturbed rows, and the outputs for them, (S, K)."""
@@ -79,7 +80,11 @@ class RowAnswers:
         sampler: TableSampler = self.settings.sampler  # type: ignore[assignment]
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise BadInput(f"samples is {samples!r}; it is a whole number of at least 1, or give until_stable(...)")
-        drawn = sampler(self.space.columns, self.space.features, row, samples, self.settings.seed)
+        given = (self.space.columns, self.space.features, row, samples, self.settings.seed)
+        check_takes(sampler, "sampler", "(columns, features, row, samples, seed)", "by_bins or hidden()", *given)
+        drawn = sampler(*given)
+        if not isinstance(drawn, Perturbed):
+            raise BadInput(f"sampler returned a {type(drawn).__name__}; return perturbed rows, as by_bins does")
         if self.weighted and not drawn.binary:
             raise BadInput(
                 "this sampler has no masks that a kernel could weigh; leave kernel out, its scale is the width"
@@ -89,31 +94,44 @@ class RowAnswers:
     def with_first(self, values: list[list[Any]]) -> tuple[Tensor, Asked]:
         """Return the outputs of the rows, and the first row's perturbed rows with their outputs, from one call."""
         first = self.drawn(values[0], self.first)
-        own = [_column([row[k] for row in values]) for k in range(len(self.space.columns))]
+        own = [packed([row[k] for row in values]) for k in range(len(self.space.columns))]
         outputs = self._outputs([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])
         return outputs[: len(values)], (first, outputs[len(values) :])
 
+    def shared(self, first: list[Any], row: list[Any], asked: Asked) -> Asked | None:
+        """Return the first row's perturbed rows as those of another row; None where they depend on the row."""
+        drawn, space = asked[0], self.space
+        inside = {c for group in space.features for c in group}
+        own = [c for c in range(len(row)) if c not in inside and repr(first[c]) != repr(row[c])]
+        if drawn.donors is None or self.rule is not None or own:
+            return None
+        return replace(drawn, z=in_bins(space.columns, space.features, row, drawn.donors)), asked[1]
+
     def solve(
-        self, i: int, row: list[Any], labels: Tensor, base: Tensor, asked: Asked | None = None
+        self, i: int, values: list[list[Any]], labels: Tensor, base: Tensor, first: Asked
     ) -> tuple[Solved, Tensor]:
         """Return the fit of row i, and what the surrogate gives for the row itself, (T,).
 
         Args:
             i: Number of the row.
-            row: Its values.
+            values: Values of all rows.
             labels: Outputs to explain, (T,).
             base: These outputs for the row itself, (T,), after the link; subtracted before the fit.
-            asked: Its first perturbed rows and their outputs. None: they are drawn.
+            first: Perturbed rows of the first row, and their outputs.
         """
-        if asked is None:
+        row = values[i]
+        known = first if i == 0 else self.shared(values[0], row, first)
+        if known is None:
             drawn = self.drawn(row, self.first)
             asked = drawn, self._outputs(drawn.columns)
+        else:
+            asked = known
         rows = len(asked[1])
         while True:
             part, local, stable = self._fitted(i, asked, labels, base)
             size = len(asked[1])
             if self.rule is None:
-                return part, local
+                return part if i == 0 or known is None else replace(part, calls=0), local
             if stable or not asked[0].unit or 2 * size > self.rule.at_most:
                 flag = Flag.STABLE if stable or not asked[0].unit else Flag.NOT_REACHED
                 return flagged(part, flag, calls=rows), local
@@ -157,9 +175,3 @@ def _continues(before: Perturbed, after: Perturbed) -> bool:
         all(a is b or a == b or (a != a and b != b) for a, b in zip(old.tolist(), new[:known].tolist(), strict=True))
         for old, new in zip(before.columns, after.columns, strict=True)
     )
-
-
-def _column(values: list[Any]) -> npt.NDArray[Any]:
-    """Return values as an array: numbers where all are, else objects."""
-    array = np.asarray(values)
-    return array if array.dtype.kind in "fiub" else np.array(values, dtype=object)

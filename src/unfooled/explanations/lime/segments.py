@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import at_least
 
 Segmenter = Callable[[Tensor], Tensor]
 """x (B, *D) -> ids (B, *S), int64."""
@@ -31,10 +31,8 @@ def grid(cells: int = 7, least: int = 2) -> Segmenter:
         least: Fewest values along a side of a cell, so that small images have fewer cells: the mean of a single pixel
             is that pixel, and would hide nothing.
     """
-    sizes: tuple[Any, ...] = (cells, least)
-    if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
-        raise BadInput(f"cells is {cells!r}, least {least!r}; a grid has at least 1 cell along each side, of 1 value")
-    return partial(grid_of, cells=cells, least=least)
+    cells = at_least(cells, 1, "cells", "a number of cells along each side")
+    return partial(grid_of, cells=cells, least=at_least(least, 1, "least", "a number of values along a cell's side"))
 
 
 def grid_of(x: Tensor, *, cells: int, least: int = 2) -> Tensor:
@@ -57,6 +55,7 @@ def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0) -> S
         compactness: Weight of place against colour.
         sigma: Width of the smoothing before segmentation.
     """
+    segments = at_least(segments, 1, "segments", "a number of segments")
     options = {"n_segments": segments, "compactness": compactness, "sigma": sigma, "start_label": 0}
     return partial(by_skimage, method="slic", options=options)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from types import NoneType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import check_function, check_takes, plain
 from unfooled.explanations.lime.equations import Gram, with_intercept
 from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import Kernel
@@ -30,6 +33,11 @@ class Settings:
     kernel: Kernel
     ridge: float | Prior | None
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse samplers and kernels that are no functions."""
+        check_function(self.sampler, "sampler", "paired or by_size; for tables by_bins or hidden()")
+        check_function(self.kernel, "kernel", "uniform or cosine_kernel(0.25)")
 
     @property
     def penalty(self) -> float:
@@ -55,7 +63,11 @@ class Settings:
 
 def stopping(samples: int, until: UntilStable | None) -> int | UntilStable:
     """Return the number of samples, or the rule that decides it."""
-    return samples if until is None else until
+    rule: Any = until
+    if not isinstance(rule, (UntilStable, NoneType)):
+        raise BadInput(f"until is {rule!r}; give a rule, such as until_stable(top=5), or a number as samples")
+    number: int = plain(samples)
+    return number if until is None else until
 
 
 def shrinking(ridge: float | None, prior: Tensor | Prior | None) -> float | Prior | None:
@@ -64,9 +76,17 @@ def shrinking(ridge: float | None, prior: Tensor | Prior | None) -> float | Prio
     Raises:
         BadInput: A prior without a precision, or with two.
     """
+    given: Any = ridge
+    if isinstance(given, bool) or not isinstance(given, (int, float, np.number, NoneType)):
+        raise BadInput(f"ridge is {ridge!r}; it is a number of at least 0")
     if prior is None:
         return ridge
+    mean: Any = prior.mean if isinstance(prior, Prior) else prior
+    if isinstance(mean, Tensor) and not bool(torch.isfinite(mean).all()):
+        raise BadInput("the prior's mean holds NaN or infinite values; expected weights are finite")
     if isinstance(prior, Prior):
+        if not isinstance(mean, Tensor) or not prior.precision > 0:
+            raise BadInput(f"a prior has a mean, a tensor, and a precision above 0; this one's is {prior.precision!r}")
         if ridge:
             raise BadInput(f"the prior has the precision {prior.precision:g}, and ridge is {ridge:g}; give one of them")
         return prior
@@ -115,9 +135,12 @@ def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Desi
     """Draw `count` masks, the first with index `start`; refuse a count that is not a positive integer."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise BadInput(f"samples is {count!r}; it is a whole number of at least 1, or until_stable(...)")
-    if not callable(settings.sampler):
-        raise BadInput(f"sampler is {settings.sampler!r}; give a function, such as paired or by_size")
-    return settings.sampler(features, count, settings.seed, start=start)
+    name, takes = "sampler", "(features, samples, seed, *, start)"
+    check_takes(settings.sampler, name, takes, "paired or by_size", features, count, settings.seed, start=start)
+    design: Any = settings.sampler(features, count, settings.seed, start=start)
+    if not isinstance(design, Design):
+        raise BadInput(f"sampler returned a {type(design).__name__}; return a Design(masks), as paired does")
+    return design
 
 
 def weights_of(features: int, settings: Settings) -> Solution:

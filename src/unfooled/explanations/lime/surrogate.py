@@ -158,6 +158,8 @@ def _check(
     samples, features = z.shape[-2:]
     if weights is not None and (weights.shape not in ((samples,), (len(y), samples)) or bool((weights < 0).any())):
         raise BadInput(f"weights have shape {tuple(weights.shape)}; give {samples} numbers of at least 0")
+    if weights is not None and not bool(torch.isfinite(weights).all()):
+        raise BadInput("the weights hold NaN or infinite values; a kernel gives finite numbers of at least 0")
     if weights is not None and not bool((weights.sum(-1) > 0).all()):
         raise BadInput("the weights sum to 0: the kernel gives no mask any weight; choose a wider one")
     if weights is not None and weights.ndim == 2 and z.ndim == 2:

@@ -12,10 +12,11 @@ A sampler is a function `(columns, features, row, samples, seed) -> Perturbed`. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,11 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.columns import Column, is_missing
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 
+REMEMBERED = 1 << 20  # largest draw of donors that is remembered
 Columns = tuple[Column, ...]
 Features = tuple[tuple[int, ...], ...]
 
@@ -41,6 +44,7 @@ class Perturbed:
         unit: Consecutive rows that are one independent draw; 0 for real rows that were not drawn.
         binary: True for masks.
         weights: Weight of each row besides the kernel's, (S,); see `Design`. None: 1.
+        donors: Training row of each feature, (S, M), where the draw does not depend on the sample. None: it does.
     """
 
     columns: list[npt.NDArray[Any]]
@@ -48,6 +52,7 @@ class Perturbed:
     unit: int = 1
     binary: bool = True
     weights: Tensor | None = None
+    donors: npt.NDArray[np.int64] | None = None
 
 
 TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
@@ -57,7 +62,7 @@ TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
 def by_bins(columns: Columns, features: Features, row: list[Any], samples: int, seed: int) -> Perturbed:
     """Draw a training row for each feature, its donor; z is 1 where the value is in the bin of the row."""
     donors = _donors(columns, features, samples, seed)
-    return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors))
+    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors), donors=donors)
 
 
 def hidden(sampler: Sampler = paired) -> TableSampler:
@@ -74,7 +79,7 @@ def hide_by(
 ) -> Perturbed:
     """Draw masks, and a training row for each hidden feature."""
     design = repeating(len(features), samples, seed, sampler=sampler)
-    donors = _donors(columns, features, len(design.masks), seed)
+    donors = _donors(columns, features, len(design.masks), seed).copy()
     donors[design.masks.numpy()] = -1
     return Perturbed(_values(columns, features, row, donors), design.masks, design.unit, weights=design.weights)
 
@@ -86,9 +91,7 @@ def conditional(k: int = 20, sampler: Sampler = paired) -> TableSampler:
         k: Number of nearest rows.
         sampler: Sampler of masks.
     """
-    if k < 1:
-        raise BadInput(f"k is {k}; it is a number of rows of at least 1")
-    return partial(by_nearest, k=k, sampler=sampler)
+    return partial(by_nearest, k=at_least(k, 1, "k", "a number of rows"), sampler=sampler)
 
 
 def by_nearest(
@@ -116,9 +119,8 @@ def neighbours(clusters: int = 5, k: int = 5) -> TableSampler:
         clusters: Number of clusters of the training rows (agglomerative).
         k: Nearest rows that vote.
     """
-    if clusters < 1 or k < 1:
-        raise BadInput(f"clusters is {clusters}, k is {k}; both are at least 1")
-    return partial(in_cluster, clusters=clusters, k=k)
+    clusters = at_least(clusters, 1, "clusters", "a number of clusters")
+    return partial(in_cluster, clusters=clusters, k=at_least(k, 1, "k", "a number of rows"))
 
 
 def in_cluster(
@@ -137,7 +139,7 @@ def in_cluster(
     vote = np.bincount(label[np.argsort(distances, kind="stable")[:k]])
     at = np.flatnonzero(label == vote.argmax())
     donors = np.repeat(at[:, None], len(features), 1)
-    return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors), 0)
+    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors), 0)
 
 
 def around(scale: float = 1.0) -> TableSampler:
@@ -207,24 +209,35 @@ def _values(
     columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[Any]]:
     """Return each column with the values of its feature's donors, the row's own value where the donor is -1."""
-    own = np.full(len(donors), -1)
+    own, by_feature = np.full(len(donors), -1), np.ascontiguousarray(donors.T)
     feature = {c: j for j, group in enumerate(features) for c in group}
-    return [column.taken(donors[:, feature[c]] if c in feature else own, row[c]) for c, column in enumerate(columns)]
+    return [column.taken(by_feature[feature[c]] if c in feature else own, row[c]) for c, column in enumerate(columns)]
 
 
-def _same(columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]) -> Tensor:
+def in_bins(columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]) -> Tensor:
     """Return which features have the bins of the row, (S, M) bool."""
-    same = np.ones(donors.shape, dtype=bool)
+    by_feature = np.ascontiguousarray(donors.T)
+    same = np.ones(by_feature.shape, dtype=bool)
     for j, group in enumerate(features):
         for c in group:
-            same[:, j] &= columns[c].code_of_rows[donors[:, j]] == columns[c].code(row[c])
-    return torch.as_tensor(same)
+            same[j] &= columns[c].code_of_rows[by_feature[j]] == columns[c].code(row[c])
+    return torch.as_tensor(same).T.contiguous()
 
 
 def _donors(columns: Columns, features: Features, samples: int, seed: int) -> npt.NDArray[np.int64]:
-    """Draw a donor for each feature of each sample: the number of a training row, (S, M)."""
-    u = _uniform(len(features), samples, len(features), seed)
-    return (u * len(columns[0].values)).astype(np.int64)
+    """Draw a donor for each feature of each sample: the number of a training row, (S, M); not to be written to."""
+    size = (len(features), len(columns[0].values), samples, seed)
+    return _numbers(*size) if samples * len(features) <= REMEMBERED else _numbers.__wrapped__(*size)
+
+
+@lru_cache(maxsize=1)
+def _numbers(features: int, rows: int, samples: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw numbers of training rows, (S, M); the last draw is remembered for rows that are explained one by one."""
+    seeds = rng.seeds(torch.tensor([[features]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
+    bits = rng.bits(seeds, features, draw=torch.arange(samples)).numpy()
+    numbers: npt.NDArray[np.int64] = ((bits >> 40) & 0xFFFFFF) * rows >> 24  # 24 bits after the point, times the rows
+    numbers.flags.writeable = False
+    return numbers
 
 
 def _uniform(features: int, samples: int, width: int, seed: int) -> npt.NDArray[np.float64]:
@@ -253,8 +266,8 @@ def _squares(column: Column, value: Any) -> npt.NDArray[np.float64]:
     return np.where(gone, 1.0, (_scaled(column) - (float(value) - column.mean) / (column.sd or 1.0)) ** 2)
 
 
-def _positive(scale: float) -> float:
+def _positive(scale: Any) -> float:
     """Refuse scales that are not positive."""
-    if not scale > 0:
-        raise BadInput(f"scale is {scale}; it must be above 0")
-    return scale
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not 0 < scale < math.inf:
+        raise BadInput(f"scale is {scale!r}; it is a finite number above 0")
+    return cast(float, scale)

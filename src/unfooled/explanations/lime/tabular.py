@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
-from unfooled.explanations.lime.columns import Column, array_of, columns_of, series_of, typed
+from unfooled.explanations.lime.columns import Column, array_of, columns_of, packed, series_of, typed
 from unfooled.explanations.lime.discretize import Bins, quartiles
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel
@@ -86,9 +86,10 @@ class TabularSpace:
         place = {column.name: k for k, column in enumerate(columns)} | {k: k for k in range(len(columns))}
         grouped: list[tuple[int, ...]] = []
         for group in groups or ():
-            if isinstance(group, (str, int)):
+            if isinstance(group, (str, int)) or not len(group):
+                what = "one column" if isinstance(group, (str, int)) else "empty"
                 raise BadInput(
-                    f"group {group!r} is one column; groups are lists of columns, such as [['a', 'b'], ['c', 'd']]"
+                    f"group {group!r} is {what}; groups are lists of columns, such as [['a', 'b'], ['c', 'd']]"
                 )
             unknown = [name for name in group if name not in place]
             if unknown:
@@ -145,6 +146,10 @@ class TabularSpace:
             whole = self.template.is_floating_point() or bool((table == numbers).all())
             return table if whole else numbers.to(torch.get_default_dtype())
         return typed(array, np.asarray(self.template).dtype)
+
+    def as_table(self, rows: Sequence[Sequence[Any]]) -> Any:
+        """Return rows, each a list of values as `lime_parts` hands them on, as a table of the kind that was learnt."""
+        return self.table([packed([row[k] for row in rows]) for k in range(len(self.columns))])
 
     def names(self, row: list[Any]) -> tuple[str, ...]:
         """Return the features of a row in words."""
@@ -207,21 +212,22 @@ def lime_tabular(
 
     Returns:
         `Surrogates`; a weight is the effect of a column that stays in its bin, or per standard deviation for samplers
-        without bins. Cost: `samples` + 1 rows each.
+        without bins. Cost: `samples` + 1 rows each; with `by_bins` and a fixed number the samples share their perturbed
+        rows, and each further one costs 1.
 
     Raises:
         BadInput: An argument, a row or the function's answer is invalid.
     """
     began = time.perf_counter()
-    _check_space(space)
-    check_rows(batch, "rows")
+    _check(space, batch, link)
     values, drawn = space.read(rows), stopping(samples, until)
-    settings = Settings(sampler, drawn, kernel or l2_kernel(), shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
+    weighing = l2_kernel() if kernel is None else kernel
+    settings = Settings(sampler, drawn, weighing, shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
     asked = RowAnswers(predict, space, settings, link, batch, kernel is not None)
     outputs, first = asked.with_first(values)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    solved = [asked.solve(i, row, labels[i], prediction[i], first if i == 0 else None) for i, row in enumerate(values)]
+    solved = [asked.solve(i, values, labels[i], prediction[i], first) for i in range(len(values))]
     parts, local = [part for part, _ in solved], torch.stack([local for _, local in solved])
     result = assembled(
         (parts, prediction, labels, settings),
@@ -241,8 +247,9 @@ def lime_tabular(
     return warn_if_few(result)
 
 
-def _check_space(space: Any) -> None:
-    """Refuse what is no space."""
+def _check(space: Any, batch: Any, link: Any) -> None:
+    """Refuse what is no space, no number of rows, and no link."""
+    check_rows(batch, "rows", link)
     if not isinstance(space, TabularSpace):
         raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
 

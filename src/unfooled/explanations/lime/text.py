@@ -115,6 +115,8 @@ class MaskToken:
 
 def mask_token(token: str = "[MASK]") -> MaskToken:
     """Return a function that replaces hidden pieces by a token."""
+    if not isinstance(token, str):
+        raise BadInput(f"token is {token!r}; it is a string, such as '[MASK]'")
     return MaskToken(token)
 
 
@@ -265,7 +267,7 @@ def lime_text(
         'bad'
     """
     began = time.perf_counter()
-    pieces = [pieces_of(text, split, unit, hide) for text in _listed(texts, batch)]
+    pieces = [pieces_of(text, split, unit, hide) for text in _listed(texts, batch, link)]
     predict = of_tokens(predict) if isinstance(hide, AttentionMask) else predict
     outputs = whole_outputs(predict, pieces, batch)
     labels = labels_of(y, outputs)
@@ -312,10 +314,10 @@ def whole_outputs(predict: Callable[[Any], Any], pieces: list[Pieces], batch: in
     return torch.cat([outputs_of(predict, own, batch) for own in every])
 
 
-def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
-    """Return texts as a list; refuse an empty one, and an invalid batch."""
-    check_rows(batch, "texts")
-    if not isinstance(texts, Iterable):
+def _listed(texts: Any, batch: int, link: Link) -> list[str]:
+    """Return texts as a list; refuse an empty one, an invalid batch, and a link that is no function."""
+    check_rows(batch, "texts", link)
+    if not isinstance(texts, Iterable) or isinstance(texts, (bytes, bytearray)):
         raise BadInput(f"texts is a {type(texts).__name__}; give a string, or a list of them")
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unfooled.core.errors import BadInput
 from unfooled.core.limits import read_regular, regular
 from unfooled.models.readers.loaded import Loaded
@@ -84,13 +86,18 @@ def _names(config: dict[str, Any]) -> list[str] | None:
         return None
     if not all(str(key).isdecimal() and isinstance(name, (str, int)) for key, name in names.items()):
         raise BadInput("the id2label of config.json is no table from 0, 1, 2, ... to class names")
-    return [str(names[key]) for key in sorted(names, key=int)]
+    keys = sorted(names, key=int)
+    if [int(key) for key in keys] != list(range(len(keys))):
+        raise BadInput(
+            f"the id2label of config.json has the indices {', '.join(map(str, keys[:4]))}{', ...' * (len(keys) > 4)}; "
+            "the outputs are 0, 1, 2, ..."
+        )
+    return [str(names[key]) for key in keys]
 
 
 def _preprocessing(facts: dict[str, Any], config: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int] | None]:
     """Return mean, standard deviation and input shape."""
-    normalises = facts.get("do_normalize", True)
-    mean, std = (facts.get(key) if normalises else None for key in ("image_mean", "image_std"))
+    mean, std = _statistics(facts)
     size = facts.get("crop_size") if facts.get("do_center_crop") else facts.get("size")
     size = size if size is not None else config.get("image_size")
     if isinstance(size, dict):
@@ -103,3 +110,34 @@ def _preprocessing(facts: dict[str, Any], config: dict[str, Any]) -> tuple[Any, 
     if not (isinstance(height, int) and isinstance(width, int)):
         return mean, std, None
     return mean, std, (int(config.get("num_channels", 3)), height, width)
+
+
+def _statistics(facts: dict[str, Any]) -> tuple[Any, Any]:
+    """Return mean and standard deviation that do to images in [0, 1] what the image processor does to bytes.
+
+        z = ((255 f x - o) - mean) / std        f: rescale_factor, o: 1 if rescale_offset, else 0
+
+    EfficientNet's processor divides by std once more (`include_top`).
+
+    Raises:
+        BadInput: The processor reverses the channels, or its numbers cannot be read.
+    """
+    if facts.get("do_flip_channel_order"):
+        raise BadInput(
+            "the model takes colours in the order blue, green, red (do_flip_channel_order of "
+            "preprocessor_config.json); give a factory of your own, file.py:name, that returns a module with "
+            "net(x.flip(1)) in its forward"
+        )
+    normalises, rescales = facts.get("do_normalize", True), facts.get("do_rescale", True)
+    mean, std = (facts.get(key) if normalises else None for key in ("image_mean", "image_std"))
+    try:
+        scale = 255 * float(facts.get("rescale_factor") or 1 / 255) if rescales else 255.0
+        offset = 1.0 if rescales and facts.get("rescale_offset") else 0.0
+        again = facts.get("image_std") if facts.get("include_top") else None
+        if abs(scale - 1) < 1e-6 and not offset and again is None:
+            return mean, std
+        centre, spread, last = (np.atleast_1d(np.array(v, float)) for v in (mean or 0.0, std or 1.0, again or 1.0))
+        centre, spread, last = np.broadcast_arrays(centre, spread, last)
+        return ((centre + offset) / scale).tolist(), (spread * last / scale).tolist()
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the numbers in preprocessor_config.json cannot be read: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -85,6 +85,7 @@ class ReasonGallery:
 
 
 AnyRow = TypeVar("AnyRow", Row, ReasonRow)
+AnyExample = TypeVar("AnyExample", Example, ReasonExample)
 
 
 def encoded(plate: Plate, caption: str, alt: str, how: Encoding) -> Picture:
@@ -185,6 +186,20 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
     return results
 
 
+def nearest_galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
+    """Return the nearest adversarial examples of all runs, in the best quality that fits into `budget` characters.
+
+    Where none fits, only the nearest of each run is shown.
+    """
+    drawn = [draw_plates(run.nearest) for run in runs]
+    examples = [run.summary.nearest_gallery for run in runs]
+    rows = _in_best_quality(runs, drawn, examples, _row, budget)
+    return [
+        Gallery(d.form, shown, d.factor, _scale(d), css_gradient(_scale(d)), [])
+        for d, shown in zip(drawn, rows, strict=True)
+    ]
+
+
 def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
     """Return the worst attacks on explanations of all runs, in the best quality that fits into `budget` characters.
 
@@ -192,19 +207,29 @@ def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
     """
     drawn = [draw_plates(run.reasons) for run in runs]
     worst = [run.summary.reasons.gallery if run.summary.reasons is not None else [] for run in runs]
-    for how in ENCODINGS:
-        rows = [
-            [_reason_row(r, e, p, d.factor, how) for e, p in zip(examples, d.rows, strict=False)]
-            for r, examples, d in zip(runs, worst, drawn, strict=True)
-        ]
-        if _length(rows) <= budget:
-            break
-    else:
-        rows = [run[:1] for run in rows]
+    rows = _in_best_quality(runs, drawn, worst, _reason_row, budget)
     return [
         ReasonGallery(d.form, examples, d.factor, _scale(d), css_gradient(_scale(d)))
         for d, examples in zip(drawn, rows, strict=True)
     ]
+
+
+def _in_best_quality(
+    runs: Sequence[Run],
+    drawn: Sequence[Plates],
+    examples: Sequence[Sequence[AnyExample]],
+    row: Callable[[Run, AnyExample, Sequence[Plate], int, Encoding], AnyRow],
+    budget: int,
+) -> list[list[AnyRow]]:
+    """Return the rows of all runs in the best quality that fits; in the worst one, the first row of each run."""
+    for how in ENCODINGS:
+        rows = [
+            [row(r, e, p, d.factor, how) for e, p in zip(some, d.rows, strict=False)]
+            for r, some, d in zip(runs, examples, drawn, strict=True)
+        ]
+        if _length(rows) <= budget:
+            return rows
+    return [run[:1] for run in rows]
 
 
 def _reason_row(run: Run, e: ReasonExample, plates: Sequence[Plate], factor: int, how: Encoding) -> ReasonRow:

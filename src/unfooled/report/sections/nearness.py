@@ -106,6 +106,23 @@ def distance_of(run: Run, distance: float | None) -> str:
     return distance_text(distance, norm_of(run), written_in_255ths(run, norm_of(run)))
 
 
+def own_record(run: Run) -> Nearness | None:
+    """Return the distances in the norm of the run's threat; None where they were not searched."""
+    return next((record for record in run.summary.nearest if record.norm == norm_of(run)), None)
+
+
+def searched(run: Run) -> int:
+    """Return the number of samples whose nearest examples were searched in the norm of the run's threat."""
+    record = own_record(run)
+    return record.n if record is not None else len(run.summary.nearest_gallery)
+
+
+def steps(run: Run) -> str:
+    """Return accuracy by distance for the page's script: "distance accuracy" pairs, by distance; empty: not known."""
+    record = own_record(run)
+    return " ".join(f"{d:.6g} {a:.4g}" for d, a in survival_curve(record)) if record is not None else ""
+
+
 def survival_curve(record: Nearness) -> list[Point]:
     """Return (distance, accuracy) by distance, from (0, 1) on; empty where no adversarial example was found."""
     points = sorted((d, a) for d, a in record.curve if finite(d, a))
