@@ -162,12 +162,13 @@ class Frontier:
         points: Points with the largest margin, (n, *D).
         margins: Margins there, (n,); -inf before the first evaluation.
         fooled: Fooled samples, (n,) bool.
-        certified: Samples that are proven robust, which are not attacked, (n,) bool.
+        certified: Samples that are proven robust, (n,) bool.
         keys: Hashes of the samples, (n,), which define their order.
         learned: Directions of successful waves: weights of the logits, ordered by rank, (m, K). None: none yet.
         unanswered_points: Points at which the model gives no finite answer, (n, *D); valid where `unanswered`. None:
             none yet.
         unanswered: Samples for which `unanswered_points` holds such a point, (n,) bool. None: none yet.
+        exempt: Certified samples that are not attacked, (n,) bool. None: all of them.
     """
 
     points: Tensor
@@ -178,6 +179,7 @@ class Frontier:
     learned: Tensor | None = None
     unanswered_points: Tensor | None = None
     unanswered: Tensor | None = None
+    exempt: Tensor | None = None
 
     @classmethod
     def start(cls, x: Tensor) -> Self:
@@ -187,9 +189,14 @@ class Frontier:
         return cls(x.clone(), margins, none, none, keys_of(x))
 
     @property
+    def spared(self) -> Tensor:
+        """Certified samples that are not attacked, (n,) bool."""
+        return self.certified if self.exempt is None else self.exempt
+
+    @property
     def remaining(self) -> Tensor:
-        """Samples that are neither fooled nor certified, (n,) bool."""
-        return ~(self.fooled | self.certified)
+        """Samples that are attacked and not fooled, (n,) bool."""
+        return ~(self.fooled | self.spared)
 
     @property
     def not_robust(self) -> Tensor:
@@ -204,17 +211,24 @@ class Frontier:
         rows = (self.unanswered & ~self.fooled).nonzero()[:, 0]
         return replaced(self.points, rows, selected(self.unanswered_points, rows))
 
-    def remaining_rows(self, share: float = 1.0, limit: int | None = None) -> Tensor:
-        """Return the indices of the samples that are neither fooled nor certified, or of a part of them.
+    def with_attacked(self, count: int) -> Self:
+        """Return the frontier with some certified samples to be attacked all the same, in the order of the hashes."""
+        rows = self.certified.nonzero()[:, 0]
+        rows = rows[self.keys[rows].argsort()[:count]]
+        return replace(self, exempt=_put(self.certified, rows, torch.zeros_like(rows, dtype=torch.bool)))
+
+    def remaining_rows(self, share: float = 1.0, limit: int | None = None, *, spared: bool = False) -> Tensor:
+        """Return the indices of the samples that are attacked and not fooled, or of a part of them.
 
         Args:
             share: Share of them to return, at least one sample.
             limit: Largest number of them to return. None: no limit.
+            spared: True: with the certified samples that are not attacked.
 
         Returns:
             Indices in the order of the samples' hashes; if limited, those nearest to the boundary, nearest first.
         """
-        rows = self.remaining.nonzero()[:, 0]
+        rows = (~self.fooled if spared else self.remaining).nonzero()[:, 0]
         rows = rows[self.keys[rows].argsort()]
         count = max(1, math.ceil(share * len(rows)))
         count = min(count, len(rows) if limit is None else limit)
@@ -236,6 +250,7 @@ class Frontier:
             certified=self.certified[rows], keys=self.keys[rows],
             unanswered_points=None if self.unanswered_points is None else self.unanswered_points[rows],
             unanswered=None if self.unanswered is None else self.unanswered[rows],
+            exempt=None if self.exempt is None else self.exempt[rows],
         )  # fmt: skip
 
     def with_result(self, result: StageResult) -> Self:

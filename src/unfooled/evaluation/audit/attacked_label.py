@@ -24,6 +24,7 @@ from unfooled.evaluation.audit.guards import attack_through, draws_of
 from unfooled.evaluation.audit.missed import missed_by
 from unfooled.evaluation.audit.nearest_points import nearest
 from unfooled.evaluation.audit.plan import LabelAttack, Plan
+from unfooled.evaluation.audit.proofs import CHECKED, prover_of
 from unfooled.evaluation.audit.replays import replay, replay_first
 from unfooled.evaluation.audit.values import Attacked, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
@@ -63,16 +64,18 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     was seen before the attack, only the first stage is run.
     """
     label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
+    certify, unproven = prover_of(s, label.certify)
+    label = replace(label, certify=certify)
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger)
     last: Attacked | None = None
     with suppress(OutOfTime):
-        for last in _results(s, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
+        for last in _results(s, label, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
     if last is not None and not last.left_out:
-        return last
+        return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
     # Its gradients may not be ready; nothing here follows them.
     problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
-    attack = Cascade(problem, s.ledger, certify=label.certify)
+    attack = Cascade(problem, s.ledger, certify=certify, checked=CHECKED)
     if last is None:
         with time_limit(None), frozen(s.counted):
             state = attack.begin()
@@ -82,17 +85,18 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
             last = replace(last, through=through, findings=[*last.findings, *through.findings])
-    return last
+    return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
 
 
 def _results(
-    s: Setting, plan: Plan, gradients: Gradients, findings: list[Finding], right: Tensor
+    s: Setting, label: LabelAttack, plan: Plan, gradients: Gradients, findings: list[Finding], right: Tensor
 ) -> Iterator[Attacked]:
     """Yield the result after each step; each says what is still left out."""
-    label, gradients = plan.label_attack, gradients.ready(s.x, s.threat)
+    gradients = gradients.ready(s.x, s.threat)
     if label.is_cascade and not contains_guarded(s.subject.given):
         gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
-    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
+    assert not isinstance(label.certify, str)
+    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED)
     if seen := replay_first(s, right):
         yield _cut_short(s, attack, label, gradients, [*findings, *seen])
         return

@@ -278,6 +278,10 @@ class Summary(Shown):
 
     `labels_predicted`: there were no labels, and the predicted classes were taken; clean accuracy is not stated then.
 
+    `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
+    of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
+    where nothing was certified.
+
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
     `guard` belongs to a model behind a purifier. Where it lacks an attack, robust accuracy and what follows from it are
@@ -297,6 +301,8 @@ class Summary(Shown):
     clean_accuracy: Estimate
     robust_accuracy: Estimate
     robust_accuracy_8bit: Estimate | None = None
+    certified_accuracy: Estimate | None = None
+    open: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     verdict: str = ""
     trusted: bool = False
     because: str = ""
@@ -352,4 +358,7 @@ class Summary(Shown):
             raise ValueError(f"accuracy is of {max(clean.n, robust.n)} samples, and the audit of {self.n}")
         if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:
             raise ValueError(f"robust accuracy is {robust.value:g}, above clean accuracy, {clean.value:g}")
+        certified = None if self.certified_accuracy is None else self.certified_accuracy.value
+        if certified is not None and robust.value is not None and certified > robust.value + 1e-6:
+            raise ValueError(f"certified accuracy is {certified:g}, above robust accuracy, {robust.value:g}")
         return self
