@@ -1,4 +1,4 @@
-"""The stage of an audit that searches nearest points: for as many samples as their median needs."""
+"""The stage of an audit that searches nearest points, for as many samples as their median needs, and its record."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
 from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.audit.plan import NearestPoints
+from unfooled.evaluation.audit.records import Nearness
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.verify import verify
@@ -25,6 +26,9 @@ from unfooled.statistics import intervals
 
 FIRST_BLOCK, BLOCK = 64, 32
 """Samples whose nearest points are searched in any case, and samples between two later decisions to go on."""
+
+MAX_CLASSES_LISTED = 100
+"""Classes above which figures are not listed by class, and of confusions only those that occur."""
 
 
 def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, fooled: Tensor) -> dict[float, Rows]:
@@ -88,3 +92,27 @@ def _narrow(distance: Tensor, precision: float) -> bool:
     """Return whether half the interval of the median is at most this share of the median."""
     low, value, high = intervals.median_limits(distance.double())
     return value > 0 and high < math.inf and high - low <= 2 * precision * value
+
+
+def nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
+    """Return statistics of the distances of the nearest adversarial examples, overall and by class."""
+    distance = distance.double()
+    right_up_to = torch.minimum(distance, unanswered.double())
+    label = y[: len(distance)]
+
+    def at(values: Tensor, q: float) -> float | None:
+        if not len(values):
+            return None
+        value = float(values.sort().values[min(len(values) - 1, math.ceil(q * len(values)) - 1 if q else 0)])
+        return value if math.isfinite(value) else None
+
+    finite = right_up_to[torch.isfinite(right_up_to)].sort().values
+    levels = finite[torch.linspace(0, len(finite) - 1, min(64, len(finite))).round().long()] if len(finite) else finite
+    return Nearness(
+        norm=norm_name(norm),
+        n=len(distance),
+        reached=intervals.share(torch.isfinite(distance)),
+        quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
+        classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MAX_CLASSES_LISTED else [],
+        curve=[(float(d), float((right_up_to > d).double().mean())) for d in levels],
+    )

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Family, Ledger
 from unfooled.core.samples import per_block
-from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
+from unfooled.evaluation.audit.nearest_points import MAX_CLASSES_LISTED, nearness
 from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.proofs import figures_of_proofs
-from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
+from unfooled.evaluation.audit.records import CurvePoint, Example, Summary
 from unfooled.evaluation.audit.values import PREDICTED, Outcome
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.evaluation.explanations.movement import movements
@@ -38,7 +38,6 @@ LIMITS = (
     "no norm describes, such as weather or viewpoint.",
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
-MAX_CLASSES_LISTED = 100  # classes above which only the confusions that occur are stored
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         effort=label.effort.name if label.is_cascade else "",
         progress=list(outcome.progress),
         nearest=[
-            _nearness(norm, d, outcome.nearest_unanswered[norm], context.y, len(context.classes))
+            nearness(norm, d, outcome.nearest_unanswered[norm], context.y, len(context.classes))
             for norm, d in outcome.nearest.items()
         ],
         seconds=round(ledger.run.clock.seconds(), 3),
@@ -325,30 +324,6 @@ def _draws_right(outcome: Outcome, k: int, is_right: Tensor, is_fooled: Tensor, 
         attacked.sum()
     )  # by chance, as single samples may do better at eps
     return intervals.mean_of_shares(attacked if below else shares)
-
-
-def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
-    """Return statistics of the distances of the nearest adversarial examples, overall and by class."""
-    distance = distance.double()
-    right_up_to = torch.minimum(distance, unanswered.double())
-    label = y[: len(distance)]
-
-    def at(values: Tensor, q: float) -> float | None:
-        if not len(values):
-            return None
-        value = float(values.sort().values[min(len(values) - 1, math.ceil(q * len(values)) - 1 if q else 0)])
-        return value if math.isfinite(value) else None
-
-    finite = right_up_to[torch.isfinite(right_up_to)].sort().values
-    levels = finite[torch.linspace(0, len(finite) - 1, min(64, len(finite))).round().long()] if len(finite) else finite
-    return Nearness(
-        norm=norm_name(norm),
-        n=len(distance),
-        reached=intervals.share(torch.isfinite(distance)),
-        quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
-        classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MAX_CLASSES_LISTED else [],
-        curve=[(float(d), float((right_up_to > d).double().mean())) for d in levels],
-    )
 
 
 def _confusions(y: Tensor, prediction: Tensor, k: int) -> dict[str, Any]:
