@@ -11,9 +11,11 @@ from unfooled._version import __version__
 from unfooled.cli import (
     attack,
     audit,
+    certify,
     counterfactual,
     demo,
     doctor,
+    evidence,
     explain,
     features,
     lens,
@@ -39,6 +41,7 @@ app.command(name="demo")(demo.demo)
 app.command(name="audit")(audit.audit)
 app.command(name="train")(train.train)
 app.command(name="attack")(attack.attack)
+app.command(name="certify")(certify.certify)
 app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.add_typer(lime.app, name="lime")
@@ -46,6 +49,7 @@ app.command(name="counterfactual")(counterfactual.counterfactual)
 app.command(name="features")(features.features)
 app.add_typer(purify.app, name="purify")
 app.command(name="report")(report.report)
+app.command(name="evidence")(evidence.evidence)
 app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
 

@@ -19,6 +19,7 @@ def attack(
     threat: options.ThreatOpt,
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
+    model_kind: options.ModelKindOpt = None,
     out: Annotated[Path, typer.Option("--out", help="File of the points, an .npz that --data reads.")] = Path(
         "adversarial.npz"
     ),
@@ -63,7 +64,20 @@ def attack(
 
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
     inputs = workflows.Inputs(
-        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+        model,
+        data,
+        arch,
+        split,
+        n,
+        shuffle,
+        mean,
+        std,
+        size,
+        labels,
+        channels,
+        trust_pickle,
+        limits,
+        model_kind,
     )
     with show.stages(quiet or json) as progress:
         record = workflows.attack(

@@ -50,6 +50,7 @@ class AuditOptions:
         explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
         reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
         reasons_n: Samples whose explanation is attacked at most.
+        certify: Effort of the proofs, "quick", "normal" or "thorough", or "off".
         purify: Purifier in front of the model: the folder of a saved one, "file.py:name", or a function x -> x; see
             `uf.purification.guard`. None: none.
         budget: Time after which the audit goes no further, such as "60s", or a number of seconds; see `Plan`. None: no
@@ -66,6 +67,7 @@ class AuditOptions:
     reasons_n: int = 32
     purify: Purifier | None = None
     budget: str | float | None = None
+    certify: str = "off"
 
     @property
     def single(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class AuditOptions:
             check_purifier(self.purify)
         if self.budget is not None:
             seconds_of(self.budget, "budget")
+        choose(catalog.PROOFS, self.certify, "effort of the proofs")
         if isinstance(self.effort, str):
             choose(catalog.EFFORTS, self.effort, "effort")
         if not self.single:
@@ -124,6 +127,7 @@ class AuditOptions:
             reasons=reasons,
             reasons_name=reasons_name,
             reasons_n=self.reasons_n,
+            certify=None if self.certify == "off" else self.certify,
             budget=None if self.budget is None else seconds_of(self.budget, "budget"),
         )
 

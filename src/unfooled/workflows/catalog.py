@@ -164,6 +164,13 @@ EFFORTS = {
     "thorough": Effort("attacks.ensembles.cascade:THOROUGH", nearest=1000),
     "autoattack": Effort("attacks.ensembles.autoattack:autoattack", label="AutoAttack-standard"),
 }
+PROOFS = {
+    "quick": "about a tenth of the attack's passes",
+    "normal": "the best slopes of the relaxation for every sample",
+    "thorough": "branch and bound, 30 seconds a sample at most",
+    "off": "nothing is certified",
+}
+"""Efforts of the proofs of an audit."""
 EXPLANATIONS = {
     "saliency": Explanation("explanations:saliency"),
     "input-x-gradient": Explanation("explanations:input_x_gradient"),
@@ -186,6 +193,7 @@ OBJECTIVES = {
 }
 CONCEPTS = ("concept", "concept-madry", "concept-ball")
 """Joint losses of labels and attributes, which terms can be added to."""
+_BY_INTERVALS = {"margins": "certification:interval_margins"}
 LOSSES = {
     "standard": Loss("training:Standard", purify=True),
     "madry": Loss("training:Madry", purify=True),
@@ -193,6 +201,10 @@ LOSSES = {
     "fast": Loss("training:Fast", purify=True),
     "n-fgsm": Loss("training:n_fgsm", purify=True),
     "free": Loss("training:Free", purify=True),
+    "ibp": Loss("training:Ibp", bound=_BY_INTERVALS),
+    "crown-ibp": Loss("training:CrownIbp", bound={**_BY_INTERVALS, "relaxed": "certification:relaxed_margins"}),
+    "sabr": Loss("training:Sabr", bound=_BY_INTERVALS),
+    "mtl-ibp": Loss("training:MtlIbp", bound=_BY_INTERVALS),
     "ig-norm": Loss("training:IgNorm", base="standard"),
     "ig-sum-norm": Loss("training:IgSumNorm"),
     "igr": Loss("training:Igr", base="madry", spelled={"smooth": "beta"}),

@@ -252,13 +252,15 @@ class Efficiency(Record):
     Attributes:
         calls: Calls of the model.
         rows: Mean number of samples per call.
-        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
-            not measured.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them; at
+            most 1, also where the machine was busier while they were timed. None: not measured.
+        checks: Share of the audit's time that the checks took, with the twin. None: not measured.
     """
 
     calls: int = Field(ge=0)
     rows: float = Field(ge=0, allow_inf_nan=False)
     share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    checks: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Summary(Shown):
@@ -271,6 +273,14 @@ class Summary(Shown):
     `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
+
+    `access` is the part of the model that the attack could use: "gradients"; of a black box "scores" or "labels".
+
+    `labels_predicted`: there were no labels, and the predicted classes were taken; clean accuracy is not stated then.
+
+    `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
+    of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
+    where nothing was certified.
 
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
@@ -291,9 +301,13 @@ class Summary(Shown):
     clean_accuracy: Estimate
     robust_accuracy: Estimate
     robust_accuracy_8bit: Estimate | None = None
+    certified_accuracy: Estimate | None = None
+    open: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     verdict: str = ""
     trusted: bool = False
     because: str = ""
+    access: str = "gradients"
+    labels_predicted: bool = False
     diagnostics: list[Finding] = Field(default_factory=list)
     diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
     nearest_passes: Passes = Passes(forward=0.0, backward=0.0)
@@ -344,4 +358,7 @@ class Summary(Shown):
             raise ValueError(f"accuracy is of {max(clean.n, robust.n)} samples, and the audit of {self.n}")
         if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:
             raise ValueError(f"robust accuracy is {robust.value:g}, above clean accuracy, {clean.value:g}")
+        certified = None if self.certified_accuracy is None else self.certified_accuracy.value
+        if certified is not None and robust.value is not None and certified > robust.value + 1e-6:
+            raise ValueError(f"certified accuracy is {certified:g}, above robust accuracy, {robust.value:g}")
         return self
