@@ -165,7 +165,7 @@ def test_an_encoder_of_own_code_is_given_again(home: Path) -> None:
     (home / "own_purify_net.py").write_text(OWN)
     run(home, "purify", "fit", "--model", "own_purify_net.py:build", *SMALL, "--out", "ours", "--quiet")
     done = run(home, "purify", "apply", "ours", "--n", "5", "--out", "ours.npz", code=2)
-    assert "has an architecture that unfooled does not have" in done.stderr
+    assert "the encoder of ours is of own code; give the --model of the fit" in done.stderr
     run(home, "purify", "apply", "ours", "--model", "own_purify_net.py:build", "--n", "5", "--out", "ours.npz", "-q")
     assert len(uf.load_data(home / "ours.npz")[1]) == 5
     done = run(home, "purify", "apply", "ours", "--model", "own_purify_net.py:other", "--out", "o.npz", code=2)

@@ -35,13 +35,13 @@ def read_purifier(source: Purifier, device: str = "cpu", model: Model | None = N
             fails or is no function.
     """
     if not isinstance(source, (str, Path)):
-        return _on_device(source, device)
+        return on_device(source, device)
     if Path(source).is_dir() or ":" not in str(source):
-        return _on_device(_from_folder(source, model), device)
+        return on_device(_from_folder(source, model), device)
     with imported(str(source)) as function:
         if not callable(function):
             raise BadOption("{purify:{0}} is a {1}; give a function x -> x", source, type(function).__name__)
-        return _on_device(function, device)
+        return on_device(function, device)
 
 
 def _from_folder(folder: str | Path, model: Model | None) -> Purify:
@@ -106,7 +106,7 @@ def tried(purify: Purify, x: Tensor) -> tuple[Tensor, Tensor]:
     return first, again
 
 
-def _on_device(purify: Purify, device: str) -> Purify:
+def on_device(purify: Purify, device: str) -> Purify:
     """Return a purifier whose networks are on a device."""
     for module in modules_of(purify):
         if isinstance(module, nn.Module):

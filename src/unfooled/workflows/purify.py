@@ -22,11 +22,12 @@ from unfooled.data.load import load_dataset
 from unfooled.features import Encoder, last_features
 from unfooled.models.load import load_model
 from unfooled.purification import SemanticPurifier, fit_purifier, guard, load_purifier
-from unfooled.purification.storage import ARRAYS, FACTS, stored_layer
+from unfooled.purification.storage import ARRAYS, FACTS, UnknownEncoder, stored_layer
 from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Estimate, Mean, mean, share
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.guarding import on_device
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file, check_folder
@@ -256,8 +257,7 @@ def purify_apply(
     else:
         out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
         refuse_other(out, out.parent / f"{out.name}.parts")
-    device = machine.prepare()
-    purify, device = _loaded(purifier, model, device)
+    purify, device = _loaded(purifier, model, machine.prepare())
     with allowing(limits):
         images = (
             read_files(files, size_of(size), channels)
@@ -376,9 +376,11 @@ def _loaded(purifier: str | Path | SemanticPurifier, model: Any, device: str) ->
         weights = [value for module in modules_of(purifier.encode) for value in module.parameters()]
         return purifier, str(weights[0].device) if weights else "cpu"
     encode = None if model is None else Encoder(load_model(model), *stored_layer(purifier))
-    purify = load_purifier(purifier, encode)
-    for module in modules_of(purify.encode):
-        module.to(device)
+    try:
+        purify = load_purifier(purifier, encode)
+    except UnknownEncoder:
+        raise BadOption("the encoder of {0} is of own code; give the {model} of the fit", purifier) from None
+    on_device(purify, device)
     return purify, device
 
 
