@@ -171,6 +171,11 @@ CALLS: list[tuple[str, str]] = [
     (f"{A} --modle net", "No such option"),
     ("adit", "No such command"),
     # attack
+    (f"certify {M} {T} --effort thorogh", "did you mean thorough"),
+    (f"certify {M} {T} --effort smoothing:0.1", "L2 or L1"),
+    (f"certify {M} {T} --out proofs.npz", ".safetensors"),
+    (f"certify {M} {T} --check none.safetensors", "no certificate"),
+    (f"audit {M} {T} --certify quikc", "did you mean quick"),
     (f"attack {M} {T} --out adv.txt", ".npz"),
     (f"attack {M} {T} --out empty", "folder"),
     (f"attack {M} {T} --out own.npz --n 8", "no result of this command"),

@@ -20,6 +20,7 @@ Families are packages that list their names, such as help(uf.attacks); dir(uf) l
 
 attacks, explanations, distances, training, features, purification: methods, as functions over tensors
 counterfactuals                                        the smallest change of meaning that flips a decision, exactly
+certification                                          proofs that no allowed change flips a label: bounds, certify
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report, workflows                 the judge, the audit; experiments; pages; a function per command
 testing, compat, core, runs, statistics, drawing       contracts; lime, torchmetrics; what the others are built on
@@ -78,6 +79,7 @@ _NAMES = {
 }
 _PACKAGES = (
     "attacks",
+    "certification",
     "compat",
     "core",
     "counterfactuals",
@@ -108,6 +110,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from unfooled import attacks as attacks
+    from unfooled import certification as certification
     from unfooled import compat as compat
     from unfooled import core as core
     from unfooled import counterfactuals as counterfactuals

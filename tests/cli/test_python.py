@@ -83,6 +83,12 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
             Inputs("python_nets:build", n=9), uf.L2(0.6), attack="ddn", steps=20, out="python.npz", machine=CPU
         ),
     ),
+    "certify": (
+        ("certify", *NETS, "--threat", "linf:0.002", "--effort", "quick", "--n", "4", "--out", "cli-proofs"),
+        lambda _: workflows.certify(
+            Inputs("python_nets:build", n=4), "linf:0.002", effort="quick", out="python-proofs", machine=CPU
+        ),
+    ),
     "train": (
         ("train", "--loss", "trades", "--threat", "linf:0.1", "--attack-steps", "1", "--n", "64", "--epochs", "1",
          "--device", "cpu", "--out", "cli.pt"),

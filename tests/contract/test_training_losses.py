@@ -18,11 +18,12 @@ from torch import Tensor
 
 from unfooled import training
 from unfooled.attacks.gradients import identity
+from unfooled.certification import interval_margins, relaxed_margins
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.purification import guard
 from unfooled.testing import check_loss
-from unfooled.training import GroupWorst, Madry, Standard, Through, Trades, arp
+from unfooled.training import CrownIbp, GroupWorst, Ibp, Madry, MtlIbp, Sabr, Standard, Through, Trades, arp
 
 THREATS = (Linf(0.05), L2(0.3))
 
@@ -71,6 +72,10 @@ ROWS = {
     "through a purifier": Row(
         lambda threat: Through(Madry(threat, steps=3), partial(guard, purify=identity)), {"falls": 0.8}, GENTLE
     ),
+    "ibp": Row(partial(Ibp, margins=interval_margins), HARDER, GENTLE),
+    "crown-ibp": Row(partial(CrownIbp, margins=interval_margins, relaxed=relaxed_margins), HARDER, GENTLE),
+    "sabr": Row(partial(Sabr, margins=interval_margins, steps=2), HARDER, GENTLE),
+    "mtl-ibp": Row(partial(MtlIbp, margins=interval_margins, steps=2), HARDER, GENTLE),
     "latent-clusters": Row(
         partial(make_latent, weight=0.01), {"lr": 1e-2, "standard_at_zero": False, "falls": None}, GENTLE
     ),

@@ -243,7 +243,17 @@ def test_pages_are_completed() -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["attacks", "explanations", "distances", "training", "features", "counterfactuals", "purification"]
+    "family",
+    [
+        "attacks",
+        "explanations",
+        "distances",
+        "training",
+        "features",
+        "counterfactuals",
+        "purification",
+        "certification",
+    ],
 )
 def test_every_public_name_has_its_pages(family: str) -> None:
     package = importlib.import_module(f"unfooled.{family}")

@@ -11,6 +11,7 @@ from unfooled._version import __version__
 from unfooled.cli import (
     attack,
     audit,
+    certify,
     counterfactual,
     demo,
     doctor,
@@ -40,6 +41,7 @@ app.command(name="demo")(demo.demo)
 app.command(name="audit")(audit.audit)
 app.command(name="train")(train.train)
 app.command(name="attack")(attack.attack)
+app.command(name="certify")(certify.certify)
 app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.add_typer(lime.app, name="lime")

@@ -29,6 +29,10 @@ def attack(
     effort: Annotated[
         str | None, typer.Option("--effort", help=f"Ensemble to run instead: {', '.join(catalog.EFFORTS)}.")
     ] = None,
+    purify: Annotated[
+        str | None,
+        typer.Option("--purify", help="Purifier in front of the model, attacked with it: a folder, or file.py:name."),
+    ] = None,
     steps: options.StepsOpt = None,
     restarts: options.RestartsOpt = 1,
     n: options.NOpt = catalog.DEFAULT_N,
@@ -77,8 +81,8 @@ def attack(
     )
     with show.stages(quiet or json) as progress:
         record = workflows.attack(
-            inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, out=out, seed=seed,
-            machine=workflows.Machine(device, threads, batch), progress=progress,
+            inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify, out=out,
+            seed=seed, machine=workflows.Machine(device, threads, batch), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)

@@ -54,6 +54,9 @@ def audit(
         str | None,
         typer.Option("--purify", help="Purifier in front of the model: a folder, or file.py:name of a function."),
     ] = None,
+    certify: Annotated[
+        str, typer.Option("--certify", help=f"Effort of the proofs of robustness: {', '.join(catalog.PROOFS)}.")
+    ] = "off",
     budget: Annotated[
         str | None,
         typer.Option("--budget", help="Time limit, such as 60s or 5m; a verdict cut short by it is never trusted."),
@@ -129,7 +132,7 @@ def audit(
             inputs,
             threat,
             options=workflows.AuditOptions(
-                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget
+                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
             ),
             out=out,
             title=title,

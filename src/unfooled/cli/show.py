@@ -74,6 +74,30 @@ def robust(run: Summary) -> str:
     return missing or percent(run.robust_accuracy)
 
 
+def certified(run: Summary) -> str:
+    """Format certified accuracy, or say that nothing was certified."""
+    return "not certified" if run.certified_accuracy is None else percent(run.certified_accuracy)
+
+
+def add_proofs(table: Table, runs: Sequence[Summary]) -> None:
+    """Add what was proven to a table of runs, if anything was certified."""
+    if any(r.certified_accuracy is not None for r in runs):
+        table.add_row("[bold]robust accuracy, at least (proven)", *(f"[bold]{certified(r)}" for r in runs))
+        table.add_row("open, neither proven nor broken", *(open_share(r) for r in runs))
+
+
+def last_line(runs: Sequence[Summary]) -> str:
+    """Return the words below a table of runs: what robust accuracy means here."""
+    if all(run.open == 0 for run in runs):
+        return "95 % intervals in brackets; every sample is proven or broken, so that no attack can lower the figure."
+    return "95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it."
+
+
+def open_share(run: Summary) -> str:
+    """Format the share of samples that are neither proven nor broken."""
+    return "not certified" if run.open is None else f"{100 * run.open:.1f} %"
+
+
 def gain_sentence(run: Summary) -> str:
     """Return one line on what the purifier adds."""
     from unfooled.evaluation.audit.records import purifier_sentence
@@ -99,6 +123,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("attack", *(plain(r.attack) for r in runs))
     table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{robust(r)}" for r in runs))
+    add_proofs(table, runs)
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
     if any(r.no_answer is not None and r.no_answer.value for r in runs):
@@ -120,7 +145,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("passes per sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
     table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)
-    out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
+    out.print(f"[dim]{last_line(runs)}")
     for run in runs:
         if run.guard is not None:
             out.print(f"{plain(run.title)}: {plain(gain_sentence(run))}", soft_wrap=True)
@@ -137,8 +162,10 @@ def verdict(run: Summary) -> None:
     figures = (run.clean_accuracy.value, run.robust_accuracy.value)
     clean, under = ("not available" if value is None else f"{100 * value:.1f} %" for value in figures)
     missing = run.guard.not_stated if run.guard is not None else ""
+    proven = None if run.certified_accuracy is None else run.certified_accuracy.value
+    bound = ("" if proven is None else f"at least {100 * proven:.1f} % and ") + f"at most {under}"
     figures_of = f"({run.n} samples, {printable(run.threat)})"
-    typer.echo(f"{run.verdict}: clean accuracy {clean}, robust accuracy {missing or 'at most ' + under} {figures_of}")
+    typer.echo(f"{run.verdict}: clean accuracy {clean}, robust accuracy {missing or bound} {figures_of}")
     if run.guard is not None:
         typer.echo(printable(gain_sentence(run)))
 

@@ -105,6 +105,8 @@ class Stream(IntEnum):
     """Subsample of a submodular pick."""
     RESIZED = 94
     """Size and place of a purifier that resizes and pads."""
+    CERTIFIED_NOISE = 95
+    """Noise of randomized smoothing. Draws: those that select the class, then those that bound its probability."""
     WAVE = 100
     """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 a new direction, 1 choice of a learned one."""
     AUTOATTACK = 200
@@ -194,6 +196,7 @@ USES = MappingProxyType(
         Stream.LIME_NOISE: _one(Stream.LIME_NOISE, MANY_DRAWS),
         Stream.SUPERSETS: _one(Stream.SUPERSETS, MANY_DRAWS),
         Stream.EXPECTED_GRADIENTS: _one(Stream.EXPECTED_GRADIENTS, MANY_DRAWS),
+        Stream.CERTIFIED_NOISE: _one(Stream.CERTIFIED_NOISE, MANY_DRAWS),
         Stream.WAVE: Use(
             tuple(range(wave_stage(part[0]), wave_stage(part[-1]) + 1) for part in (Numbers.ATTACK, *Numbers.AGAIN)),
             range(2),

@@ -146,6 +146,42 @@ def change_phrase(threat: str, noun: str) -> str:
     return phrases.get(parts.norm, f"changes within the threat {threat}")
 
 
+EXACT = 1e-9  # points between both ends, below which they are one
+
+
+class TwoSided(NamedTuple):
+    """Robust accuracy from both sides: shares in percent, and words."""
+
+    proven: float
+    open: float
+    label: str
+    sentence: str
+    meaning: str
+
+
+def two_sided(s: Summary) -> TwoSided | None:
+    """Return robust accuracy from certified to attacked; None if nothing was certified, or no figure holds."""
+    certified, robust = s.certified_accuracy, s.robust_accuracy
+    if certified is None or certified.value is None or robust.value is None or tone(s) == Tone.VOID:
+        return None
+    least, most = percent(certified.value, certified.n), percent(robust.value, s.n)
+    proven, left = 100 * certified.value, 100 * (robust.value - certified.value)
+    label = f"Robust accuracy from {least} (proven) to {most} (not broken)"
+    ends = f"95 % interval {estimate_interval(certified)}, n = {certified.n:,}"
+    if left < EXACT:
+        sentence = f"Robust accuracy is {least} on these samples: every sample is either proven or broken ({ends})."
+        meaning = "No attack can lower this figure, and no proof can raise it."
+    else:
+        sentence = f"Robust accuracy lies between {least}, proven ({ends}), and {most}, not broken."
+        meaning = (
+            f"The {left:.1f} points between them are open: no attack broke these samples, and no proof covers them. "
+            "A stronger attack may lower the upper end, a longer certification may raise the lower end."
+        )
+        if proven < 1 and left > 10:
+            meaning += " Nearly nothing is proven here, which is usual for networks that were not trained for proofs."
+    return TwoSided(proven, left, label, sentence, meaning)
+
+
 class Outcomes(NamedTuple):
     """Numbers of samples: right under attack, fooled, without an answer under attack, wrong when clean."""
 
@@ -215,6 +251,9 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
             f"{bound} is not this model\u2019s robust accuracy: it is what an attack that the checks call too weak has "
             "left. Do not quote it."
         )
+    both = two_sided(s)
+    if both is not None and both.open < EXACT:
+        return sentence, f"All others are proven: {bound} is exact for these {noun}s, and no attack can lower it."
     return sentence, (
         f"An attack that failed is no proof of robustness: {bound} is an upper bound, a stronger attack may lower it."
     )

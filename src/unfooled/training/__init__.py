@@ -18,6 +18,7 @@ from unfooled.training.losses.arp import (
 )
 from unfooled.training.losses.arp_published import ArpPublished, PublishedTerms
 from unfooled.training.losses.attribution import IgNorm, IgSumNorm
+from unfooled.training.losses.certified import CrownIbp, Ibp, MtlIbp, Sabr
 from unfooled.training.losses.concept_margin import ConceptMargin, ConceptStability
 from unfooled.training.losses.concepts import ConceptBall, ConceptLoss, ConceptMadry
 from unfooled.training.losses.fast import Fast, n_fgsm
@@ -48,11 +49,13 @@ __all__ = [
     "ConceptMadry",
     "ConceptMargin",
     "ConceptStability",
+    "CrownIbp",
     "Epoch",
     "Fast",
     "FittedHead",
     "Free",
     "GroupWorst",
+    "Ibp",
     "IgNorm",
     "IgSumNorm",
     "Igr",
@@ -61,10 +64,12 @@ __all__ = [
     "Leakage",
     "Madry",
     "Monitor",
+    "MtlIbp",
     "PublishedTerms",
     "R2et",
     "Ramp",
     "Rounds",
+    "Sabr",
     "Standard",
     "Through",
     "Trades",

@@ -3,6 +3,7 @@
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     evidence                                                                      `unfooled evidence`
     counterfactual                                                                `unfooled counterfactual`
+    certify                                                                       `unfooled certify`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
@@ -28,6 +29,7 @@ _NAMES = {
     "BadOption": "errors",
     "BelowBound": "errors",
     "BoundAttack": "attacks",
+    "CertifyRecord": "certifying",
     "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
@@ -55,6 +57,7 @@ _NAMES = {
     "attack": "attacking",
     "audit": "auditing",
     "bind_attack": "attacks",
+    "certify": "certifying",
     "check_bounds": "bounds",
     "counterfactual": "counterfactuals",
     "demo": "demonstrating",
@@ -89,6 +92,7 @@ __all__ = [
     "BadOption",
     "BelowBound",
     "BoundAttack",
+    "CertifyRecord",
     "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
@@ -117,6 +121,7 @@ __all__ = [
     "audit",
     "bind_attack",
     "catalog",
+    "certify",
     "check_bounds",
     "counterfactual",
     "demo",
@@ -160,6 +165,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.baselines import read_baseline, write_baseline
     from unfooled.workflows.bounds import check_bounds, read_bound
+    from unfooled.workflows.certifying import CertifyRecord, certify
     from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose

@@ -12,7 +12,7 @@ from unfooled.workflows.words import number
 if TYPE_CHECKING:
     from unfooled.evaluation.audit.records import Summary
 
-FIGURES = ("robust_accuracy", "clean_accuracy")
+FIGURES = ("robust_accuracy", "clean_accuracy", "certified_accuracy")
 ENDS = ("value", "low", "high")
 
 
@@ -63,7 +63,7 @@ def check_bounds(summary: Summary, bounds: Iterable[Bound]) -> None:
         verdict = summary.verdict or "not known"
         raise BelowBound(f"the verdict is {verdict}, so no figure passes. {summary.because}".rstrip())
     for bound in bounds:
-        value = getattr(getattr(summary, bound.figure), bound.end)
+        value = getattr(getattr(summary, bound.figure), bound.end, None)
         if value is None or value < bound.least:
             text = "not available" if value is None else f"{value:.4f}"
             raise BelowBound(f"{bound.figure}.{bound.end} is {text}, below {bound.least:g}")

@@ -29,6 +29,7 @@ class Attack:
         steps: Default number of steps. None: its own default.
         unit: Unit of its steps, such as gradients or queries.
         norms: Norms that it supports.
+        purifier: True: it needs the clusters of a purifier, which the model is behind.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Attack:
     steps: int | None = None
     unit: str = "steps"
     norms: tuple[float, ...] = EVERY_NORM
+    purifier: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ ATTACKS = {
     "r-step-ll": Attack("attacks:r_step_ll"),
     "square": Attack("attacks:square", unit="queries", norms=(1.0, 2.0, math.inf)),
     "low-frequency": Attack("attacks:low_frequency", norms=(1.0, 2.0, math.inf)),
+    "assignment": Attack("attacks:assignment", purifier=True),
     "labels-only": Attack("attacks:labels_only", unit="queries", norms=(1.0, 2.0, math.inf)),
     "alma": Attack("attacks:alma", norms=(1.0, 2.0)),
     "bisect": Attack("attacks:bisect", norms=(1.0, 2.0, math.inf)),
@@ -161,6 +164,13 @@ EFFORTS = {
     "thorough": Effort("attacks.ensembles.cascade:THOROUGH", nearest=1000),
     "autoattack": Effort("attacks.ensembles.autoattack:autoattack", label="AutoAttack-standard"),
 }
+PROOFS = {
+    "quick": "about a tenth of the attack's passes",
+    "normal": "the best slopes of the relaxation for every sample",
+    "thorough": "branch and bound, 30 seconds a sample at most",
+    "off": "nothing is certified",
+}
+"""Efforts of the proofs of an audit."""
 EXPLANATIONS = {
     "saliency": Explanation("explanations:saliency"),
     "input-x-gradient": Explanation("explanations:input_x_gradient"),
@@ -183,6 +193,7 @@ OBJECTIVES = {
 }
 CONCEPTS = ("concept", "concept-madry", "concept-ball")
 """Joint losses of labels and attributes, which terms can be added to."""
+_BY_INTERVALS = {"margins": "certification:interval_margins"}
 LOSSES = {
     "standard": Loss("training:Standard", purify=True),
     "madry": Loss("training:Madry", purify=True),
@@ -190,6 +201,10 @@ LOSSES = {
     "fast": Loss("training:Fast", purify=True),
     "n-fgsm": Loss("training:n_fgsm", purify=True),
     "free": Loss("training:Free", purify=True),
+    "ibp": Loss("training:Ibp", bound=_BY_INTERVALS),
+    "crown-ibp": Loss("training:CrownIbp", bound={**_BY_INTERVALS, "relaxed": "certification:relaxed_margins"}),
+    "sabr": Loss("training:Sabr", bound=_BY_INTERVALS),
+    "mtl-ibp": Loss("training:MtlIbp", bound=_BY_INTERVALS),
     "ig-norm": Loss("training:IgNorm", base="standard"),
     "ig-sum-norm": Loss("training:IgSumNorm"),
     "igr": Loss("training:Igr", base="madry", spelled={"smooth": "beta"}),

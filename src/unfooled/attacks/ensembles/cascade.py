@@ -26,12 +26,13 @@ from torch import Tensor
 from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
+from unfooled.attacks.ensembles.stages import Ascents, Proposal, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_mode, check_run, trusted, untrusted
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import fooled
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
@@ -56,8 +57,9 @@ __all__ = [
     "fitted",
 ]
 
-Certify = Callable[[Tensor, Tensor, Threat], Tensor]
-"""`(x, y, threat) -> (B,) bool`: True where no point in the threat provably changes the label y."""
+Certify = Callable[[Tensor, Tensor, Threat], Tensor | tuple[Tensor, Tensor]]
+"""`(x, y, threat) -> (B,) bool`: True where no point in the threat provably changes the label y. Or a pair, with points
+at which the search for proofs has fooled a sample, (B, *D); x itself elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,14 @@ class Cascade:
         ledger: Ledger that stores chunks and counts passes.
         family: Family of the stages' keys.
         certify: Function that returns which samples are proven robust. None: none are.
+        checked: Number of certified samples that are attacked all the same.
     """
 
     problem: Problem
     ledger: Ledger
     family: Family = Family.CASCADE
     certify: Certify | None = None
+    checked: int = 0
 
     def begin(self) -> AttackState:
         """Evaluate the clean samples; misclassified and certified ones are not attacked."""
@@ -153,10 +157,15 @@ class Cascade:
             fooled=is_fooled,
             certified=clean["certified"].to(x.device) & ~is_fooled,
         )
+        if self.checked:
+            frontier = frontier.with_attacked(self.checked)
         rows = frontier.margins.isnan().nonzero()[:, 0]
         if len(rows):
             frontier = frontier.with_unanswered(rows, x[rows])
-        return self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
+        state = self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
+        if "proposed" in clean:
+            state = self.adopt(state, self.problem.threat.project(clean["proposed"].to(x), x), "branching")
+        return state
 
     def perform(self, state: AttackState, stages: Sequence[Stage], *, first: int = 0) -> AttackState:
         """Run the stages in turn, until no sample is left.
@@ -182,6 +191,8 @@ class Cascade:
     ) -> tuple[AttackState, StageResult | None]:
         """Attack the share of the survivors that a stage selects, and the next share while it succeeds.
 
+        Certified samples count as survivors here, so that a stage attacks the same samples with and without proofs.
+
         The next share is attacked if at least `MIN_SHARE_TO_CONTINUE` of the half farther from the boundary were
         fooled: margins then predict little on this model, and the remaining samples may be fooled as well. Halves of
         fewer than `MIN_HALF_SAMPLES` samples stop the stage.
@@ -196,13 +207,18 @@ class Cascade:
             The next state, and the result of the last part; None if no sample was left.
         """
         frontier = state.frontier
-        order, size = frontier.remaining_rows(), len(frontier.remaining_rows(stage.share, stage.most))
+        order = frontier.remaining_rows(spared=True)
+        size = len(frontier.remaining_rows(stage.share, stage.most, spared=True))
         if size < len(order):
             order = order[frontier.margins[order].argsort(descending=True, stable=True)]
         if stage.most is not None:
             order = order[:size]
         result = None
-        for part, rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
+        for part, selected_rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
+            attacked = ~frontier.spared[selected_rows]
+            rows = selected_rows[attacked]
+            if not len(rows):
+                break
             key = StageKey(self.family, stage.name, number, check, part)
             done: list[StageResult] = []
             try:
@@ -214,7 +230,7 @@ class Cascade:
                 raise AttackCut(self.log_stage(state, key, taken, n_fooled)) from None
             state = AttackState(state.frontier.with_result(result), state.log)
             state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
-            half = result.fooled[result.n_attacked // 2 :]
+            half = torch.zeros_like(attacked).masked_scatter(attacked, result.fooled)[len(attacked) // 2 :]
             if len(half) < MIN_HALF_SAMPLES or float(half.double().mean()) < MIN_SHARE_TO_CONTINUE:
                 break
         return state, result
@@ -244,8 +260,7 @@ class Cascade:
             problem = self.problem.take(at)
             observer = Unanswered(problem.x, problem.threat)
             with problem.model.watched(observer):
-                proposal = stage.propose(problem, frontier.take(at), key.number or 0)
-                margins, is_fooled = problem.evaluate(proposal.points)
+                proposal, margins, is_fooled = _proposed(problem, stage, frontier.take(at), key.number or 0)
             points, no_answer = observer.substitute(proposal.points, is_fooled)
             margins = margins.masked_fill(no_answer, torch.nan)
             evaluated = {"points": points, "margins": margins, "fooled": is_fooled}
@@ -261,9 +276,9 @@ class Cascade:
         learned = None if directions is None else directions[is_fooled]
         return StageResult(rows, result["points"], result["margins"], is_fooled, learned)
 
-    def adopt(self, state: AttackState, points: Tensor) -> AttackState:
+    def adopt(self, state: AttackState, points: Tensor, name: str = "adopt") -> AttackState:
         """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
-        frontier, key = state.frontier, StageKey(self.family, "adopt")
+        frontier, key = state.frontier, StageKey(self.family, name)
         rows = frontier.remaining_rows()
 
         def work(positions: Tensor) -> Rows:
@@ -294,11 +309,36 @@ class Cascade:
         """Evaluate clean samples and check the model's output; later evaluations skip the check."""
         part = self.problem.take(rows.to(self.problem.x.device))
         margins, is_fooled = part.evaluate(part.x, check=True)
-        proven = torch.zeros_like(is_fooled)
+        found = {"margins": margins, "fooled": is_fooled, "certified": torch.zeros_like(is_fooled)}
         if self.certify is not None:
             with untrusted():
-                proven = self.certify(part.x, part.y, part.threat).to(is_fooled)
-        return {"margins": margins, "fooled": is_fooled, "certified": proven}
+                proven = self.certify(part.x, part.y, part.threat)
+            if isinstance(proven, tuple):
+                proven, found["proposed"] = proven
+            found["certified"] = proven.to(is_fooled)
+        return found
+
+
+def _proposed(problem: Problem, stage: Stage, frontier: Frontier, number: int) -> tuple[Proposal, Tensor, Tensor]:
+    """Return the proposal of a stage, the margins there, and which samples are fooled.
+
+    Where a faster copy of the model is fooled and the model is not, by rounding, the stage asks the model itself.
+    """
+    proposal = stage.propose(problem, frontier, number)
+    margins, is_fooled = problem.evaluate(proposal.points)
+    rounding = 0.0 if problem.faster is None else problem.faster.rounding
+    if not rounding:
+        return proposal, margins, is_fooled
+    undecided = (~is_fooled & (margins > -rounding)).nonzero()[:, 0]
+    if len(undecided):
+        logits = problem.logits(proposal.points[undecided], problem.faster)
+        undecided = undecided[fooled(logits, problem.y[undecided])]
+    if len(undecided):
+        own = problem.take(undecided).as_given
+        points = stage.propose(own, frontier.take(undecided), number).points
+        proposal = proposal._replace(points=proposal.points.index_copy(0, undecided, points))
+        margins[undecided], is_fooled[undecided] = own.evaluate(points)
+    return proposal, margins, is_fooled
 
 
 def allowed(stage: Stage, threat: Threat) -> bool:

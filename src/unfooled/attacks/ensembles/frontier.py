@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.progress import Progress
+from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.core import losses
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
 from unfooled.core.model.batching import batched
@@ -41,6 +42,7 @@ class Problem:
         draws: Model evaluations averaged, for a random model; above 1, no single evaluation decides about success.
         seed: Random seed.
         batch: Samples computed at once.
+        faster: Copy of the model that answers alike, to rounding, in less time; searches ask it. None: there is none.
     """
 
     model: Counted
@@ -51,6 +53,7 @@ class Problem:
     draws: int = 1
     seed: int = 0
     batch: int = 256
+    faster: Prepared | None = None
 
     def take(self, rows: Tensor) -> Self:
         """Return the problem for the samples in `rows`."""
@@ -64,7 +67,13 @@ class Problem:
     @property
     def scored(self) -> Model:
         """Model for gradient-free attacks: the mean of the draws if the model is random."""
-        return self.model if self.decisive else self.attacked
+        return (self.faster or self.model) if self.decisive else self.attacked
+
+    @property
+    def as_given(self) -> Self:
+        """The problem without the copy of the model."""
+        attacked = self.model if self.attacked is self.faster else self.attacked
+        return replace(self, faster=None, attacked=attacked)
 
     @property
     def objective(self) -> Objective:
@@ -153,12 +162,13 @@ class Frontier:
         points: Points with the largest margin, (n, *D).
         margins: Margins there, (n,); -inf before the first evaluation.
         fooled: Fooled samples, (n,) bool.
-        certified: Samples that are proven robust, which are not attacked, (n,) bool.
+        certified: Samples that are proven robust, (n,) bool.
         keys: Hashes of the samples, (n,), which define their order.
         learned: Directions of successful waves: weights of the logits, ordered by rank, (m, K). None: none yet.
         unanswered_points: Points at which the model gives no finite answer, (n, *D); valid where `unanswered`. None:
             none yet.
         unanswered: Samples for which `unanswered_points` holds such a point, (n,) bool. None: none yet.
+        exempt: Certified samples that are not attacked, (n,) bool. None: all of them.
     """
 
     points: Tensor
@@ -169,6 +179,7 @@ class Frontier:
     learned: Tensor | None = None
     unanswered_points: Tensor | None = None
     unanswered: Tensor | None = None
+    exempt: Tensor | None = None
 
     @classmethod
     def start(cls, x: Tensor) -> Self:
@@ -178,9 +189,14 @@ class Frontier:
         return cls(x.clone(), margins, none, none, keys_of(x))
 
     @property
+    def spared(self) -> Tensor:
+        """Certified samples that are not attacked, (n,) bool."""
+        return self.certified if self.exempt is None else self.exempt
+
+    @property
     def remaining(self) -> Tensor:
-        """Samples that are neither fooled nor certified, (n,) bool."""
-        return ~(self.fooled | self.certified)
+        """Samples that are attacked and not fooled, (n,) bool."""
+        return ~(self.fooled | self.spared)
 
     @property
     def not_robust(self) -> Tensor:
@@ -195,17 +211,24 @@ class Frontier:
         rows = (self.unanswered & ~self.fooled).nonzero()[:, 0]
         return replaced(self.points, rows, selected(self.unanswered_points, rows))
 
-    def remaining_rows(self, share: float = 1.0, limit: int | None = None) -> Tensor:
-        """Return the indices of the samples that are neither fooled nor certified, or of a part of them.
+    def with_attacked(self, count: int) -> Self:
+        """Return the frontier with some certified samples to be attacked all the same, in the order of the hashes."""
+        rows = self.certified.nonzero()[:, 0]
+        rows = rows[self.keys[rows].argsort()[:count]]
+        return replace(self, exempt=_put(self.certified, rows, torch.zeros_like(rows, dtype=torch.bool)))
+
+    def remaining_rows(self, share: float = 1.0, limit: int | None = None, *, spared: bool = False) -> Tensor:
+        """Return the indices of the samples that are attacked and not fooled, or of a part of them.
 
         Args:
             share: Share of them to return, at least one sample.
             limit: Largest number of them to return. None: no limit.
+            spared: True: with the certified samples that are not attacked.
 
         Returns:
             Indices in the order of the samples' hashes; if limited, those nearest to the boundary, nearest first.
         """
-        rows = self.remaining.nonzero()[:, 0]
+        rows = (~self.fooled if spared else self.remaining).nonzero()[:, 0]
         rows = rows[self.keys[rows].argsort()]
         count = max(1, math.ceil(share * len(rows)))
         count = min(count, len(rows) if limit is None else limit)
@@ -227,6 +250,7 @@ class Frontier:
             certified=self.certified[rows], keys=self.keys[rows],
             unanswered_points=None if self.unanswered_points is None else self.unanswered_points[rows],
             unanswered=None if self.unanswered is None else self.unanswered[rows],
+            exempt=None if self.exempt is None else self.exempt[rows],
         )  # fmt: skip
 
     def with_result(self, result: StageResult) -> Self:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
@@ -23,6 +24,7 @@ from unfooled.evaluation.audit.guards import attack_through, draws_of
 from unfooled.evaluation.audit.missed import missed_by
 from unfooled.evaluation.audit.nearest_points import nearest
 from unfooled.evaluation.audit.plan import LabelAttack, Plan
+from unfooled.evaluation.audit.proofs import CHECKED, prover_of
 from unfooled.evaluation.audit.replays import replay, replay_first
 from unfooled.evaluation.audit.values import Attacked, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
@@ -30,6 +32,7 @@ from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
+from unfooled.purification.guard import contains_guarded
 from unfooled.runs.chunks import Rows
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
@@ -39,6 +42,8 @@ ATTACK, NEAREST, CHECKS, EXTENSION = (
     "the attack that the checks asked for",
 )
 """Names of what an audit may have had no time for."""
+COMPARED = 8
+"""Samples at which a copy of the model is compared with it."""
 PURIFIER = StageKey(Family.CASCADE, "through the purifier")
 """Line of the log after the attacks on a purifier."""
 CUT_SHORT = (
@@ -59,16 +64,18 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     was seen before the attack, only the first stage is run.
     """
     label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
+    certify, unproven = prover_of(s, label.certify)
+    label = replace(label, certify=certify)
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger)
     last: Attacked | None = None
     with suppress(OutOfTime):
-        for last in _results(s, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
+        for last in _results(s, label, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
     if last is not None and not last.left_out:
-        return last
+        return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
     # Its gradients may not be ready; nothing here follows them.
     problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
-    attack = Cascade(problem, s.ledger, certify=label.certify)
+    attack = Cascade(problem, s.ledger, certify=certify, checked=CHECKED)
     if last is None:
         with time_limit(None), frozen(s.counted):
             state = attack.begin()
@@ -78,15 +85,18 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
             last = replace(last, through=through, findings=[*last.findings, *through.findings])
-    return last
+    return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
 
 
 def _results(
-    s: Setting, plan: Plan, gradients: Gradients, findings: list[Finding], right: Tensor
+    s: Setting, label: LabelAttack, plan: Plan, gradients: Gradients, findings: list[Finding], right: Tensor
 ) -> Iterator[Attacked]:
     """Yield the result after each step; each says what is still left out."""
-    label, gradients = plan.label_attack, gradients.ready(s.x, s.threat)
-    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
+    gradients = gradients.ready(s.x, s.threat)
+    if label.is_cascade and not contains_guarded(s.subject.given):
+        gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
+    assert not isinstance(label.certify, str)
+    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED)
     if seen := replay_first(s, right):
         yield _cut_short(s, attack, label, gradients, [*findings, *seen])
         return

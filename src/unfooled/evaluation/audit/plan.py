@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import NORMAL, Certify, Effort, fitted
 from unfooled.attacks.ensembles.stages import Stage, UserAttack
+from unfooled.certification.certify import effort_of
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.threats import Threat
@@ -43,7 +44,8 @@ class LabelAttack:
         attack: Budget attack that runs instead of the cascade. None: the cascade.
         name: Name of the attack in the report; empty for the cascade.
         whole: Attack on all samples at once, with stages of its own. None: there is none.
-        certify: Function that returns which samples are proven robust. None: none are.
+        certify: Effort of the proofs, "quick", "normal" or "thorough", or a function that returns which samples are
+            proven robust. None: nothing is certified.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
     """
 
@@ -51,7 +53,7 @@ class LabelAttack:
     attack: Attack | None = field(default=None, metadata={"keyword": "attack"})
     name: str = field(default="", metadata={"keyword": "attack_name"})
     whole: Attack | None = field(default=None, metadata={"keyword": "whole"})
-    certify: Certify | None = field(default=None, metadata={"keyword": "certify"})
+    certify: str | Certify | None = field(default=None, metadata={"keyword": "certify"})
     floor: int = field(default=MIN_BUDGET, metadata={"keyword": "floor"})
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class LabelAttack:
             raise BadInput(
                 f"the plan's effort is {self.effort!r}; give QUICK, NORMAL, THOROUGH or an Effort of your own"
             )
+        if isinstance(self.certify, str):
+            effort_of(self.certify)
 
     @property
     def is_cascade(self) -> bool:
@@ -168,7 +172,7 @@ class PlanOptions(TypedDict, total=False):
     attack: Attack | None
     attack_name: str
     whole: Attack | None
-    certify: Certify | None
+    certify: str | Certify | None
     floor: int
     nearest_n: int
     nearest_budget: int
@@ -200,7 +204,8 @@ class Plan:
         attack: Budget attack with its options bound, run instead of the cascade; it is not extended. None: the cascade.
         attack_name: Name of that attack in the report.
         whole: Attack on all samples at once, with stages of its own, such as `autoattack`; otherwise like `attack`.
-        certify: Function that returns which samples are proven robust; they are not attacked. None: none are.
+        certify: Effort of the proofs, "quick", "normal" or "thorough", or a function that returns which samples are
+            proven robust; all but 32 of these are not attacked. None: nothing is certified.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
         nearest_n: Largest number of samples whose nearest adversarial examples are searched, the first ones.
         nearest_budget: Passes per sample and norm for that search.

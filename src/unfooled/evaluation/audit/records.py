@@ -150,9 +150,9 @@ class Detector(Record):
 
 
 class Choice(Record):
-    """A purifier beside itself without its choice of a dictionary: the dictionaries shuffled among the clusters.
+    """A purifier beside itself without its choice of a dictionary: shuffled among the clusters, or one for all of them.
 
-    Both get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
+    All get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
 
     Attributes:
         n: Number of samples, the first ones.
@@ -161,6 +161,10 @@ class Choice(Record):
         own_attacked: Accuracy with the dictionary of the nearest cluster under the attack, and at those points.
         shuffled_attacked: The same with the dictionaries shuffled.
         adds: Difference of own_attacked and shuffled_attacked, paired.
+        one_static: The same with one dictionary for all clusters, that of the cluster most samples are nearest to.
+            None: not measured, as in records of earlier versions.
+        one_attacked: The same under the attack, and at those points.
+        one_adds: Difference of own_attacked and one_attacked, paired.
     """
 
     n: int = Field(ge=1)
@@ -169,6 +173,9 @@ class Choice(Record):
     own_attacked: Estimate
     shuffled_attacked: Estimate
     adds: Mean
+    one_static: Estimate | None = None
+    one_attacked: Estimate | None = None
+    one_adds: Mean | None = None
 
 
 class Guard(Record):
@@ -245,13 +252,15 @@ class Efficiency(Record):
     Attributes:
         calls: Calls of the model.
         rows: Mean number of samples per call.
-        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
-            not measured.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them; at
+            most 1, also where the machine was busier while they were timed. None: not measured.
+        checks: Share of the audit's time that the checks took, with the twin. None: not measured.
     """
 
     calls: int = Field(ge=0)
     rows: float = Field(ge=0, allow_inf_nan=False)
     share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    checks: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Summary(Shown):
@@ -268,6 +277,10 @@ class Summary(Shown):
     `access` is the part of the model that the attack could use: "gradients"; of a black box "scores" or "labels".
 
     `labels_predicted`: there were no labels, and the predicted classes were taken; clean accuracy is not stated then.
+
+    `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
+    of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
+    where nothing was certified.
 
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
@@ -288,6 +301,8 @@ class Summary(Shown):
     clean_accuracy: Estimate
     robust_accuracy: Estimate
     robust_accuracy_8bit: Estimate | None = None
+    certified_accuracy: Estimate | None = None
+    open: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     verdict: str = ""
     trusted: bool = False
     because: str = ""
@@ -343,4 +358,7 @@ class Summary(Shown):
             raise ValueError(f"accuracy is of {max(clean.n, robust.n)} samples, and the audit of {self.n}")
         if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:
             raise ValueError(f"robust accuracy is {robust.value:g}, above clean accuracy, {clean.value:g}")
+        certified = None if self.certified_accuracy is None else self.certified_accuracy.value
+        if certified is not None and robust.value is not None and certified > robust.value + 1e-6:
+            raise ValueError(f"certified accuracy is {certified:g}, above robust accuracy, {robust.value:g}")
         return self

@@ -22,6 +22,7 @@ class Shown(Record):
         attack: str
         clean_accuracy: Estimate
         robust_accuracy: Estimate
+        certified_accuracy: Estimate | None
         attack_success_rate: Estimate
         verdict: str
         trusted: bool
@@ -68,6 +69,7 @@ def small_html(s: Shown) -> str:
     """Return an audit as a small table in HTML, without a script, a style sheet or a request."""
     rows = [
         ("Robust accuracy, at most", share_text(s.robust_accuracy)),
+        *([] if s.certified_accuracy is None else [("Robust accuracy, at least", share_text(s.certified_accuracy))]),
         ("Clean accuracy", share_text(s.clean_accuracy)),
         ("Attack success rate", share_text(s.attack_success_rate)),
         ("Threat", s.threat),

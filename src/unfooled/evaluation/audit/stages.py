@@ -94,6 +94,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         guard=guard_record(s, attacked.through, first, points),
         efficiency=efficiency_of(s),
         access=s.subject.access,
+        certified=state.frontier.certified.cpu() if attacked.certifies else None,
         nearest_shown=shown,
     )
 

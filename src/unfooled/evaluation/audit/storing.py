@@ -36,6 +36,8 @@ def store(folder: Path, outcome: Outcome, context: AuditContext, summary: Summar
         "distance": attack.distance,
         "x_adv": attack.x_adv,
     }
+    if outcome.certified is not None:
+        samples["certified"] = outcome.certified
     _write(folder / "samples.safetensors", samples)
     rows = worst_first(outcome, len(summary.gallery))
     points = {"x": x[rows], "x_adv": attack.x_adv[rows]}

@@ -18,6 +18,7 @@ from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
+from unfooled.evaluation.audit.proofs import figures_of_proofs
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
 from unfooled.evaluation.audit.values import PREDICTED, Outcome
 from unfooled.evaluation.explanations.attention import summarise_attention
@@ -139,7 +140,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         options=config.options,
         environment=Environment.here(context.device),
         **_galleries(outcome, context),
-        **_accuracies(outcome, labels_predicted=PREDICTED in warnings),
+        **_accuracies(outcome, labels_predicted=PREDICTED in warnings) | figures_of_proofs(outcome),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
         **_confusions(

@@ -74,8 +74,9 @@ class Setting:
     def problem(self, gradients: Gradients) -> Problem:
         """Return the attack's problem, with the gradients that the checks ask for."""
         return Problem(
-            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch
-        )
+            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch,
+            gradients.faster,
+        )  # fmt: skip
 
     def at(self, rows: Tensor) -> Tensor:
         """Return positions on the device of the samples."""
@@ -165,6 +166,7 @@ class Attacked:
         notes: Sentences about what was left out.
         left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
+        certifies: True if samples were certified.
         nearest_points: The nearest adversarial examples in the threat's norm, of the first samples. None: not searched.
     """
 
@@ -179,6 +181,7 @@ class Attacked:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
+    certifies: bool = False
     nearest_points: Tensor | None = None
 
 
@@ -222,6 +225,7 @@ class Outcome:
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
         access: Part of the model that the attack could use.
+        certified: Samples that are proven robust, (n,) bool. None: nothing was certified.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
 
@@ -245,6 +249,7 @@ class Outcome:
     guard: Guard | None = None
     efficiency: Efficiency | None = None
     access: Access = Access.GRADIENTS
+    certified: Tensor | None = None
     nearest_shown: NearestShown | None = None
 
     @property

@@ -137,7 +137,7 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     attack = replace(attack, family=Family.CHECKS)
     stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
     if spare > 0:  # a twin asks for 13 answers per sample, of 200 at most
-        gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
+        gradients = gradients.with_twin(problem.x, problem.threat, brief=True)  # its parts count their passes
         n_twin = max(8, spare // 200)
         stages += [
             ("D15", TransferPoints(gradients.transferred, most=n_twin)),

@@ -13,6 +13,7 @@ from unfooled.training.losses.arp import (
 )
 from unfooled.training.losses.arp_published import ArpPublished, PublishedTerms
 from unfooled.training.losses.attribution import IgNorm, IgSumNorm
+from unfooled.training.losses.certified import CrownIbp, Ibp, MtlIbp, Sabr
 from unfooled.training.losses.concept_margin import ConceptMargin, ConceptStability
 from unfooled.training.losses.concepts import ConceptBall, ConceptLoss, ConceptMadry
 from unfooled.training.losses.fast import Fast, n_fgsm
@@ -36,17 +37,21 @@ __all__ = [
     "ConceptMadry",
     "ConceptMargin",
     "ConceptStability",
+    "CrownIbp",
     "Fast",
     "Free",
     "GroupWorst",
+    "Ibp",
     "IgNorm",
     "IgSumNorm",
     "Igr",
     "InputGradient",
     "Madry",
+    "MtlIbp",
     "PublishedTerms",
     "R2et",
     "Rounds",
+    "Sabr",
     "Standard",
     "Trades",
     "adversarial_base",

@@ -1,0 +1,149 @@
+"""Certificates: which samples are proven robust, for which model, data and threat; stored, and checked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from unfooled.certification.graph import trace
+from unfooled.certification.proof import Domains, Level, checked
+from unfooled.certification.region import Region
+from unfooled.core.checks import check_attack
+from unfooled.core.errors import BadInput
+from unfooled.core.threat_text import norm_name
+from unfooled.core.threats import L1, L2, Box, Linf, Threat
+from unfooled.runs.files import read_file, write_whole
+from unfooled.runs.hashes import content_hash, model_hash, tensors_hash
+from unfooled.runs.sealed import Seal, open_rows, seal_rows
+
+SEAL = Seal("certificate, version 1", "certificate")
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Proofs that no input of a threat changes the label.
+
+    Attributes:
+        certified: Samples that are proven robust, (B,) bool.
+        lower: Lower bound of the smallest margin over the threat, in logits, (B,); -inf where none was found.
+        level: Method that proves each sample, a `Level`, (B,).
+        domains: Parts of the regions of samples proven by branch and bound.
+        threat: The threat.
+        model_hash: SHA-256 of the model.
+        data_hash: SHA-256 of samples and labels.
+        examples: Adversarial examples that the search has met, by sample. Not stored.
+    """
+
+    certified: Tensor
+    lower: Tensor
+    level: Tensor
+    domains: Domains
+    threat: Threat
+    model_hash: str
+    data_hash: str
+    examples: dict[int, Tensor]
+
+    @classmethod
+    def of(
+        cls, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, lower: Tensor, level: Tensor,
+        domains: Domains, examples: dict[int, Tensor],
+    ) -> Self:  # fmt: skip
+        """Return the certificate of what was proven."""
+        return cls(
+            (level > Level.OPEN) & (lower > 0), lower, level, domains, threat, model_hash(model), tensors_hash(x, y),
+            examples,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{int(self.certified.sum())} of {len(self.certified)} samples certified, {self.threat}"
+
+    def save(self, path: str | Path) -> None:
+        """Write the certificate to a file, a safetensors file with its SHA-256 in the header."""
+        eps = torch.as_tensor(self.threat.eps, dtype=torch.float64).cpu()
+        rows = {"certified": self.certified, "lower": self.lower, "level": self.level, "eps": eps.reshape(-1)}
+        rows["model"], rows["data"] = _as_bytes(self.model_hash), _as_bytes(self.data_hash)
+        if self.threat.free is not None:
+            rows["free"] = self.threat.free.cpu()
+        rows |= {f"domain_{f.name}": getattr(self.domains, f.name) for f in fields(Domains)}
+        box = self.threat.box
+        facts = {"norm": self.threat.norm, "low": box.low, "high": box.high, "each": float(eps.ndim)}
+        write_whole(Path(path), seal_rows({k: v.contiguous() for k, v in rows.items()}, facts, SEAL))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a certificate.
+
+        Raises:
+            BadInput: There is no such file, it is no certificate, or it was changed.
+        """
+        data = read_file(Path(path))
+        if data is None:
+            raise BadInput(f"there is no certificate {path}")
+        opened = open_rows(data, None, SEAL)
+        if opened is None:
+            raise BadInput(f"{path} is no certificate, or was changed after it was written")
+        rows, facts = opened
+        eps = rows["eps"] if facts["each"] else float(rows["eps"])
+        kinds: dict[float, type[Linf] | type[L2] | type[L1]] = {float("inf"): Linf, 2.0: L2, 1.0: L1}
+        kind = kinds[float(facts["norm"])]
+        threat = kind(eps, box=Box(facts["low"], facts["high"]), free=rows.get("free"))
+        domains = Domains(**{f.name: rows[f"domain_{f.name}"] for f in fields(Domains)})
+        return cls(
+            rows["certified"], rows["lower"], rows["level"], domains, threat, _as_text(rows["model"]),
+            _as_text(rows["data"]), {},
+        )  # fmt: skip
+
+    def check(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None = None) -> Tensor:
+        """Compute every proof anew, in float64 with outward rounding.
+
+        Args:
+            model: The model of the certificate.
+            x: Its inputs.
+            y: Its labels.
+            threat: Threat that is expected. None: that of the certificate.
+
+        Returns:
+            Samples whose proof holds, (B,) bool.
+
+        Raises:
+            BadInput: The certificate belongs to another model, other data or another threat.
+        """
+        self._check_subject(model, x, y, threat)
+        return self.certified & (self.recomputed(model, x, y) > 0)
+
+    def recomputed(self, model: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
+        """Return the lower bounds of the second check, (B,); -inf for open samples."""
+        network = trace(model, x).network(torch.float64)
+        with torch.no_grad():
+            return checked(network, Region.of(x, self.threat, torch.float64), y, self.level, self.domains)
+
+    def _check_subject(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None) -> None:
+        check_attack(x, y, self.threat if threat is None else threat)
+        if threat is not None and threat_facts(threat) != threat_facts(self.threat):
+            raise BadInput(f"the certificate is for the threat {self.threat}, not for {threat}")
+        if model_hash(model) != self.model_hash:
+            raise BadInput("the certificate belongs to another model; certify this one again")
+        if tensors_hash(x, y) != self.data_hash:
+            raise BadInput("the certificate belongs to other samples or labels; certify these again")
+
+
+def threat_facts(threat: Threat) -> str:
+    """Return a hash of all that a threat says."""
+    eps = torch.as_tensor(threat.eps, dtype=torch.float64)
+    facts: dict[str, Any] = {"norm": norm_name(threat.norm), "low": threat.box.low, "high": threat.box.high, "eps": eps}
+    if threat.free is not None:
+        facts["free"] = threat.free
+    return content_hash(facts)
+
+
+def _as_bytes(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _as_text(value: Tensor) -> str:
+    return bytes(value.tolist()).decode()

@@ -1,0 +1,298 @@
+"""Bounds and certificates of a model's samples: intervals first, tighter methods for what is still open.
+
+    certified  <=>  min over k, over the region, of z_y - z_k > 0
+
+Each method takes over the samples that the one before has left open; the best bound of all of them counts. What is
+certified has passed the second check, in float64 with outward rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.certification.alpha import Steps
+from unfooled.certification.branch import Limits, branch_and_bound
+from unfooled.certification.certificate import Certificate
+from unfooled.certification.crown import (
+    Bounds,
+    Rows,
+    crown_bounds,
+    in_parts,
+    interval_bounds,
+    is_finite,
+    lower_bounds,
+    margin_rows,
+    undecided,
+)
+from unfooled.certification.graph import Graph, trace
+from unfooled.certification.network import Network
+from unfooled.certification.proof import Domains, Level, checked
+from unfooled.certification.region import Region
+from unfooled.core.checks import check_attack
+from unfooled.core.errors import BadInput, nearest
+from unfooled.core.threats import Threat
+
+ROUNDING = 1e-5
+"""Least margin of a certified sample, relative to its largest logit: the model itself computes in float32, and logits
+that are nearer may change their order by rounding."""
+Find = Callable[[Tensor, int], Tensor | None]
+"""(points, sample) -> an adversarial example of the sample found from these points of its region, or None."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Effort of a certification.
+
+    Attributes:
+        name: Name in records.
+        level: Tightest method by relaxation.
+        slopes: Ascent of the bounds by the slopes of the ReLUs. None: there is none.
+        limits: Limits of branch and bound. None: there is none.
+        most: Largest number of entries of unknown sign that are bounded anew, per sample; samples with more keep the
+            bounds of CROWN-IBP. None: no limit.
+        seconds: Time for all samples; what is not done by then stays open. None: no limit.
+    """
+
+    name: str
+    level: Level = Level.CROWN
+    slopes: Steps | None = None
+    limits: Limits | None = None
+    most: int | None = None
+    seconds: float | None = None
+
+
+EFFORTS = {
+    "intervals": Effort("intervals", Level.INTERVALS),
+    "quick": Effort("quick", Level.CROWN, most=32),
+    "normal": Effort("normal", Level.CROWN, Steps(40)),
+    "thorough": Effort("thorough", Level.CROWN, Steps(40), Limits()),
+}
+"""Efforts by name: intervals; relaxation where it is cheap; with the best slopes; with branch and bound, 30 seconds a
+sample at most. In an audit the quick one costs about a tenth of the attack."""
+
+
+def effort_of(effort: str | Effort) -> Effort:
+    """Return an effort by its name.
+
+    Raises:
+        BadInput: There is no such effort.
+    """
+    if isinstance(effort, Effort):
+        return effort
+    if effort not in EFFORTS:
+        raise BadInput(f"there is no effort {effort!r}; there are {', '.join(EFFORTS)}{nearest(effort, EFFORTS)}")
+    return EFFORTS[effort]
+
+
+@dataclass(eq=False)
+class _State:
+    """What is proven so far.
+
+    Attributes:
+        network: The network.
+        graph: The traced model.
+        y: Labels.
+        region: Regions of all samples.
+        margins: Lower bounds of every margin, (B, K - 1).
+        level: Level of the proof, (B,).
+        domains: Parts proven by branch and bound.
+        examples: Adversarial examples met.
+        end: Time at which the work ends.
+        least: Least lower bound of a certified sample, (B,).
+        right: Samples that are classified correctly, (B,) bool; the others get bounds by intervals alone.
+    """
+
+    network: Network
+    graph: Graph
+    y: Tensor
+    region: Region
+    margins: Tensor
+    level: Tensor
+    domains: Domains
+    examples: dict[int, Tensor]
+    end: float
+    right: Tensor
+    least: Tensor
+
+    @property
+    def open(self) -> Tensor:
+        """Samples that are right and not proven, (m,)."""
+        return ((self.level == Level.OPEN) & self.right).nonzero()[:, 0]
+
+    @property
+    def is_over(self) -> bool:
+        """True if the time is over."""
+        return time.monotonic() >= self.end
+
+
+def _begin(model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, effort: Effort) -> _State:
+    check_attack(x, y, threat)
+    graph = trace(model, x)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    network = graph.network(dtype)
+    if len(y) and int(y.max()) >= network.classes:
+        raise BadInput(f"a label is {int(y.max())}, and the model has {network.classes} classes")
+    bends = sum(int(torch.tensor(network.nodes[i].shape).prod()) for i in network.bends)
+    region = Region.of(x, threat, dtype)
+    margins = torch.full((len(x), network.classes - 1), -torch.inf, dtype=torch.float64)
+    level = torch.zeros(len(x), dtype=torch.int8)
+    end = time.monotonic() + (float("inf") if effort.seconds is None else effort.seconds)
+    state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
+    logits = torch.cat([network.logits(part) for part in x.split(256)])
+    state.right = (logits.argmax(1) == y).cpu()
+    state.least = ROUNDING * logits.abs().amax(1).double().cpu()
+    return state
+
+
+def _relax(state: _State, at: Level, candidates: Tensor) -> None:
+    """Raise the bounds of some samples by one method, in parts."""
+    for part in in_parts(candidates, 32):
+        if state.is_over:
+            return
+        bounds, rows = _bounded(state, at, part)
+        lower = lower_bounds(rows, bounds, by_lines=at > Level.INTERVALS)
+        _raise(state, part, lower.reshape(len(part), -1), at, is_finite(bounds))
+
+
+def _cheap(state: _State, candidates: Tensor, most: int | None) -> Tensor:
+    """Return the samples with at most a number of entries to be bounded anew."""
+    if most is None:
+        return candidates
+    counts = [
+        undecided(interval_bounds(state.network, state.region.take(part.to(state.y.device))))
+        for part in in_parts(candidates, 32)
+    ]
+    return candidates[torch.cat(counts).cpu() <= most] if counts else candidates
+
+
+def _bounded(state: _State, at: Level, part: Tensor) -> tuple[Bounds, Rows]:
+    """Return the bounds of the nodes for some samples, and the rows of their margins."""
+    on = part.to(state.y.device)
+    bounds = interval_bounds(state.network, state.region.take(on))
+    return crown_bounds(bounds) if at >= Level.CROWN else bounds, margin_rows(state.network, state.y[on])
+
+
+def _raise(state: _State, part: Tensor, lower: Tensor, at: Level, finite: Tensor) -> None:
+    """Take over better bounds; a sample all of whose bounds come from this method alone is proven by it."""
+    lower = lower.detach().double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    lower[~finite.cpu()] = -torch.inf
+    state.margins[part] = torch.maximum(state.margins[part], lower)
+    proven = (lower > 0).all(1)
+    state.level[part[proven]] = int(at)
+
+
+def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> None:
+    """Raise the bounds of samples one by one, by slopes and by cutting the region."""
+    for sample in part.tolist():
+        if state.is_over:
+            return
+        bounds, rows = _bounded(state, Level.CROWN, torch.tensor([sample]))
+        if not bool(is_finite(bounds).all()):
+            continue
+        lower = lower_bounds(rows, bounds).double().cpu()
+        state.margins[sample] = torch.maximum(state.margins[sample], lower)
+        missing = (lower <= 0).nonzero()[:, 0]
+        limits = effort.limits or Limits(seconds=0.0, first=effort.slopes or Steps(0))
+        seconds = min(limits.seconds, state.end - time.monotonic())
+        limits = Limits(
+            seconds, limits.domains, limits.batch, limits.candidates, effort.slopes or limits.first, limits.later
+        )
+        search = None if find is None or effort.limits is None else lambda points, s=sample: find(points, s)
+        result = branch_and_bound(bounds, rows.take(missing.to(rows.owner.device)), missing, limits, search=search)
+        state.margins[sample, missing] = torch.maximum(state.margins[sample, missing], result.lower.double())
+        if result.example is not None:
+            state.examples[sample] = result.example
+        if result.domains is not None:
+            domains = result.domains
+            state.domains = state.domains.joined(_owned(domains, sample))
+            state.level[sample] = int(Level.DOMAINS)
+
+
+def _owned(domains: Domains, sample: int) -> Domains:
+    from dataclasses import replace
+
+    return replace(domains, owner=torch.full_like(domains.owner, sample))
+
+
+def _prove(state: _State, effort: Effort, find: Find | None) -> None:
+    """Run the methods of an effort."""
+    for at in (Level.INTERVALS, Level.CROWN_IBP, Level.CROWN):
+        if at <= effort.level:
+            if at is Level.INTERVALS:
+                _relax(state, at, (~state.right).nonzero()[:, 0])
+            _relax(state, at, _cheap(state, state.open, effort.most) if at is Level.CROWN else state.open)
+    if effort.slopes is not None or effort.limits is not None:
+        _branch(state, state.open, effort, find)
+
+
+def bounds(
+    model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, *, effort: str | Effort = "normal"
+) -> Tensor:
+    """Return a lower bound of every sample's smallest margin over a threat.
+
+    Args:
+        model: A module, or a callable around one, to logits, in evaluation mode. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Linf, L2 or L1 threat; its eps may be (B,).
+        effort: "intervals", "quick", "normal", "thorough", or an `Effort`.
+
+    Returns:
+        Lower bounds in logits, (B,); above 0 where no point of the threat changes the label. Samples that are wrong
+        already get bounds by intervals alone.
+
+    Raises:
+        BadInput: The inputs cannot be used, or the model has an operation that cannot be bounded.
+    """
+    chosen = effort_of(effort)
+    with torch.no_grad():
+        state = _begin(model, x, y, threat, chosen)
+        _prove(state, chosen, None)
+    return state.margins.amin(1).to(x)
+
+
+def certify(
+    model: Callable[..., Any],
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    effort: str | Effort = "normal",
+    find: Find | None = None,
+) -> Certificate:
+    """Prove samples robust.
+
+    Args:
+        model: A module, or a callable around one, to logits, in evaluation mode. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Linf, L2 or L1 threat; its eps may be (B,).
+        effort: "intervals", "quick", "normal", "thorough", or an `Effort`.
+        find: Function that looks for an adversarial example from the minimisers of open parts. None: the minimisers
+            alone are tried.
+
+    Returns:
+        The certificate; every proof in it has passed the second check.
+
+    Raises:
+        BadInput: The inputs cannot be used, or the model has an operation that cannot be bounded.
+    """
+    chosen = effort_of(effort)
+    with torch.no_grad():
+        state = _begin(model, x, y, threat, chosen)
+        _prove(state, chosen, find)
+        network = state.graph.network(torch.float64)
+        again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
+    lower = state.margins.amin(1)
+    proven = state.level > Level.OPEN
+    failed = proven & ~(again > state.least)
+    state.level[failed] = int(Level.OPEN)
+    lower = torch.where(proven, again, lower)
+    kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]
+    return Certificate.of(model, x, y, threat, lower, state.level, state.domains.take(kept), state.examples)

@@ -1,0 +1,298 @@
+"""Bounds by linear relaxation, from the margins back to the input (CROWN).
+
+    C f(z) >= a . z + c on the region;  min over the region of a . z + c is the bound
+
+Each row is one bound: a sample, and a linear function of some node, whose coefficients are taken back node by node.
+Bounds of the nodes in between come from intervals (CROWN-IBP, cheap) or from the same method, layer by layer (CROWN).
+
+References:
+    Zhang et al., Efficient neural network robustness certification with general activation functions, NeurIPS 2018,
+    arXiv:1811.00866 (CROWN).
+    Zhang et al., Towards stable and efficient training of verifiably robust neural networks, ICLR 2020,
+    arXiv:1906.06316 (CROWN-IBP).
+    Differs: the region is ball and box together; every bound is at least as tight as that of the intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from unfooled.certification.ibp import gamma, intervals
+from unfooled.certification.network import Interval, Network
+from unfooled.certification.operations import Affine
+from unfooled.certification.region import Region
+from unfooled.certification.relaxation import Lines, Windows, lines
+from unfooled.core.shapes import flat
+
+ROW_BYTES = 256 * 2**20  # memory for the coefficients of one part of the rows
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of the nodes of a network for some samples.
+
+    Attributes:
+        network: The network.
+        region: Set of inputs around the samples.
+        nodes: Lower and upper bounds of each node, (B, *shape).
+        unit: Unit of rounding by which bounds are moved outwards; 0: not at all.
+    """
+
+    network: Network
+    region: Region
+    nodes: list[Interval]
+    unit: float = 0.0
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the bounds for some samples, in any order and number."""
+        nodes = [(low[rows], high[rows]) for low, high in self.nodes]
+        return replace(self, region=self.region.take(rows), nodes=nodes)
+
+    def reach(self, i: int) -> Tensor:
+        """Return the largest size of every entry of a node, (B, *shape)."""
+        return torch.maximum(self.nodes[i][0].abs(), self.nodes[i][1].abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Coefficients of the bounds that are computed together.
+
+    Attributes:
+        start: Position of the node that they are functions of.
+        a: Coefficients of that node, (R, *shape).
+        owner: Sample of each row, (R,).
+        slopes: Lower slopes of ReLUs by position, (R, *shape). Empty: the default ones.
+        splits: Sides to which ReLUs are restricted, by position, (R, *shape): 1 above 0, -1 below, 0 both.
+        prices: Multipliers of the splits, at least 0, by position, (R, *shape).
+    """
+
+    start: int
+    a: Tensor
+    owner: Tensor
+    slopes: Mapping[int, Tensor] = field(default_factory=dict)
+    splits: Mapping[int, Tensor] = field(default_factory=dict)
+    prices: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def take(self, rows: Tensor) -> Self:
+        """Return some of the rows."""
+
+        def part(values: Mapping[int, Tensor]) -> dict[int, Tensor]:
+            return {i: value[rows] for i, value in values.items()}
+
+        return replace(
+            self, a=self.a[rows], owner=self.owner[rows], slopes=part(self.slopes), splits=part(self.splits),
+            prices=part(self.prices),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """What one pass back needs for some rows: their region, lines and bounds of rounding errors.
+
+    Attributes:
+        bounds: Bounds of the nodes, one row each.
+        lines: Lines of the activations by position; an activation without lines is bounded by its interval.
+    """
+
+    bounds: Bounds
+    lines: Mapping[int, Lines | Windows]
+
+    @classmethod
+    def of(cls, bounds: Bounds, rows: Rows, *, by_lines: bool = True) -> Self:
+        """Return the relaxation for some rows; splits narrow the bounds of their ReLUs."""
+        own, network = bounds.take(rows.owner), bounds.network
+        found: dict[int, Lines | Windows] = {}
+        for i in network.curved if by_lines else []:
+            if i > rows.start:
+                break
+            node = network.nodes[i]
+            low, high = own.nodes[node.inputs[0]]
+            if i in rows.splits:
+                side = rows.splits[i]
+                low, high = torch.where(side > 0, low.clamp_min(0), low), torch.where(side < 0, high.clamp_max(0), high)
+                low, high = torch.minimum(low, high), torch.maximum(low, high)
+            assert not isinstance(node.operation, Affine)
+            assert node.operation is not None
+            found[i] = lines(node.operation, low, high, unit=bounds.unit)
+        return cls(own, found)
+
+
+def backward(rows: Rows, relaxed: Relaxed) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """Take coefficients back to the input.
+
+    Returns:
+        Lower bounds, (R,); coefficients of the input, (R, *D); coefficients after each ReLU that can be split.
+    """
+    bounds = relaxed.bounds
+    network, unit = bounds.network, bounds.unit
+    total, at_bends = rows.a.new_zeros(len(rows.a)), {}
+    pending = {rows.start: rows.a}
+    coefficients = torch.zeros_like(bounds.region.x)
+    for i in range(rows.start, -1, -1):
+        if i not in pending:
+            continue
+        a, node = pending.pop(i), network.nodes[i]
+        if not node.inputs:
+            total, coefficients = total + bounds.region.minimum(a), a
+            slack = gamma(a[0].numel(), unit) * 2 * flat(a.abs() * bounds.reach(i)).sum(1) if unit else 0.0
+            total = total - slack
+            continue
+        if node.operation is None:
+            for k in node.inputs:
+                pending[k] = pending[k] + a if k in pending else a
+            continue
+        before = network.nodes[node.inputs[0]].shape
+        if isinstance(node.operation, Affine):
+            back, constant = _through_affine(bounds, i, node.operation, a, before)
+        elif i in relaxed.lines:
+            if i in network.bends:
+                at_bends[i] = a
+            back, constant = _through_lines(rows, relaxed, i, a, before)
+        else:
+            low, high = bounds.nodes[i]
+            constant = flat(torch.where(a > 0, a * low, a * high)).sum(1)
+            slack = gamma(a[0].numel(), unit) * flat(a.abs() * bounds.reach(i)).sum(1) if unit else 0.0
+            total = total + constant - slack
+            continue
+        total, k = total + constant, node.inputs[0]
+        pending[k] = pending[k] + back if k in pending else back
+    return total, coefficients, at_bends
+
+
+def _through_affine(
+    bounds: Bounds, i: int, operation: Affine, a: Tensor, before: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the coefficients before an affine node, and its constant."""
+    network, unit = bounds.network, bounds.unit
+    constant = flat(a * network.shift(i)).sum(1)
+    if unit:
+        reach = bounds.reach(network.nodes[i].inputs[0])
+        size = flat(operation.magnitude().transpose(a.abs(), before) * reach).sum(1)
+        size = size + flat(a.abs() * network.shift(i).abs()).sum(1)
+        constant = constant - gamma(math.prod(before) + math.prod(network.nodes[i].shape), unit) * 3 * size
+    return operation.transpose(a, before), constant
+
+
+def _through_lines(rows: Rows, relaxed: Relaxed, i: int, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the coefficients before an activation, with the prices of its splits, and its constant."""
+    line, bounds = relaxed.lines[i], relaxed.bounds
+    if isinstance(line, Lines) and i in rows.slopes:
+        line = line.with_slopes(rows.slopes[i])
+    back, constant = line.back(a, before)
+    reach = bounds.reach(bounds.network.nodes[i].inputs[0])
+    if bounds.unit:
+        constant = constant - gamma(2 * a[0].numel(), bounds.unit) * line.rounding(a, reach)
+    if i in rows.prices:
+        back = back - rows.prices[i].clamp_min(0) * rows.splits[i]
+        if bounds.unit:
+            size = flat((back.abs() + 2 * rows.prices[i].clamp_min(0)) * reach).sum(1)
+            constant = constant - gamma(2, bounds.unit) * size
+    return back, constant
+
+
+def lower_bounds(rows: Rows, bounds: Bounds, *, by_lines: bool = True) -> Tensor:
+    """Return a lower bound for every row, (R,), part by part as the memory allows."""
+    result = []
+    for part in in_parts(
+        torch.arange(len(rows.owner), device=rows.owner.device), rows_at_once(bounds.network, rows.start)
+    ):
+        some = rows.take(part)
+        result.append(backward(some, Relaxed.of(bounds, some, by_lines=by_lines))[0])
+    return torch.cat(result) if result else rows.a.new_zeros(0)
+
+
+def in_parts(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return indices in parts of a size, at most; no parts where there are no indices."""
+    return rows.split(size) if len(rows) else ()
+
+
+def rows_at_once(network: Network, start: int) -> int:
+    """Return how many rows fit in the memory set aside for coefficients."""
+    entries = sum(math.prod(node.shape) * (7 if node.curved else 3) for node in network.nodes[: start + 1])
+    return max(1, ROW_BYTES // (entries * (8 if network.dtype == torch.float64 else 4)))
+
+
+def margin_rows(network: Network, y: Tensor) -> Rows:
+    """Return the rows of the margins z_y - z_k, for every sample and every k but y, samples first."""
+    classes, n = network.classes, len(y)
+    others = torch.arange(classes - 1, device=y.device).expand(n, -1)
+    others = others + (others >= y[:, None])
+    one = torch.eye(classes, dtype=network.dtype, device=y.device)
+    a = (one[y][:, None] - one[others]).reshape(-1, classes)
+    return Rows(len(network.nodes) - 1, a, torch.arange(n, device=y.device).repeat_interleave(classes - 1))
+
+
+def interval_bounds(network: Network, region: Region, *, unit: float = 0.0) -> Bounds:
+    """Return the bounds of all nodes by intervals."""
+    return Bounds(network, region, intervals(network, region, unit=unit), unit)
+
+
+def crown_bounds(bounds: Bounds) -> Bounds:
+    """Return tighter bounds of all nodes: those before an activation by relaxation, layer by layer.
+
+    Only entries whose sign is not known are bounded anew where the activation is a ReLU; the others do not need it.
+    """
+    network, known = bounds.network, {}
+    first = True
+    for i in network.curved:
+        before = network.nodes[i].inputs[0]
+        if before in known:
+            continue
+        if first and bounds.region.norm == math.inf and _first(network, before):
+            first = False
+            continue  # intervals are exact
+        known[before] = _refined(bounds, before, split=i in network.bends)
+        nodes = intervals(network, bounds.region, known=known, unit=bounds.unit)
+        bounds = replace(bounds, nodes=nodes)
+    return bounds
+
+
+def _first(network: Network, i: int) -> bool:
+    """Return whether one affine node with weights, at most, lies between the input and a node."""
+    count = 0
+    while network.nodes[i].inputs:
+        operation = network.nodes[i].operation
+        if not isinstance(operation, Affine):
+            return False
+        count += hasattr(operation, "weight")
+        i = network.nodes[i].inputs[0]
+    return count <= 1
+
+
+def _refined(bounds: Bounds, i: int, *, split: bool) -> Interval:
+    """Return the bounds of a node by relaxation; of a node before a ReLU only where its sign is not known."""
+    low, high = (flat(end).clone() for end in bounds.nodes[i])
+    wanted = (low < 0) & (high > 0) if split else torch.ones_like(low, dtype=torch.bool)
+    owner, place = wanted.nonzero(as_tuple=True)
+    at_once = rows_at_once(bounds.network, i)
+    for part in in_parts(torch.arange(len(owner), device=low.device), at_once):
+        who, where = owner[part], place[part]
+        a = torch.zeros(len(part), low.shape[1], dtype=low.dtype, device=low.device)
+        a = a.scatter(1, where[:, None], 1.0).reshape(len(part), *bounds.network.nodes[i].shape)
+        for sign, end, best in ((1, low, torch.maximum), (-1, high, torch.minimum)):
+            rows = Rows(i, sign * a, who)
+            value = sign * backward(rows, Relaxed.of(bounds, rows))[0]
+            end[who, where] = best(end[who, where], value)
+    shape = bounds.nodes[i][0].shape
+    return low.reshape(shape), high.reshape(shape)
+
+
+def is_finite(bounds: Bounds) -> Tensor:
+    """Return the samples of which no bound has overflowed, (B,) bool."""
+    finite = [flat(end).isfinite().all(1) for pair in bounds.nodes for end in pair]
+    return torch.stack(finite).all(0)
+
+
+def undecided(bounds: Bounds) -> Tensor:
+    """Return the number of entries before an activation that relaxation would bound anew, for each sample, (B,)."""
+    network, count = bounds.network, torch.zeros(len(bounds.region.x), dtype=torch.int64)
+    for i in network.curved:
+        low, high = bounds.nodes[network.nodes[i].inputs[0]]
+        count += flat((low < 0) & (high > 0)).sum(1).cpu() if i in network.bends else flat(low).shape[1]
+    return count

@@ -1,0 +1,173 @@
+"""A model as a list of linear and elementwise operations, by tracing its call with `torch.fx`.
+
+The model is called once, and every operation of PyTorch that it performs is recorded, whatever modules, functions or
+loops it is written with. Operations that depend on parameters alone are constants. What cannot be bounded is an error
+that names the operation; and the recorded operations must give the model's own answers, also at random points, so that
+a model that leaves PyTorch on its way, or that is random, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from unfooled.certification.builders import BUILDERS, HEADS, Builder, Unknown
+from unfooled.certification.network import Head, Network
+from unfooled.core.checks import check_mode
+from unfooled.core.errors import BadInput
+from unfooled.core.model.outputs import logits_of
+
+BATCH = 7  # samples of the traced call; an unusual number, so that no other dimension is taken for the batch
+REMEDY = "randomized smoothing, unfooled.certification.smooth, needs no bounds of operations"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A traced model; `network` reads the weights anew, so that they may be trained in between.
+
+    Attributes:
+        module: Recorded operations, with the parameters that they use.
+        name: Name of the model in messages.
+        device: Device of the traced call.
+    """
+
+    module: fx.GraphModule
+    name: str
+    device: torch.device
+
+    def network(self, dtype: torch.dtype = torch.float32, *, follows: bool = False) -> Network:
+        """Return the operations with the present weights in a type.
+
+        Args:
+            dtype: Type of the weights.
+            follows: True: gradients of the weights can be taken through the network.
+
+        Raises:
+            BadInput: An operation cannot be bounded.
+        """
+        build = Builder(dtype, BATCH, follows=follows)
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                build.place(node)
+            elif node.op == "get_attr":
+                build.constants[node] = _attribute(self.module, str(node.target))
+            elif node.op == "call_function":
+                _add(build, node, self.name)
+            elif node.op == "output":
+                return _finished(build, node, self.name)
+        raise AssertionError("a graph has an output")
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _add(build: Builder, node: fx.Node, name: str) -> None:
+    """Add one recorded call: a constant, a node, or an error that names it."""
+    if build.is_constant(node):
+        build.evaluate(node)
+        return
+    kind = _kind(node)
+    if kind in HEADS:
+        build.heads[node] = (Head(HEADS[kind]), node.args[0])
+        return
+    try:
+        if kind not in BUILDERS:
+            raise Unknown
+        BUILDERS[kind](build, node)
+    except Unknown as found:
+        because = f" ({found.reason})" if found.reason else ""
+        raise BadInput(
+            f"{name} uses {found.name or kind}{because}, which cannot be bounded; replace this operation, or use "
+            f"another method: {REMEDY}"
+        ) from None
+
+
+def _kind(node: fx.Node) -> str:
+    """Return the name of a recorded operation: `relu`, `convolution`, `getitem`."""
+    packet = getattr(node.target, "overloadpacket", None)
+    text = getattr(node.target, "__name__", str(node.target)) if packet is None else str(packet)
+    return text.rpartition(".")[2]
+
+
+def _finished(build: Builder, node: fx.Node, name: str) -> Network:
+    result: Any = node.args[0]
+    result = result[0] if isinstance(result, (tuple, list)) else result
+    head = Head.NONE
+    if result in build.heads:
+        head, result = build.heads[result]
+    if result not in build.positions:
+        raise BadInput(f"the logits of {name} do not depend on its input, or not by operations that can be bounded")
+    last = build.positions[result]
+    nodes = build.nodes
+    if last != len(nodes) - 1:
+        nodes = [*nodes[: last + 1]]
+    if len(nodes[-1].shape) != 1 or nodes[-1].shape[0] < 2:
+        raise BadInput(f"{name} returns logits of shape {nodes[-1].shape} per sample; bounds need at least 2 classes")
+    return Network(tuple(nodes), build.dtype, head)
+
+
+def trace(model: Callable[..., Any], x: Tensor) -> Graph:
+    """Record the operations of a model.
+
+    Args:
+        model: A module, or a callable around one, to logits. Not modified.
+        x: Inputs, (B, *D); the first ones are used.
+
+    Returns:
+        The graph; its operations give the model's answers.
+
+    Raises:
+        BadInput: The model is in training mode, does not stay in PyTorch, is random, or uses an operation that cannot
+            be bounded.
+    """
+    from torch.func import functionalize
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    check_mode(model)
+    name = str(getattr(model, "name", "")) or type(model).__name__
+    sample = x[:1].detach().repeat(BATCH, *[1] * (x.ndim - 1))
+    try:
+        with torch.no_grad():
+            module = make_fx(functionalize(lambda z: logits_of(model(z), model)))(sample)
+    except BadInput:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"the operations of {name} cannot be recorded: {first[:200]}; {REMEDY}") from None
+    module.graph.eliminate_dead_code()
+    graph = Graph(module, name, x.device)
+    _check_answers(graph, model, x)
+    return graph
+
+
+def _check_answers(graph: Graph, model: Callable[..., Any], x: Tensor) -> None:
+    """Refuse a graph that does not give the answers of the model, at samples and at random points."""
+    generator = torch.Generator().manual_seed(0)
+    some = x[:3].detach()
+    low, high = float(x.min()), float(x.max())
+    for scale in (0.0, 1.0):
+        noise = torch.rand(some.shape, generator=generator).to(some)
+        points = some + scale * ((low + (high - low) * noise) - some)
+        with torch.no_grad():
+            network = graph.network(x.dtype if x.dtype == torch.float64 else torch.float32)
+            mine, given = network.logits(points), logits_of(model(points.clone()), model)
+            if network.head is Head.SOFTMAX:
+                mine = mine.softmax(1)
+            elif network.head is Head.LOG_SOFTMAX:
+                mine = mine.log_softmax(1)
+        size = float(given.abs().max())
+        if not math.isfinite(size):
+            continue  # its bounds overflow as well, and leave the samples open
+        if mine.shape != given.shape or float((mine - given.to(mine)).abs().max()) > 1e-4 + 1e-3 * size:
+            raise BadInput(
+                f"the recorded operations of {graph.name} do not give its answers: it is random, depends on earlier "
+                f"calls, or computes outside of PyTorch; {REMEDY}"
+            )

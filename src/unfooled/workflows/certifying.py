@@ -1,0 +1,171 @@
+"""Prove samples robust from names and files: `unfooled certify`; and check a stored certificate again."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unfooled.certification import Certificate, smooth
+from unfooled.certification import certify as certify_
+from unfooled.certification.certify import EFFORTS
+from unfooled.core.threats import Threat
+from unfooled.runs.records import Record
+from unfooled.statistics.intervals import Estimate, share
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs, Loaded
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_file
+from unfooled.workflows.words import check_reach, choose, number, threat_of
+
+SMOOTHING = "smoothing"
+SUFFIX = ".safetensors"
+
+
+class CertifyRecord(Record):
+    """Result of a certification.
+
+    Attributes:
+        model: Model.
+        data: Data.
+        n: Number of samples.
+        threat: Threat model.
+        effort: Effort of the proofs.
+        seed: Random seed.
+        clean_accuracy: Clean accuracy; of the smoothed classifier where it abstains, wrong.
+        certified_accuracy: Share of the samples that are right and proven robust.
+        examples: Number of samples for which the search has met an adversarial example.
+        open: Share of the samples that are right, not proven, and without an adversarial example.
+        rechecked: True if every proof has passed the second check, in float64 with outward rounding.
+        smoothed: True if the figures are of the smoothed classifier, not of the model itself.
+        ceiling: Largest radius that the draws of smoothing can give. None: no smoothing.
+        failure: Probability that a radius of smoothing is too large. None: no smoothing.
+        seconds: Time.
+        warnings: Warnings, one sentence each.
+        out: File of the certificate; empty where none was written.
+    """
+
+    model: str
+    data: str
+    n: int
+    threat: str
+    effort: str
+    seed: int
+    clean_accuracy: Estimate
+    certified_accuracy: Estimate
+    examples: int = 0
+    open: float
+    rechecked: bool = True
+    smoothed: bool = False
+    ceiling: float | None = None
+    failure: float | None = None
+    seconds: float = Field(ge=0)
+    warnings: list[str] = Field(default_factory=list)
+    out: str = ""
+
+
+def certify(
+    inputs: Inputs,
+    threat: str | Threat,
+    *,
+    effort: str = "normal",
+    draws: int = 1000,
+    out: str | Path | None = None,
+    check: str | Path | None = None,
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+) -> CertifyRecord:
+    """Prove samples robust, or check a stored certificate again.
+
+    Args:
+        inputs: Model and data.
+        threat: Threat model: a `Threat`, or text such as "linf:8/255".
+        effort: "intervals", "quick", "normal", "thorough", or "smoothing:0.25" with the noise's size.
+        draws: Draws of smoothing, which limit its radius.
+        out: File of the certificate, a .safetensors. None: none is written.
+        check: File of a certificate to check instead. None: samples are certified.
+        seed: Random seed.
+        machine: The device.
+
+    Returns:
+        A `CertifyRecord`.
+
+    Raises:
+        BadInput: options, model, data or certificate that cannot be used.
+    """
+    begin, allowed = time.monotonic(), threat_of(threat)
+    sigma = _sigma(effort, allowed)
+    if sigma is None:
+        choose(EFFORTS, effort, "effort of the proofs")
+    elif out is not None or check is not None:
+        option = "out" if out is not None else "check"
+        raise BadOption(
+            "{effort:{0}} gives radii with a probability, not a certificate; leave out {" + option + "}", effort
+        )
+    inputs.check()
+    out = None if out is None else check_file(out if Path(out).suffix else f"{out}{SUFFIX}", (SUFFIX,))
+    loaded = inputs.load(machine.prepare(seed), seed=seed)
+    check_reach(allowed, loaded.x)
+    if sigma is not None:
+        found = _smoothed(loaded, allowed, sigma, draws, seed)
+    elif check is not None:
+        proof = Certificate.load(check)
+        proven = proof.check(loaded.model, loaded.x, loaded.y, allowed)
+        found = _figures(loaded, proven, 0) | {"rechecked": bool((proven == proof.certified).all())}
+    else:
+        proof = certify_(loaded.model, loaded.x, loaded.y, allowed, effort=effort)
+        found = _figures(loaded, proof.certified, len(proof.examples))
+        if out is not None:
+            proof.save(out)
+    return CertifyRecord(
+        model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), threat=str(allowed), effort=effort, seed=seed,
+        seconds=round(time.monotonic() - begin, 3), warnings=list(loaded.warnings), out=str(out or ""), **found,
+    )  # fmt: skip
+
+
+def _sigma(effort: str, threat: Threat) -> float | None:
+    """Return the size of the noise of "smoothing:0.25"; None for another effort."""
+    name, colon, size = effort.partition(":")
+    if name != SMOOTHING:
+        return None
+    if threat.norm not in (1, 2):
+        raise BadOption(
+            "{effort:{0}} bounds changes in L2 or L1, and the threat is {1}; in linf its radius would be that of L2 "
+            "divided by the root of the number of entries", effort, str(threat),
+        )  # fmt: skip
+    sigma = number(size, "the size of the noise") if colon else 0.0
+    if not 0 < sigma < math.inf:
+        raise BadOption("{effort:{0}} needs the size of the noise, above 0, such as smoothing:0.25", effort)
+    return sigma
+
+
+def _right(loaded: Loaded) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([loaded.model(part).argmax(1) for part in loaded.x.split(256)]) == loaded.y
+
+
+def _figures(loaded: Loaded, proven: Tensor, examples: int) -> dict[str, Any]:
+    """Return the figures of a certificate."""
+    right, proven = _right(loaded).cpu(), proven.cpu()
+    undecided = int((right & ~proven).sum()) - examples
+    return {
+        "clean_accuracy": share(right), "certified_accuracy": share(right & proven), "examples": examples,
+        "open": max(undecided, 0) / len(right),
+    }  # fmt: skip
+
+
+def _smoothed(loaded: Loaded, threat: Threat, sigma: float, draws: int, seed: int) -> dict[str, Any]:
+    """Return the figures of the smoothed classifier."""
+    found = smooth(loaded.model, loaded.x, sigma=sigma, norm=threat.norm, draws=draws, seed=seed)
+    y = loaded.y.cpu()
+    eps = torch.as_tensor(threat.eps, dtype=torch.float64).cpu()
+    right, proven = found.prediction == y, found.certified(y, eps)
+    return {
+        "clean_accuracy": share(right), "certified_accuracy": share(proven), "smoothed": True, "rechecked": False,
+        "open": float((right & ~proven).double().mean()), "ceiling": found.ceiling, "failure": found.failure,
+    }  # fmt: skip

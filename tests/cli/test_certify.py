@@ -1,0 +1,88 @@
+"""`unfooled certify` and `unfooled audit --certify`: figures, files, the second check, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.test_study import run
+
+CODE = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+
+def other():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+
+def unknown():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU()).eval()
+
+def data():
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return x, net()(x).argmax(1)
+"""
+BASE = ("--data", "mine.py:data", "--n", "12", "--threat", "linf:0.004")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(CODE)
+    return tmp_path
+
+
+def test_proofs_are_written_and_checked_again(home: Path) -> None:
+    out, _ = run(home, "certify", "--model", "mine.py:net", *BASE, "--out", "proofs", "--json")
+    record: dict[str, Any] = json.loads(out)
+    assert record["n"] == 12
+    assert record["out"] == "proofs.safetensors"
+    assert 0 < record["certified_accuracy"]["value"] <= record["clean_accuracy"]["value"] == 1
+    assert record["certified_accuracy"]["value"] + record["open"] + record["examples"] / 12 == pytest.approx(1)
+    out, _ = run(home, "certify", "--model", "mine.py:net", *BASE, "--check", "proofs.safetensors", "--json")
+    again: dict[str, Any] = json.loads(out)
+    assert again["certified_accuracy"] == record["certified_accuracy"]
+    assert again["rechecked"]
+    _, err = run(home, "certify", "--model", "mine.py:other", *BASE, "--check", "proofs.safetensors", code=2)
+    assert "belongs to another model" in err
+    data = bytearray((home / "proofs.safetensors").read_bytes())
+    data[-2] ^= 1
+    (home / "proofs.safetensors").write_bytes(data)
+    _, err = run(home, "certify", "--model", "mine.py:net", *BASE, "--check", "proofs.safetensors", code=2)
+    assert "was changed" in err
+
+
+def test_smoothing_says_whose_figures_they_are(home: Path) -> None:
+    base = (*BASE[:-1], "l2:0.01")
+    out, _ = run(home, "certify", "--model", "mine.py:unknown", *base, "--effort", "smoothing:0.1", "--draws", "50")
+    assert "at least of the smoothed classifier" in out
+    assert "no radius exceeds" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "mine.py:unknown", *BASE), "uses gelu, which cannot be bounded"),
+        (("--model", "mine.py:net", *BASE, "--effort", "thorogh"), "did you mean thorough"),
+        (("--model", "mine.py:net", *BASE, "--effort", "smoothing:0.1"), "bounds changes in L2 or L1"),
+        (("--model", "mine.py:net", *BASE[:-1], "l2:1", "--effort", "smoothing"), "needs the size of the noise"),
+        (("--model", "mine.py:net", *BASE[:-1], "l2:1", "--effort", "smoothing:1", "--out", "a"), "leave out --out"),
+        (("--model", "mine.py:net", *BASE[:-1], "l0:3"), "has no bounds by relaxation"),
+        (("--model", "mine.py:net", *BASE, "--check", "none.safetensors"), "there is no certificate"),
+    ],
+)
+def test_what_cannot_be_certified_is_refused(home: Path, arguments: tuple[str, ...], words: str) -> None:
+    _, err = run(home, "certify", *arguments, code=2)
+    assert words in " ".join(err.split())
+
+
+def test_an_audit_prints_both_ends(home: Path) -> None:
+    options = ("--effort", "quick", "--reasons", "none", "--certify", "quick")
+    out, _ = run(home, "audit", "--model", "mine.py:net", *BASE, *options, "--fail-under", "certified_accuracy=0.01")
+    assert "robust accuracy, at least (proven)" in out
+    assert "open, neither proven nor broken" in out
