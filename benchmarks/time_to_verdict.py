@@ -87,7 +87,7 @@ def peer(name: str, n: int, path: str) -> None:
     eps = float(threat_of(f"linf:{network.eps}").eps)
     counted = Counted(model)
     attack = module.AutoAttack(counted, norm="Linf", eps=eps, seed=0, version="standard", device="cpu")
-    z = attack.run_standard_evaluation(data.x, data.y, batch_size=max(n, 1))
+    z, _ = attack.run_standard_evaluation(data.x, data.y, batch_size=max(n, 1))
     left = 1 - float(uf.verify(model, data.x, data.y, z, uf.Linf(eps), tol=1e-5).success.double().mean())
     record = {"robust_accuracy": left, "calls": counted.calls, "passes": (counted.forwards + counted.backwards) / n}
     print("\n" + json.dumps(record))
@@ -98,8 +98,10 @@ def measured(arguments: list[str], limit: float) -> dict[str, Any]:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=limit, env=environment)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=limit, env=environment)
         output, finished = done.stdout, True
+        if done.returncode:
+            raise SystemExit(f"{arguments} failed:\n{done.stderr}")
     except subprocess.TimeoutExpired:
         output, finished = "", False
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,11 +7,13 @@
 
 A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
 
-Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits, bind
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits, bind,
+          BlackBox (a function of arrays), two_class, multi_label (one output, several labels)
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
-Judge     robust_accuracy (by one attack); verify -> Verdict; counted, frozen; BadInput (what is wrong and what to do)
+Judge     robust_accuracy (by one attack), assert_robust (in tests); verify -> Verdict; counted, frozen; predicted,
+          least_likely (classes); show (a picture); BadInput (what is wrong and what to do)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
@@ -20,10 +22,8 @@ attacks, explanations, distances, training, features, purification: methods, as 
 counterfactuals                                        the smallest change of meaning that flips a decision, exactly
 certification                                          proofs that no allowed change flips a label: bounds, certify
 models, data                                           readers of models and data; small networks and data sets
-evaluation, studies, report                            the judge and the audit; published experiments; pages
-workflows                                              what each command of `unfooled --help` does, as a function
-testing, compat                                        contract checks for your methods; lime's modules and numbers
-core, runs, statistics, drawing                        what the others are built on
+evaluation, studies, report, workflows                 the judge, the audit; experiments; pages; a function per command
+testing, compat, core, runs, statistics, drawing       contracts; lime, torchmetrics; what the others are built on
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ from unfooled.core.lazy import importer
 
 # No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
+    "BlackBox": "models.black_boxes",
     "Box": "core.threats",
     "memory_limit": "core.memory",
     "Linf": "core.threats",
     "L2": "core.threats",
+    "least_likely": "core.goals",
+    "predicted": "core.goals",
+    "show": "drawing.panels",
     "L1": "core.threats",
     "L0": "core.threats",
     "Threat": "core.threats",
@@ -56,10 +60,13 @@ _NAMES = {
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
     "robust_accuracy": "evaluation.accuracy",
+    "assert_robust": "workflows.gating",
     "audit": "evaluation.audit",
     "Plan": "evaluation.audit",
     "Summary": "evaluation.audit.records",
     "diagnose": "workflows.diagnosing",
+    "multi_label": "core.model.two_class",
+    "two_class": "core.model.two_class",
     "train": "workflows.training",
     "attack_explanation": "attacks",
     "cascade": "attacks.ensembles.cascade",
@@ -132,11 +139,15 @@ if TYPE_CHECKING:
     from unfooled.attacks.ensembles.envelope import envelope as envelope
     from unfooled.core.ascent import ascend as ascend
     from unfooled.core.errors import BadInput as BadInput
+    from unfooled.core.goals import least_likely as least_likely
+    from unfooled.core.goals import predicted as predicted
     from unfooled.core.limits import Limits as Limits
     from unfooled.core.memory import memory_limit as memory_limit
     from unfooled.core.model.binding import bind as bind
     from unfooled.core.model.classifier import Classifier as Classifier
     from unfooled.core.model.modes import frozen as frozen
+    from unfooled.core.model.two_class import multi_label as multi_label
+    from unfooled.core.model.two_class import two_class as two_class
     from unfooled.core.model.wrappers import counted as counted
     from unfooled.core.threats import L0 as L0
     from unfooled.core.threats import L1 as L1
@@ -147,11 +158,14 @@ if TYPE_CHECKING:
     from unfooled.data.formats.feature_sets import load_features as load_features
     from unfooled.data.load import load_data as load_data
     from unfooled.data.made.shapes import load_shapes as load_shapes
+    from unfooled.drawing.panels import show as show
     from unfooled.evaluation.audit import Plan as Plan
     from unfooled.evaluation.audit import audit as audit
     from unfooled.evaluation.audit.records import Summary as Summary
     from unfooled.evaluation.verify import Verdict as Verdict
     from unfooled.evaluation.verify import verify as verify
+    from unfooled.models.black_boxes import BlackBox as BlackBox
     from unfooled.models.load import load_model as load_model
     from unfooled.workflows.diagnosing import diagnose as diagnose
+    from unfooled.workflows.gating import assert_robust as assert_robust
     from unfooled.workflows.training import train as train

@@ -19,6 +19,8 @@ import unfooled as uf
 from unfooled.attacks.ensembles import envelope
 from unfooled.core.errors import BadInput
 from unfooled.evaluation.verify import verify
+from unfooled.features import Encoder
+from unfooled.purification import fit_purifier, guard
 from unfooled.workflows import BadOption, bind_attack, catalog, within_threat
 
 NET = """
@@ -37,20 +39,33 @@ def build():
         optimizer.step()
     return net.eval()
 """
+PURIFIERS = """
+
+def purify(x):
+    return (x * 0.9).clamp(0, 1)
+
+def failing(x):
+    raise ValueError("no images today")
+"""
 THREATS = {math.inf: "linf:0.2", 2.0: "l2:1", 1.0: "l1:4", 0.0: "l0:8"}
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("attacks")
-    (folder / "attacked_nets.py").write_text(NET)
+    (folder / "attacked_nets.py").write_text(NET + PURIFIERS)
+    torch.manual_seed(0)
+    encode = Encoder(uf.models.SmallCnn(width=4).eval(), "fc1")
+    x, y = uf.load_data("digits", "train", n=100)
+    fit_purifier(encode, x, y, seed=0, atoms=4, size=4, max_clusters=1, min_size=5).save(folder / "purifier")
     return folder
 
 
 def asked(name: str, *more: str, n: int = 6) -> list[str]:
     """`unfooled attack` with this attack and a threat that it knows."""
     threat = THREATS[catalog.ATTACKS[name].norms[-1]]
-    return ["attack", "--model", "attacked_nets:build", "--threat", threat, "--n", str(n), "--attack", name, *more]
+    words = ["attack", "--model", "attacked_nets:build", "--threat", threat, "--n", str(n), "--attack", name]
+    return [*words, *(["--purify", "purifier"] if catalog.ATTACKS[name].purifier else []), *more]
 
 
 def function_of(name: str) -> Any:
@@ -107,6 +122,8 @@ def test_options_that_an_attack_does_not_take_are_refused_by_name(home: Path, na
 def test_the_table_says_which_norms_an_attack_knows(name: str) -> None:
     row, function = catalog.ATTACKS[name], function_of(name)
     bound = {parameter: catalog.resolve(path) for parameter, path in row.bound.items()}
+    if row.purifier:
+        bound |= {"distance": lambda z: z.flatten(1)[:, :2].square(), "label": torch.arange(2)}
     few = {"steps": 100} if "steps" in catalog.takes(function) else {}
     x, y = points(2, (1, 6, 5)), torch.tensor([0, 1])
     for norm, text in THREATS.items():
@@ -116,6 +133,55 @@ def test_the_table_says_which_norms_an_attack_knows(name: str) -> None:
         else:
             with pytest.raises(BadInput):
                 function(tiny_net(4), x, y, allowed, **few, **bound)
+
+
+def attacked_points(home: Path, *words: str) -> tuple[Any, np.ndarray]:
+    start = ["attack", "--model", "attacked_nets:build", "--threat", "linf:0.1", "--n", "6"]
+    record = json.loads(run(home, *start, *words, "--json").stdout)
+    with np.load(record["out"] if Path(record["out"]).is_absolute() else home / record["out"]) as stored:
+        return record, stored["x"]
+
+
+def test_a_model_is_attacked_behind_a_purifier(home: Path) -> None:
+    short = ("--attack", "pgd-margin", "--steps", "4")
+    bare, z = attacked_points(home, *short, "--out", "bare")
+    behind, moved = attacked_points(home, *short, "--purify", "attacked_nets:purify", "--out", "behind")
+    net, (x, y) = uf.load_model(home / "attacked_nets.py:build"), uf.load_data("digits", n=6)
+    plan: dict[str, Any] = {"steps": 4, "loss": uf.core.losses.margin, "generator": torch.Generator().manual_seed(0)}
+    want = uf.attacks.pgd(guard(net, lambda x: (x * 0.9).clamp(0, 1)), x, y, uf.Linf(0.1), **plan)
+    torch.testing.assert_close(torch.from_numpy(moved), want)
+    assert not np.array_equal(z, moved)
+    assert run(home, *asked("pgd-margin", "--out", "bare", "--purify", "purifier"), code=2).stderr  # another work
+    assert bare["passes"] != {}
+    assert behind["robust_accuracy"]["n"] == 6
+
+
+@pytest.mark.parametrize(
+    ("purify", "said"),
+    [
+        (None, "--attack assignment moves inputs to other clusters of a purifier; give --purify"),
+        ("attacked_nets:purify", "--attack assignment needs a purifier with clusters of several classes"),
+        ("absent", "--purify absent: there is no such folder"),
+    ],
+)
+def test_clusters_that_an_attack_needs(home: Path, purify: str | None, said: str) -> None:
+    for command in ("attack", "audit"):
+        words = [command, *asked("assignment")[1:]]
+        place = words.index("--purify")
+        words[place : place + 2] = [] if purify is None else ["--purify", purify]
+        assert said in run(home, *words, code=2).stderr
+
+
+def test_a_purifier_that_fails_is_one_sentence(home: Path) -> None:
+    said = run(home, *asked("pgd"), "--purify", "attacked_nets:failing", code=2).stderr
+    assert "the purifier fails on samples of shape (1, 8, 8), torch.float32, with ValueError: no images today" in said
+
+
+def test_an_audit_by_the_assignment_alone_is_not_evaluable(home: Path) -> None:
+    words = ["audit", *asked("assignment", "--steps", "3", "--reasons", "none", "--json")[1:]]
+    summary = json.loads(run(home, *words).stdout)
+    assert (summary["verdict"], summary["robust_accuracy"]["value"]) == ("NOT EVALUABLE", None)
+    assert summary["attack"].startswith("ASSIGNMENT")
 
 
 def test_the_table_has_every_attack_on_the_label() -> None:

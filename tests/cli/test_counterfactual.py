@@ -18,6 +18,7 @@ from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecor
 from unfooled.models import load_model
 from unfooled.runs.records import read_record
 from unfooled.workflows import Inputs, Machine
+from unfooled.workflows.attribute_images import last_layer
 
 CODE = """
 import torch
@@ -66,6 +67,51 @@ class Cooled(nn.Module):
 
 def cooled():
     return Cooled().eval()
+
+def normed():
+    net = seeded(nn.BatchNorm1d(3))
+    net[5].running_mean.data[:] = torch.tensor([0.1, -0.2, 0.3])
+    net[5].running_var.data[:] = torch.tensor([0.5, 2.0, 1.0])
+    net[5].weight.data[:] = torch.tensor([1.5, 1.0, 0.5])
+    return net.eval()
+
+class Adjusted(nn.Module):
+    "Logits corrected for the shares of the classes."
+    def __init__(self):
+        super().__init__()
+        self.net = seeded()
+        self.shares = torch.tensor([0.5, 0.3, 0.2])
+    def forward(self, x):
+        return self.net(x) - self.shares.log()
+
+def adjusted():
+    return Adjusted().eval()
+
+class Two(nn.Module):
+    "Two classes; what is behind the layer depends on the sample."
+    def __init__(self, behind):
+        super().__init__()
+        self.net, self.behind = seeded(), behind
+        self.net[4] = nn.Linear(8, 2)
+    def forward(self, x):
+        return self.behind(self.net(x))
+
+def two_bent():
+    return Two(nn.Softmax(1)).eval()
+
+def two_tempered():
+    return Two(lambda z: z / (1 + z.square().sum(1, keepdim=True))).eval()
+
+class Functional(nn.Module):
+    "A linear layer whose weight alone is used."
+    def __init__(self):
+        super().__init__()
+        self.body, self.last = nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), nn.Linear(4, 3, bias=False)
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.normalize(self.body(x)), nn.functional.normalize(self.last.weight))
+
+def functional():
+    return Functional().eval()
 
 def one_logit():
     return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
@@ -231,6 +277,26 @@ def test_a_threat_that_cannot_do_it_is_an_answer(home: Path) -> None:
     assert record.success["edit"].startswith("ASR(linf:1/255, 30 steps) = 0.00")
 
 
+def test_an_edit_that_fails_where_targeted_pgd_does_not_is_said_to(home: Path) -> None:
+    record = ask(home, *CONCEPT[:-4], "--model", "quarters:concept", "--steps", "2", "--target", "1", "--out", "short")
+    one = only(record)
+    assert (one.outcome, one.figures["edit"].valid, one.figures["targeted PGD"].valid) == (
+        Outcome.UNREALISED, False, True,
+    )  # fmt: skip
+    assert one.sentence.endswith(
+        "No image inside l2:3 that makes this change and is 1 was found in 2 steps; targeted PGD, which ignores the "
+        "attributes, found one that is."
+    )
+
+
+def test_what_is_left_out_is_printed(home: Path) -> None:
+    words = (*ONE[:4], "either.csv", *ONE[5:-1], "1", "--model", "quarters:frozen", "--out", "left")
+    printed = run(home, *words).stdout
+    assert "1 have too few images of one value and stay." in printed
+    assert "left out, fewer than 5 images of one value: never" in printed
+    assert "cannot be read off" not in printed
+
+
 @pytest.mark.parametrize("net", ["frozen", "shifted", "reversed_", "cooled"])
 def test_a_frozen_network_gets_probes(home: Path, net: str) -> None:
     words = (*ONE, "--model", f"quarters:{net}", "--keep", "bottom right", "--out", net)
@@ -243,6 +309,22 @@ def test_a_frozen_network_gets_probes(home: Path, net: str) -> None:
     assert kept.wanted == pytest.approx(kept.before)
     moved = [row for row in one.rows if row.asked]
     assert 1 <= len(moved) <= 3
+
+
+@pytest.mark.parametrize("net", ["frozen", "shifted", "reversed_", "cooled", "normed", "adjusted"])
+def test_the_head_gives_the_decision_whatever_affine_stands_behind_the_last_layer(
+    home: Path, net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sample is enough to find it; up to a constant for each sample the logits are those of the network."""
+    monkeypatch.syspath_prepend(str(home))
+    model: Any = load_model(f"quarters:{net}")
+    layer = last_layer(model, torch.full((1, 1, 8, 8), 0.5), ["a", "b", "c"])
+    x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        found, wanted = layer.head.logits(layer.encode(x)), model(x).double()
+    torch.testing.assert_close(
+        found - found.mean(1, keepdim=True), wanted - wanted.mean(1, keepdim=True), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_exclusive_attributes_move_together(home: Path) -> None:
@@ -327,6 +409,9 @@ REFUSED: list[tuple[str, tuple[str, ...], str]] = [
                                            "'4'; cut the network after '4', whose input would be the embedding"),
     ("convolutions", ("--model", "quarters:convolutions"), "has no linear layer whose input could carry attributes"),
     ("function", ("--model", "quarters:function"), "has no linear layer whose input could carry attributes"),
+    ("two, bent", ("--model", "quarters:two_bent"), "the head is not affine: the logits are not those of the last"),
+    ("two, tempered", ("--model", "quarters:two_tempered"), "the head is not affine: the logits are not those of the"),
+    ("functional", ("--model", "quarters:functional"), "calls none of its linear layers, as modules; give the network"),
     ("tokens", ("--model", "quarters:tokens"), "the head is not affine: the logits are not those of the last linear"),
     ("one logit", ("--model", "quarters:one_logit"), "class"),
     ("broken", ("--model", "quarters:broken"), "NaN"),

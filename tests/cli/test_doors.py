@@ -193,6 +193,8 @@ def test_sizes_statistics_and_bounds() -> None:
     for value in (0.0, float("nan"), float("inf")):
         with pytest.raises(BadOption):
             at_least("n", value, 1)
+    with pytest.raises(BadOption, match="smooth is inf; it must be above 0, and finite"):
+        at_least("smooth", float("inf"), 0, above=True)
 
 
 @pytest.mark.parametrize("field", ["beta", "ramp", "remove", "align", "weight", "rectify", "preserve", "smooth"])

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+import unfooled as uf
 from unfooled import workflows
 from unfooled.cli import show
 from unfooled.core.errors import BadInput
+from unfooled.features import Encoder
+from unfooled.purification import fit_purifier
 from unfooled.workflows import AuditOptions, BadOption, Inputs, Machine
 from unfooled.workflows.guarding import check_purifier, guarded_by, read_purifier
 
@@ -79,7 +82,10 @@ def test_whether_it_is_random_is_seen(code: str) -> None:
     ("name", "said"),
     [
         ("shorter", "must keep the shape"),
-        ("failing", r"the purifier fails on samples of shape \(1, 8, 8\) with RuntimeError: no images today"),
+        (
+            "failing",
+            r"the purifier fails on samples of shape \(1, 8, 8\), torch.float32, with RuntimeError: no images today",
+        ),
         ("number", "purify='mine.py:number' is a int; give a function"),
         ("missing", "has no 'missing'"),
     ],
@@ -87,6 +93,26 @@ def test_whether_it_is_random_is_seen(code: str) -> None:
 def test_functions_that_cannot_be_used(code: str, name: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         guarded_by(net(), f"{code}:{name}", torch.rand(2, 1, 8, 8))
+
+
+def own_net(seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).eval()
+
+
+def test_a_purifier_of_own_code_takes_its_encoder_from_the_model(tmp_path: Path) -> None:
+    x, y = uf.load_data("digits", "train", n=60)
+    net = own_net(0)
+    purify = fit_purifier(Encoder(net, "1"), x, y, seed=0, atoms=4, size=4, max_clusters=1)
+    purify.save(tmp_path / "p")
+    again = guarded_by(own_net(0), tmp_path / "p", x[:2])
+    assert torch.equal(again.purify(x[:4]), purify(x[:4]))
+    for other in (own_net(1), nn.Linear(64, 10)):
+        with pytest.raises(BadOption, match=r"no layer of the model; give a function that loads it, purify='file.py"):
+            guarded_by(other, tmp_path / "p", x[:2])
+    with pytest.raises(BadOption, match="no layer of the model"):
+        read_purifier(tmp_path / "p")
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

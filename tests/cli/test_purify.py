@@ -76,6 +76,16 @@ def test_samples_without_a_split_are_held_out_of_the_fit(home: Path) -> None:
     assert record.psnr.n == 40
 
 
+def test_no_class_is_held_out_as_a_whole(home: Path) -> None:
+    x, y = uf.load_data("digits", "train", n=400)
+    rows = torch.cat([(y == k).nonzero()[:8, 0] for k in range(10)]).reshape(10, 8).T.flatten()  # 0, 1, .. 9, 0, 1, ..
+    options = PurifierOptions(clusters=1, atoms=4, patch=4)
+    model = uf.load_model(home / "net.pt")
+    record = purify_fit(Inputs(model, (x[rows], y[rows])), home / "turns", options=options, machine=CPU)
+    assert (record.n, record.before.n, len(record.classes)) == (64, 16, 10)
+    assert {one.n for one in record.classes} == {6, 7}
+
+
 def test_few_images_of_a_class_are_one_cluster_and_this_is_said(home: Path) -> None:
     x, y = uf.load_data("digits", "train", n=400)
     rows = (y != 4) | (torch.arange(400) < 60)

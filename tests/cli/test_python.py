@@ -129,6 +129,7 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
         ("report", "audited", "--out", "cli.html"),
         lambda _: workflows.report(["audited"], "python.html"),
     ),
+    "evidence": (("evidence", "audited", "--format", "annex-iv"), lambda _: workflows.evidence("audited", "annex-iv")),
     "doctor": (("doctor",), lambda _: workflows.doctor()),
     "demo": (
         ("demo", "--n", "6", "--out", "cli-demo"),
@@ -232,10 +233,11 @@ def test_options_have_one_name(name: str) -> None:
         workflows.TextOptions,
         workflows.TableOptions,
         workflows.PurifierOptions,
+        workflows.Gate,
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}
     known = set(inspect.signature(getattr(workflows, name)).parameters) | fields
-    assert flags - known <= {"seeds", "seed", "fail_under"}
+    assert flags - known <= {"seeds", "seed"}
 
 
 def test_no_function_of_the_workflows_takes_more_than_twelve() -> None:

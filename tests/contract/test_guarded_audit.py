@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ from unfooled.evaluation.checks.guards import Way, required, ways_agree
 from unfooled.evaluation.checks.table import Kind
 from unfooled.purification import SemanticPurifier, fit_purifier, guard, low_band, resized
 from unfooled.report import render
-from unfooled.report.sections.guards import notes_of
+from unfooled.report.page import HALVES
+from unfooled.report.sections.guards import notes_of, panels
 
 TINY = Effort("tiny", (Ascents(8), Searches(20)))
 SMALL: dict[str, Any] = {
@@ -117,6 +119,19 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
     assert "Under the worst attack the purifier adds" in page
     assert "Static minus worst" in page
     assert "With the purifier, BPDA, identity" in page
+    assert page.count("false alarms, % of clean samples") == 6  # three scores, two sizes
+    for one in record.detectors:
+        assert f"As a detector: {one.name}" in page
+        assert f"static points: area {one.static.auroc:.2f}" in page
+        assert f"joint attack on label and detector: area {one.joint.auroc:.2f}" in page
+    assert "With the dictionary of the most frequent cluster for all" in page
+    curves = panels(record, HALVES)[0].figures[0][1].traces
+    assert [trace.dash for trace in curves] == ["dotted", "dashed", ""]
+    assert [len(trace.line.split()) for trace in curves] == [
+        len(roc.curve) for roc in (record.detectors[0].static, record.detectors[0].attacked, record.detectors[0].joint)
+    ]
+    old = record.detectors[0].model_copy(update={"joint": record.detectors[0].joint.model_copy(update={"curve": []})})
+    assert panels(record.model_copy(update={"detectors": [old]}), HALVES) == []
 
 
 def test_scores_of_a_purifier_are_judged_as_detectors(net: Classifier, semantic: SemanticPurifier) -> None:
@@ -164,11 +179,23 @@ def test_the_choice_of_the_dictionary_stands_beside_the_shuffled_one(
     assert record is not None
     assert record.choice is not None
     assert record.choice.adds.value == 0.0  # there is nothing to choose
-    assert record.choice.own_attacked == record.choice.shuffled_attacked
+    assert record.choice.own_attacked == record.choice.shuffled_attacked == record.choice.one_attacked
+    assert record.choice.own_static == record.choice.one_static
+    assert record.choice.one_adds == record.choice.adds
     other = audited(guard(net, low_band)).guard
     assert other is not None
     assert other.choice is None
     assert [one.key for one in other.detectors] == ["reconstruction", "label-change"]
+
+
+def test_without_the_choice_no_cluster_has_its_own_dictionary_or_all_have_one(semantic: SemanticPurifier) -> None:
+    x = samples(30)[0]
+    setting: Any = SimpleNamespace(seed=0, n=len(x), x=x, at=lambda rows: rows)
+    made = detection._without_choice(setting, semantic)
+    atoms = semantic.dictionaries
+    assert not any(torch.equal(a, b) for a, b in zip(made["shuffled"].dictionaries, atoms, strict=True))
+    counts = semantic.distance(x).argmin(1).bincount(minlength=len(atoms))
+    assert all(torch.equal(one, atoms[counts.argmax()]) for one in made["one"].dictionaries)
 
 
 def test_passes_of_another_model_count_and_are_shown_only_where_the_values_are_the_same() -> None:

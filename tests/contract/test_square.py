@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor
 
-from unfooled.attacks.square import HALVING_QUERIES, side_share, square
+from unfooled.attacks.square import HALVING_QUERIES, halvings, rows_for, square, square_search
+from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -88,10 +90,70 @@ def test_warm_start_is_never_worse() -> None:
 
 
 def test_schedule_halves_where_the_paper_says() -> None:
-    assert side_share(10, 10_000, 0.8) == 0.8
-    for i, bound in enumerate(HALVING_QUERIES):
-        assert side_share(bound + 1, 10_000, 0.8) == pytest.approx(0.8 / 2 ** (i + 1))
-    assert side_share(6, 5000, 0.8) == pytest.approx(0.4)
+    queries = torch.tensor([10, *(bound + 1 for bound in HALVING_QUERIES)])
+    assert halvings(queries, 10_000).tolist() == list(range(len(HALVING_QUERIES) + 1))
+    assert halvings(torch.tensor([6]), 5000).tolist() == [1]
+
+
+@both
+@pytest.mark.parametrize("shape", [(3, 8, 8), (12,)], ids=str)
+@pytest.mark.parametrize("warm", [False, True])
+def test_many_proposals_a_call_take_the_path_of_one(
+    threat: Threat, shape: tuple[int, ...], warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The points are those of one query a call, bit for bit, in fewer calls."""
+    monkeypatch.setattr(sys.modules[square.__module__], "AHEAD", 3.0)  # blocks also where rises are frequent
+    x = points(5, shape, seed=3, dtype=torch.float64)
+    seed, start, calls, ends = rng.seeds(x, 1), threat.sample(x, 3) if warm else None, [0, 0], []
+    for k, rows in enumerate((1, 64)):
+
+        def value(z: Tensor, at: Tensor, k: int = k) -> tuple[Tensor, Tensor]:
+            calls[k] += 1
+            return (90 * z.flatten(1)).sin().sum(1), at < 0
+
+        ends.append(square_search(value, x, threat, seed, steps=150, start=start, first_query=20 * warm, rows=rows))
+    assert torch.equal(*ends)
+    assert calls[1] < calls[0]
+
+
+def test_where_rises_are_rare_a_sixth_of_the_calls_do() -> None:
+    """Of one sample and of few, as at the end of a cascade."""
+    x = points(3, (1, 8, 8), seed=3, dtype=torch.float64)
+    best, calls = x + 0.1 * (2 * (points(3, (1, 8, 8), seed=4, dtype=torch.float64) > 0.5).double() - 1), []
+    start = torch.where(points(3, (1, 8, 8), seed=5) < 0.1, x, best)
+
+    def value(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(len(z))
+        return -(z - best[at]).abs().flatten(1).sum(1), at < 0
+
+    square_search(value, x, Linf(0.1), rng.seeds(x, 1), steps=600, start=start, first_query=200, rows=64)
+    assert len(calls) < 100
+    assert sum(calls) < 1.35 * 3 * 600
+
+
+def test_a_sample_that_is_done_in_a_block_is_left_as_in_the_sequential_search() -> None:
+    x, threat = points(4, (1, 6, 5), seed=3, dtype=torch.float64), Linf(0.1)
+    seed, ends = rng.seeds(x, 1), []
+    for rows in (1, 64):
+
+        def value(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+            values = ((z - x[at]) * x[at]).flatten(1).sum(1)
+            return values, values > torch.tensor([9.0, 0.2, 0.1, 0.0], dtype=z.dtype)[at]
+
+        ends.append(square_search(value, x, threat, seed, steps=200, rows=rows))
+    assert torch.equal(*ends)
+
+
+def test_a_block_has_no_more_rows_than_it_may() -> None:
+    x, sizes = points(3, (1, 6, 5), seed=3), []
+
+    def value(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        sizes.append(len(z))
+        return z.flatten(1).sum(1), at < 0
+
+    square_search(value, x, Linf(0.1), rng.seeds(x, 1), steps=200, rows=9)
+    assert 3 < max(sizes) <= 9
+    assert rows_for(torch.zeros(1, 3, 600, 600)) == 1 < rows_for(torch.zeros(1, 3, 32, 32))
 
 
 def test_what_it_does_not_know_is_refused() -> None:
@@ -100,6 +162,8 @@ def test_what_it_does_not_know_is_refused() -> None:
         square(model, x, model(x).argmax(1), L0(1.0))
     with pytest.raises(BadInput, match="at least 1"):
         square(model, x, model(x).argmax(1), Linf(0.1), steps=0)
+    with pytest.raises(BadInput, match="rows is 0; it must be at least 1"):
+        square_search(lambda z, at: (z.flatten(1).sum(1), at < 0), x, Linf(0.1), rng.seeds(x), steps=9, rows=0)
 
 
 def test_a_shorter_search_of_a_longer_schedule_begins_alike() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from unfooled.drawing.figures import Picture
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.studies.attackability import (
+    Alarm,
     AttackabilityScale,
     Editing,
     Recipe,
@@ -52,6 +54,7 @@ TINY = AttackabilityScale(
     networks=1, recipe=Recipe(width=2, scenes=64, updates=2, batch=16), n=32, twins=8, near=6, near_few=6, near_steps=2,
     editing=Editing(n=2, steps=1, kappa=(1.0,)),
     semantic=Semantic(arms=("standard", "PGD-AT"), budget=4, scenes=32, width=2, steps=1, n=3, effort=QUICK),
+    alarm=Alarm(networks=1, recipe=Recipe(width=2, scenes=48, updates=1, batch=16), n=30, twins=4),
 )  # fmt: skip
 
 
@@ -189,6 +192,29 @@ def test_the_alarm_is_about_the_first_correlation_that_is_planted() -> None:
     alarms = [c for c in more if "planted" in c.claim and "in total" in c.claim]
     assert len(alarms) == 4
     assert all(c.value is not None and c.value > 0.9 for c in alarms)
+
+
+def test_the_alarm_counts_its_own_networks_where_there_are_any() -> None:
+    """Thirty a side, all apart, decide what five cannot; where nothing is planted, nothing stands out."""
+    first = results(True)
+    words = "AUROC, at least .9"
+    assert {c.verdict for c in claims(first) if words in c.claim} == {"undecided"}
+    for planted, verdict in ((0.6, "holds"), (0.05, "fails")):
+        alarm = [made(0.25, k, effects(0.05), effects(0.05)) for k in range(30)]
+        alarm += [made(0.9, k, effects(planted), effects(planted)) for k in range(30)]
+        found = replace(first, alarm=alarm)
+        own = [c for c in claims(found) if words in c.claim]
+        assert [(c.verdict, c.n) for c in own] == [(verdict, 30)] * 2
+        rows = tables(found, SCALES["medium"])["Alarm: the planted background"]
+        assert [(row["rho"], row["networks"], row["training"]) for row in rows] == [
+            *[(0.9, 5, "width 10, 6,000 scenes")] * 2, *[(0.9, 30, "width 6, 2,000 scenes")] * 2,
+        ]  # fmt: skip
+
+
+def test_the_alarm_needs_two_correlations() -> None:
+    numbers = [list(study.alarm_jobs(replace(TINY, rhos=rhos), 0, lambda *_: pytest.fail("made"))) for rhos in (
+        (0.25,), (0.25, 0.9, 1.0))]  # fmt: skip
+    assert numbers == [[], [f"rho 0.25, {study.FIRST}", f"rho 0.9, {study.FIRST}"]]
 
 
 def test_seeds_widen_the_intervals_of_trainings() -> None:
@@ -349,6 +375,25 @@ def test_figures_of_birds_are_compared() -> None:
     assert [c.verdict for c in decided] == ["holds", "holds", "fails"]
 
 
+CUB = Path(os.environ.get("UNFOOLED_DATA", "../shared/data")) / "cub200" / "cub_meta.npz"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CUB.is_file(), reason=f"no {CUB}; set UNFOOLED_DATA")
+def test_simulated_birds_have_the_figures_of_a_prototype_on_other_draws() -> None:
+    """Within 3 points or 5 %; two figures of these 1,500 birds have a larger sampling error: of radii near 0, and after
+    flips at random."""
+    found = birds.simulated(1500, seed=1)
+    (rows,) = found.tables.values()
+    beside = {row["figure"]: row["as expected"] for row in rows}
+    assert set(beside) == set(birds.EXPECTED)
+    wide = {"radius", "accuracy, 5, 10, 15 % of the attributes turned over"}
+    assert {name for name, fits in beside.items() if fits != "yes"} <= wide
+    right = {name: float(np.mean(np.array(found.columns[name], float))) for name in ("softmax", "naive Bayes")}
+    assert right["softmax"] > 0.8
+    assert right["naive Bayes"] > 0.95
+
+
 def test_cub_s_own_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
     root, draw, n = tmp_path / folder.NAME, np.random.default_rng(0), 12
@@ -407,6 +452,8 @@ def test_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(SCALES) == {"small", "medium", "full"}
     assert SCALES["small"].data == ("shapes",)
     assert SCALES["small"].networks >= 5
+    n = SCALES["medium"].alarm.networks
+    assert auroc([1.0] * n, [0.0] * n).low > 0.9
     assert 2 * SCALES["medium"].networks * 3 + len(ARMS) >= 12
     with pytest.raises(BadInput, match="no scale"):
         run_attackability("huge")

@@ -158,10 +158,13 @@ def test_the_use_of_the_model_is_recorded(tmp_path: Path) -> None:
     assert found is not None and found.share is not None
     assert found.calls > 20  # the steps of the first stage alone
     assert found.rows == pytest.approx(len(x) * first.passes.forward / found.calls, rel=0.3)
-    assert 0 < found.share < 2
+    assert 0 < found.share <= 1
+    assert found.checks is not None and 0 < found.checks < 1
     again = audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None), out=tmp_path)
     assert again.efficiency == found  # read, not measured again
-    assert "Calls for the attack" in render([tmp_path], tmp_path / "page.html").read_text()
+    page = render([tmp_path], tmp_path / "page.html").read_text()
+    assert "Calls for the attack" in page
+    assert f"{100 * found.checks:.0f} % of the time of the audit" in page
 
 
 def test_a_model_that_hides_its_gradient_is_cut_short_too(ticks: Ticks) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unfooled.core.errors import BadInput
 from unfooled.counterfactuals import (
     AffineHead,
     Cost,
@@ -116,6 +117,48 @@ def test_k_sparse_flips_are_the_best_of_all_supports() -> None:
         assert torch.equal(labels(head, e + 1.001 * edit.delta), edit.target)
     one = flip_edit(head, e, norm=1)
     torch.testing.assert_close(flip_edit(head, e, sparse=1).cost, one.cost)
+
+
+@pytest.mark.parametrize("immutable", [(), (1,)])
+def test_k_sparse_flips_under_a_covariance_change_k_attributes(immutable: tuple[int, ...]) -> None:
+    """Attributes count, not the coordinates in which the covariance is the identity."""
+    head, e = made(4, 6, 8, seed=2)
+    first = labels(head, e)
+    root = torch.randn(6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    s = root @ root.T + 0.1 * torch.eye(6, dtype=torch.float64)
+    precision = torch.linalg.inv(s)
+    places = [f for f in range(6) if f not in immutable]
+    for k in (1, 2, 3, len(places), 6):
+        cost = Cost(covariance=s, immutable=immutable)
+        edit = flip_edit(head, e, sparse=k, cost=cost, overshoot=0.0)
+        assert ((edit.delta != 0).sum(1) <= k).all()
+        assert not edit.delta[:, list(immutable)].any()
+        assert torch.equal(labels(head, e + 0.999 * edit.delta), first)
+        assert torch.equal(labels(head, e + 1.001 * edit.delta), edit.target)
+        length = (edit.delta @ precision * edit.delta).sum(1).sqrt()
+        torch.testing.assert_close(length, edit.cost)
+        for row in range(len(e)):
+            d = head.weight - head.weight[first[row]]
+            m = head.logits(e[row : row + 1])[0]
+            m = m[first[row]] - m
+            sets = [list(c) for c in combinations(places, min(k, len(places)))]
+            gains = [(d[:, c] @ torch.linalg.inv(precision[c][:, c]) * d[:, c]).sum(1).sqrt() for c in sets]
+            want = min(float((m / gain)[torch.arange(4) != first[row]].min()) for gain in gains)
+            assert edit.cost[row].item() == pytest.approx(want, rel=1e-9)
+        towards = [targeted_edit(head, e, j, sparse=k, cost=cost).cost for j in range(4)]
+        least = torch.stack(towards, 1).scatter(1, first[:, None], math.inf).amin(1)
+        torch.testing.assert_close(least, edit.cost, rtol=1e-9, atol=0)
+
+
+def test_k_sparse_flips_of_many_attributes_need_a_diagonal_covariance() -> None:
+    head, e = made(3, 120, 2)
+    s = torch.diag(torch.linspace(0.5, 2, 120, dtype=torch.float64))
+    edit = flip_edit(head, e, sparse=3, cost=Cost(covariance=s), overshoot=0.0)
+    assert ((edit.delta != 0).sum(1) <= 3).all()
+    assert torch.equal(labels(head, e + 1.001 * edit.delta), edit.target)
+    s[0, 1] = s[1, 0] = 0.1
+    with pytest.raises(BadInput, match="280,840 sets to compare"):
+        flip_edit(head, e, sparse=3, cost=Cost(covariance=s))
 
 
 @pytest.mark.parametrize("free", [False, True])

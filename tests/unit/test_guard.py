@@ -156,6 +156,57 @@ def test_purifiers_that_no_guard_can_use(purify: Purify, sentence: str) -> None:
     assert torch.equal(x, before)
 
 
+def failing(error: BaseException) -> Purify:
+    def purify(x: Tensor) -> Tensor:
+        raise error
+
+    return purify
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero; mend it"),
+        (KeyError("a"), "KeyError: 'a'; mend it"),
+        (SystemExit(3), "SystemExit: 3; mend it"),
+        (RuntimeError("first\nsecond"), "RuntimeError: first; mend it"),
+        (ValueError(), "with ValueError; mend it"),
+    ],
+)
+def test_exceptions_of_a_purifier_are_one_sentence(error: BaseException, sentence: str) -> None:
+    x = points(4, SHAPE, dtype=torch.float32)
+    start = r"the purifier fails on samples of shape \(1, 6, 6\), torch.float32, with "
+    with pytest.raises(BadInput, match=start):
+        guard(net(), failing(error))(x)
+    with pytest.raises(BadInput, match=f"{sentence}, or convert what it is given$") as caught:
+        pgd(guard(net(), failing(error)), x, torch.zeros(4).long(), Linf(0.1), steps=1)
+    assert "\n" not in str(caught.value)
+    assert not is_differentiable(failing(error), x)
+
+
+@pytest.mark.parametrize("error", [BadInput("give others"), MemoryError(), RuntimeError("CUDA out of memory")])
+def test_sentences_and_exhausted_memory_pass_unchanged(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        guard(net(), failing(error))(points(4, SHAPE, dtype=torch.float32))
+    assert caught.value is error
+
+
+def test_a_purifier_that_refuses_inputs_with_a_gradient_has_none() -> None:
+    def purify(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise ValueError("numbers only")
+        return x * 1
+
+    assert not is_differentiable(purify, points(4, SHAPE, dtype=torch.float32))
+
+
+def test_nan_that_was_given_is_not_blamed_on_the_purifier() -> None:
+    x = points(4, SHAPE, dtype=torch.float32)
+    x[1] = float("nan")
+    with torch.no_grad(), pytest.raises(BadInput, match="x holds NaN or infinite values in 1 samples, the first is"):
+        guard(net(), lambda x: x * 1)(x)
+
+
 def test_a_purifier_that_fails_on_attacked_inputs_only() -> None:
     x = points(4, SHAPE, dtype=torch.float32).clamp(0, 0.9)
     guarded = guard(net(), lambda x: torch.where(x > 0.95, x + 1, x))

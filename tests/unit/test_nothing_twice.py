@@ -100,7 +100,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Tensor
 
 def test_a_second_start_trains_nothing_and_counts_the_same(audited: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y, folder, first = audited
-    assert list((folder / "chunks").glob("twin-round-*"))
+    assert list((folder / "chunks").glob("twin-trial-round-*"))
 
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("a training step")

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import points, tiny_net
+from torch import Tensor
 
 from unfooled.attacks.gradients import identity
 from unfooled.core.errors import BadInput
-from unfooled.core.threats import Linf
+from unfooled.core.threats import Linf, Threat
 from unfooled.purification import bit_depth, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
@@ -25,7 +26,20 @@ from unfooled.studies.purification import run_purification, study
 from unfooled.studies.purification.bench import SETTINGS, PurificationBench
 from unfooled.studies.purification.claims import claims
 from unfooled.studies.purification.figures import Grid, interval, minus
-from unfooled.studies.purification.judging import BLACK, BPDA, CLEAN, END, LOW, STATIC, WORST, Defence, attacked, judged
+from unfooled.studies.purification.judging import (
+    BLACK,
+    BPDA,
+    CLEAN,
+    END,
+    LOW,
+    STATIC,
+    TRANSFER,
+    WORST,
+    Defence,
+    attacked,
+    judged,
+    without_purifier,
+)
 from unfooled.studies.purification.scale import (
     AT,
     CLASSICAL,
@@ -138,6 +152,50 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
             assert {round(3 * v, 6) % 1 for v in found[WORST].tolist()} == {0.0}
 
 
+def brightness(x: Tensor) -> Tensor:
+    """Logits of two classes, dark and bright, by the mean of an image."""
+    mean = x.flatten(1).mean(1)
+    return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+
+def test_an_attack_faces_the_samples_that_those_of_its_kind_left() -> None:
+    x, y = torch.linspace(0.1, 0.9, 8)[:, None, None, None].expand(8, 1, 4, 4).clone(), torch.arange(8) % 2
+    seen: list[int] = []
+    weak = Defence(brightness, identity)
+
+    def first(x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator) -> Tensor:
+        return torch.zeros_like(x)  # fools class 1
+
+    def second(x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator) -> Tensor:
+        seen.append(len(x))
+        return (x + 0.3).clamp(0, 1)  # fools the brighter ones of class 0
+
+    whole = Linf(1.0)
+    made = weak.in_turn({f"{BPDA} a": first, f"{BPDA} b": second}, x, y, whole)
+    alone = {f"{BPDA} a": torch.zeros_like(x), f"{BPDA} b": (x + 0.3).clamp(0, 1)}
+    assert seen == [2]  # of class 0, and right when clean
+    found = judged(weak, x, y, whole, made)[BPDA]
+    assert found.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert torch.equal(found, judged(weak, x, y, whole, alone)[BPDA])
+    before = weak.in_turn({f"{BPDA} b": second}, x, y, whole, {f"{BPDA} a": torch.zeros_like(x)})
+    assert seen == [2, 2]
+    assert torch.equal(before[f"{BPDA} b"], made[f"{BPDA} b"])
+    replace(weak, random=True, submissions=2).in_turn({"a": first, "b": second}, x, y, whole)
+    assert seen[-1] == len(x)
+
+
+def test_points_that_do_not_depend_on_the_purifier_are_shared() -> None:
+    net, x = tiny_net(), points(6, (1, 6, 5))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    one = Defence(net, partial(bit_depth, bits=4), steps=3, queries=5, few=4, twin=tiny_net())
+    shared = without_purifier(one, x, y, Linf(0.1))
+    own, again = attacked(one, x, y, Linf(0.1)), attacked(one, x, y, Linf(0.1), shared)
+    assert set(shared) == {STATIC, TRANSFER}
+    assert again[STATIC] is shared[STATIC]
+    assert all(torch.equal(own[name], again[name]) for name in own)
+
+
 def judgement(network: str, purifier: str, **columns: Sequence[float]) -> Judged:
     named: dict[str, list[float | None]] = {}
     for name, values in columns.items():
@@ -209,6 +267,15 @@ def test_a_static_gain_and_an_adaptive_loss_are_two_verdicts() -> None:
     sound = next(c for c in claims(results(0.9, 0.1)) if "no image survives" in c.claim)
     assert sound.verdict == "holds"
     assert claims(results(0.5, 0.5))[0].verdict != "holds"
+
+
+def test_cells_of_some_seeds_only_are_counted_where_they_are() -> None:
+    found = results(0.9, 0.1)
+    more = found.grid[0].model_copy(update={"seed": 1})
+    sound = next(c for c in claims(replace(found, grid=[*found.grid, more])) if "no image survives" in c.claim)
+    assert (sound.verdict, sound.value, sound.n) == ("holds", 1.0, 80)
+    first = next(c for c in claims(replace(found, grid=[more, *found.grid])) if "no image survives" in c.claim)
+    assert first.n == 80
 
 
 def test_areas_and_rates() -> None:

@@ -72,6 +72,24 @@ def test_no_images_are_an_answer(purify: SemanticPurifier) -> None:
     assert purify(torch.zeros(0, 1, 8, 8)).shape == (0, 1, 8, 8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_of_other_precisions_are_converted_for_the_encoder(
+    data: tuple[Tensor, Tensor], purify: SemanticPurifier, dtype: torch.dtype
+) -> None:
+    x = data[0][:6].to(dtype)
+    made = purify(x)
+    assert made.dtype == dtype
+    torch.testing.assert_close(made.float(), purify(x.float()), atol=1e-5 if dtype == torch.float64 else 1e-2, rtol=0)
+    assert torch.equal(purify.distance(x), purify.distance(x.float()))
+
+
+def test_a_fit_to_doubles_is_that_to_floats(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    x, y = data[0][:60], data[1][:60] % 2
+    single, double = (fit(net, (z, y), max_clusters=1) for z in (x, x.double()))
+    assert torch.equal(single.clusters.mean, double.clusters.mean)
+    torch.testing.assert_close(single.dictionaries, double.dictionaries.float(), atol=1e-3, rtol=0)
+
+
 def test_output_is_in_the_box_and_independent_of_the_batch(
     data: tuple[Tensor, Tensor], purify: SemanticPurifier, net: nn.Module
 ) -> None:
@@ -238,6 +256,28 @@ def test_fits_that_cannot_be_made(
 ) -> None:
     with pytest.raises(BadInput, match=sentence):
         fit(net, (data[0][:60], data[1][:60] % 2), max_clusters=1, **change)
+
+
+def broken(x: Tensor) -> Tensor:
+    raise ValueError("no images today")
+
+
+@pytest.mark.parametrize(
+    ("encode", "sentence"),
+    [
+        ("net", "encode is a str; give a callable"),
+        (broken, r"the encoder fails on images of shape \(1, 8, 8\), torch.float32, with ValueError: no images today"),
+        (lambda x: None, "the encoder returns a NoneType for 6 images"),
+        (lambda x: x[:1], r"the encoder returns shape \(1, 1, 8, 8\) for 6 images; latents have one row for each"),
+        (lambda x: x.sum(), r"the encoder returns shape \(\) for 6 images"),
+    ],
+)
+def test_encoders_that_cannot_be_used(encode: Any, sentence: str, purify: SemanticPurifier) -> None:
+    x = torch.rand(6, 1, 8, 8)
+    with pytest.raises(BadInput, match=sentence):
+        fit_purifier(encode, x, torch.arange(6) % 2, seed=0, size=4)
+    with pytest.raises(BadInput, match=sentence):
+        replace(purify, encode=encode)(x)
 
 
 def test_images_that_teach_nothing(net: nn.Module) -> None:

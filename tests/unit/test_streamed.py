@@ -208,7 +208,6 @@ def test_data_sets_that_cannot_be_used() -> None:
         (Pairs(x, y, lambda a, b: (a * torch.rand(()), b)), (Linf(0.1),), "another sample each time"),
         (Pairs(x[:0], y, lambda a, b: (a, b)), (Linf(0.1),), "is empty"),
         (Pairs(x, y, lambda a, b: (a, b)), (y, Linf(0.1)), "leave y out"),
-        (x, (None, Linf(0.1)), "there are no labels"),
         (x, (y,), "threat is a NoneType"),
     ]
     for data, rest, message in cases:

@@ -15,6 +15,7 @@ from unfooled.cli import (
     counterfactual,
     demo,
     doctor,
+    evidence,
     explain,
     features,
     lens,
@@ -48,6 +49,7 @@ app.command(name="counterfactual")(counterfactual.counterfactual)
 app.command(name="features")(features.features)
 app.add_typer(purify.app, name="purify")
 app.command(name="report")(report.report)
+app.command(name="evidence")(evidence.evidence)
 app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
 

@@ -19,6 +19,7 @@ def attack(
     threat: options.ThreatOpt,
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
+    model_kind: options.ModelKindOpt = None,
     out: Annotated[Path, typer.Option("--out", help="File of the points, an .npz that --data reads.")] = Path(
         "adversarial.npz"
     ),
@@ -27,6 +28,10 @@ def attack(
     ] = None,
     effort: Annotated[
         str | None, typer.Option("--effort", help=f"Ensemble to run instead: {', '.join(catalog.EFFORTS)}.")
+    ] = None,
+    purify: Annotated[
+        str | None,
+        typer.Option("--purify", help="Purifier in front of the model, attacked with it: a folder, or file.py:name."),
     ] = None,
     steps: options.StepsOpt = None,
     restarts: options.RestartsOpt = 1,
@@ -59,12 +64,25 @@ def attack(
 
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
     inputs = workflows.Inputs(
-        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+        model,
+        data,
+        arch,
+        split,
+        n,
+        shuffle,
+        mean,
+        std,
+        size,
+        labels,
+        channels,
+        trust_pickle,
+        limits,
+        model_kind,
     )
     with show.stages(quiet or json) as progress:
         record = workflows.attack(
-            inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, out=out, seed=seed,
-            machine=workflows.Machine(device, threads, batch), progress=progress,
+            inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify, out=out,
+            seed=seed, machine=workflows.Machine(device, threads, batch), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)

@@ -9,7 +9,7 @@ import typer
 
 from unfooled.cli import options
 from unfooled.workflows import catalog
-from unfooled.workflows.bounds import check_bounds, read_bound
+from unfooled.workflows.bounds import read_bound
 
 
 def audit(
@@ -17,6 +17,7 @@ def audit(
     threat: options.ThreatOpt,
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
+    model_kind: options.ModelKindOpt = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; a second start continues it.")] = None,
     n: options.NOpt = catalog.DEFAULT_N,
     split: options.SplitOpt = "test",
@@ -68,6 +69,19 @@ def audit(
             help="Bound, robust_accuracy=0.4 or robust_accuracy.low=0.4; exit code 3 below it, or if not trusted.",
         ),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", help="Run or file that this run may not be worse than; exit code 3 if it is."),
+    ] = None,
+    write_baseline: Annotated[
+        Path | None, typer.Option("--write-baseline", help="File to write as the baseline of later runs.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="JUnit file to write.", rich_help_panel=options.OUTPUT)
+    ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option("--sarif", help="SARIF file to write.", rich_help_panel=options.OUTPUT)
+    ] = None,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -88,14 +102,30 @@ def audit(
 
         unfooled audit --model ckpt.pt --arch small-cnn --data digits --threat linf:0.1 --out runs/mine
     """
-    bounds = [read_bound(text) for text in fail_under or []]
+    for text in fail_under or []:
+        read_bound(text)
     from unfooled import workflows
     from unfooled.cli import show
 
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
     inputs = workflows.Inputs(
-        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+        model,
+        data,
+        arch,
+        split,
+        n,
+        shuffle,
+        mean,
+        std,
+        size,
+        labels,
+        channels,
+        trust_pickle,
+        limits,
+        model_kind,
     )
+    conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
+    conditions.check(out)
     no_progress = quiet or json
     with show.stages(no_progress, answers=True) as progress:
         summary = workflows.audit(
@@ -121,4 +151,4 @@ def audit(
         show.summaries([summary])
         if out is not None:
             show.page(out / "report.html")
-    check_bounds(summary, bounds)
+    workflows.enforce(workflows.gate(summary, conditions, out=out), conditions)

@@ -97,9 +97,15 @@ def print_record(record: CounterfactualRecord, out: Path) -> None:
         print_one(one, poor)
     for name, text in record.success.items():
         show.out.print(f"[dim]{show.plain(name)}: {show.plain(text)}", soft_wrap=True)
-    if poor:
-        listed = f"{len(poor)} of {len(record.attributes)} attributes cannot be read off the network (AUC below 0.8)"
+    unread = [fact.name for fact in record.attributes if not fact.usable and fact.name not in record.left_out]
+    if unread:
+        listed = f"{len(unread)} of {len(record.attributes)} attributes cannot be read off the network (AUC below 0.8)"
         show.out.print(f"[yellow]{listed}; no edit changes them", soft_wrap=True)
+    if record.left_out:
+        show.out.print(
+            f"[yellow]left out, fewer than 5 images of one value: {show.plain(', '.join(record.left_out))}",
+            soft_wrap=True,
+        )
     for warning in record.warnings:
         show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
     show.page(out / "counterfactual.html")

@@ -1,7 +1,7 @@
 """Errors of the command line: one sentence on stderr and an exit code, never a traceback.
 
-Exit codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or not trusted, 130 interrupted, 141 the
-reader of the output closed it.
+Exit codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or the baseline, or not trusted,
+130 interrupted, 141 the reader of the output closed it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         work = "finished work is kept, the same command continues" if resumable else "nothing was kept"
         return report_error(f"interrupted; {work}", INTERRUPTED)
     except BelowBound as e:
-        return report_error(f"{e} (--fail-under)", BELOW_LIMIT)
+        return report_error(f"{e} (--fail-under or --baseline)", BELOW_LIMIT)
     except MemoryError:
         return report_error("out of memory; try a smaller --batch or --n", BAD_INPUT)
     except SystemExit as e:

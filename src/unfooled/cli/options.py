@@ -20,7 +20,16 @@ ModelOpt = Annotated[
     typer.Option(
         "--model",
         help="Model: checkpoint (.pt, .safetensors), package.module:factory, file.py:factory, exported program (.pt2), "
-        "timm:NAME, or a Hugging Face folder.",
+        "ONNX (.onnx), timm:NAME, a Hugging Face folder, an estimator (.skops, .joblib), or http://HOST:PORT/PATH.",
+        rich_help_panel=SOURCE,
+    ),
+]
+ModelKindOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--model-kind",
+        help="Kind of the model, where its name suggests another one: checkpoint, exported, onnx, estimator, "
+        "hugging-face, timm, factory, service.",
         rich_help_panel=SOURCE,
     ),
 ]

@@ -15,12 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import NO_GRADIENT, BadInput, option
+from unfooled.core.errors import NO_GRADIENT, BadInput, OneOutput, option
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.modes import in_training
 from unfooled.core.samples import extent, non_finite_rows
 from unfooled.core.threats import UNIT, Box, Threat
 
+ONE_OUTPUT = (
+    "the model has one output; two classes need two logits: unfooled.two_class(model, x, y), or cat([-z, z], 1) / 2 of "
+    "a single logit z"
+)
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
 
 
@@ -105,10 +109,12 @@ def check_logits(logits: Any, n: int) -> Tensor:
     """Refuse outputs that are not (n, K) floating point logits with K >= 2; NaN and infinity are allowed."""
     if not isinstance(logits, Tensor):
         raise BadInput(f"the model returned a {type(logits).__name__}; it must return logits, (B, K), or hold .logits")
+    if logits.shape == (n,) and logits.is_floating_point():
+        raise OneOutput(ONE_OUTPUT)
     if logits.ndim != 2 or len(logits) != n:
         raise BadInput(f"the model returned shape {tuple(logits.shape)} for {n} samples; logits are (B, K)")
     if logits.shape[1] < 2:
-        raise BadInput("the model has one output; two classes need two logits: cat([-z, z], 1) / 2 of a single logit z")
+        raise OneOutput(ONE_OUTPUT)
     if logits.layout is not torch.strided:
         raise BadInput(f"the model returned a tensor of layout {logits.layout}; return logits.to_dense()")
     if not logits.is_floating_point():

@@ -47,6 +47,10 @@ class BadInput(ValueError):
         return type(self), (self.message,)
 
 
+class OneOutput(BadInput):
+    """A model with a single output per sample, which is a model of two classes."""
+
+
 def option(name: str, value: object = "") -> str:
     """Write an option into the message of a `BadInput`; `value` is what the user should give."""
     return f"\x02{name}\x1f{value}\x03"

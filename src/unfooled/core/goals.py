@@ -143,3 +143,35 @@ def fooling(
 
 Attack = Callable[..., Tensor]
 """An attack passed as an argument, its options bound; it may accept fewer keywords than `BudgetAttack`."""
+
+
+def predicted(model: Model, x: Tensor, *, batch: int | None = 256) -> Tensor:
+    """Return the predicted class of each sample, (B,) int64. Cost: one forward.
+
+    Args:
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        batch: Samples computed at once. None: all.
+
+    Example:
+        >>> predicted(lambda z: z, torch.tensor([[0.2, 0.8], [0.9, 0.1]])).tolist()
+        [1, 0]
+    """
+    with torch.no_grad():
+        return read_logits(model, x, batch=batch).argmax(1)
+
+
+def least_likely(model: Model, x: Tensor, *, batch: int | None = 256) -> Tensor:
+    """Return the least likely class of each sample, (B,) int64, as a target. Cost: one forward.
+
+    Args:
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        batch: Samples computed at once. None: all.
+
+    Example:
+        >>> least_likely(lambda z: z, torch.tensor([[0.2, 0.8], [0.9, 0.1]])).tolist()
+        [0, 1]
+    """
+    with torch.no_grad():
+        return read_logits(model, x, batch=batch).argmin(1)

@@ -4,6 +4,7 @@
     delta     = (1 + overshoot) dist_p s,        s = d_k / ||d_k||_2,  sign(d_k),  sign(d_kf) at f = argmax |d_kf|
                                                  for l_2, l_inf, l_1
     k-sparse: the k largest |d_kf| alone         covariance: m_k / sqrt(d_k^T S d_k), along S d_k
+    both:     see `supports.sparse_steps`
     bounds:   see `edits.smallest_in_box`        groups: see `exchanges`
 
 One boundary at a time suffices: if another class were above i at the nearest point of a boundary, a shorter step in
@@ -28,6 +29,7 @@ from unfooled.counterfactuals.edits import Edit, EditRows, check_norm, dual_leng
 from unfooled.counterfactuals.exchanges import exchange_distances
 from unfooled.counterfactuals.head import AffineHead, embeddings
 from unfooled.counterfactuals.least_distance import LeastDistance
+from unfooled.counterfactuals.supports import sparse_steps
 
 PART = 1 << 22
 """Largest number of entries of a temporary array."""
@@ -75,7 +77,8 @@ def flip_edit(
         head: The affine head.
         e: Embeddings, (B, n).
         norm: 1, 2 or inf, of the change. The answer in l_1 changes a single attribute.
-        sparse: Number of attributes that may change. None: all.
+        sparse: Number of attributes that may change. None: all. Under a covariance that is not diagonal, all sets of
+            so many attributes are compared, up to 20,000.
         cost: Permitted changes and what they cost.
         overshoot: Share of the distance by which the edit goes beyond the boundary, as far as the bounds permit.
 
@@ -131,6 +134,15 @@ class _Task:
         margin = np.asarray(logits[np.arange(len(e)), first][:, None] - logits)
         return cls(head, e, norm, sparse, cost, first, margin)
 
+    def steps(self, d: np.ndarray) -> np.ndarray | None:
+        """Return the sparse steps along d, (M, n), under a covariance; None: attributes can be moved one by one."""
+        if self.sparse is None or self.cost.covariance is None:
+            return None
+        free, matrix = self.cost.free(self.head), self.cost.covariance.numpy()
+        if self.sparse >= free.sum() or not (matrix - np.diag(np.diag(matrix))).any():
+            return None
+        return sparse_steps(d, free, self.sparse, matrix)
+
 
 def check_options(cost: Cost | None, norm: float, sparse: int | None) -> float:
     """Return the norm; refuse options that have no meaning together."""
@@ -168,10 +180,13 @@ def _distances(task: _Task) -> tuple[np.ndarray, np.ndarray]:
 
 def _unbounded(task: _Task) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and shortfalls without bounds: margins over dual norms, one table per predicted class."""
-    margin, w = task.margin, task.head.weight.numpy() @ task.cost.basis(task.head)
+    margin, weight, basis = task.margin, task.head.weight.numpy(), task.cost.basis(task.head)
+    w = weight @ basis
     gain = np.zeros_like(margin)
     for i in np.unique(task.first):
-        gain[task.first == i] = dual_lengths(w - w[i], task.norm, task.sparse)
+        steps = task.steps(weight - weight[i])
+        along = None if steps is None else ((weight - weight[i]) * steps).sum(1)
+        gain[task.first == i] = dual_lengths(w - w[i], task.norm, task.sparse) if along is None else along
     distance = np.divide(margin, gain, out=np.full_like(margin, np.inf), where=gain > 0)
     distance[margin <= 0] = 0.0
     return distance, np.where(np.isfinite(distance), 0.0, margin)
@@ -241,10 +256,12 @@ def _changes(task: _Task, target: np.ndarray, overshoot: float) -> np.ndarray:
     if cost.bounded:
         return _changes_in_bounds(task, d, need, overshoot)
     basis = cost.basis(head)
-    direction = steepest(d @ basis, task.norm, task.sparse)
-    gain = (direction * (d @ basis)).sum(1)
+    steps = task.steps(d)
+    direction = steepest(d @ basis, task.norm, task.sparse) if steps is None else steps
+    gain = (direction * (d @ basis if steps is None else d)).sum(1)
     size = np.divide(need, gain, out=np.zeros_like(need), where=gain > 0)
-    return np.asarray((1 + overshoot) * size[:, None] * direction @ basis.T)
+    change = (1 + overshoot) * size[:, None] * direction
+    return np.asarray(change @ basis.T if steps is None else change)
 
 
 def _changes_in_bounds(task: _Task, d: np.ndarray, need: np.ndarray, overshoot: float) -> np.ndarray:

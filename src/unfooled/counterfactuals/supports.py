@@ -4,6 +4,8 @@ A support is the set of attributes that an edit changes. If there are at most 20
 compared, in the order of a lower bound of their cost, the distance to the farthest single boundary; most of them can be
 skipped. With more, the supports are those of the attributes that the smallest edits in
 l_1 and l_2 move most, and the result is an upper bound.
+
+Towards a single boundary, under a covariance S:   max over supports s of sqrt(d_s^T S_s d_s), S_s = ((S^-1)_ss)^-1
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost
 from unfooled.counterfactuals.least_distance import LeastDistance, shortfall, smallest_by_lp
 
@@ -37,6 +40,38 @@ class SparseEdit(NamedTuple):
     cost: float
     active: np.ndarray
     exact: bool
+
+
+def sparse_steps(d: np.ndarray, free: np.ndarray, k: int, covariance: np.ndarray) -> np.ndarray:
+    """Return the changes of at most k attributes with the largest gain along d, of length 1 under a covariance, (M, n).
+
+    Args:
+        d: Gains per unit, (M, n).
+        free: Attributes that may change, (n,) bool.
+        k: Number of attributes that change at most.
+        covariance: S, (n, n).
+
+    Raises:
+        BadInput: There are more than `MAX_ENUMERATED` supports.
+    """
+    places = np.flatnonzero(free)
+    if (count := comb(len(places), k)) > MAX_ENUMERATED:
+        raise BadInput(
+            f"sparse={k} of {len(places)} attributes leaves {count:,} sets to compare under a covariance, more than "
+            f"{MAX_ENUMERATED:,}; take fewer, a diagonal covariance, or targeted_edit, which gives an upper bound"
+        )
+    supports = np.array(list(combinations(places.tolist(), k)))
+    precision = np.linalg.inv(covariance)
+    spread = np.linalg.inv(precision[supports[:, :, None], supports[:, None, :]])
+    steps = np.zeros_like(d)
+    for row, step in zip(d, steps, strict=True):
+        own = row[supports]
+        pull = (spread @ own[:, :, None])[:, :, 0]
+        gains = (own * pull).sum(1)
+        best = int(gains.argmax())
+        if gains[best] > 0:
+            step[supports[best]] = pull[best] / np.sqrt(gains[best])
+    return steps
 
 
 class Supports:

@@ -13,6 +13,7 @@ from unfooled.drawing.figures import (
     new_figure,
     show_image,
 )
+from unfooled.drawing.panels import Panels, show
 from unfooled.drawing.pictures import (
     ENCODINGS,
     Encoding,
@@ -66,6 +67,7 @@ __all__ = [
     "Encoding",
     "Label",
     "Level",
+    "Panels",
     "Picture",
     "Plate",
     "Plates",
@@ -104,6 +106,7 @@ __all__ = [
     "radius_ticks",
     "scale_limit",
     "share_ticks",
+    "show",
     "show_image",
     "stairs",
 ]

@@ -10,10 +10,12 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.core.checks import check_attack, check_run
 from unfooled.core.given import as_samples, in_precision_of
+from unfooled.core.goals import predicted
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
+from unfooled.models.black_boxes import as_model
 from unfooled.statistics.intervals import Estimate, share
 
 AnyAttack = Callable[[Model, Tensor, Tensor, Threat], Tensor]
@@ -28,7 +30,8 @@ def robust_accuracy(
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
         x: Inputs in the threat's box: a tensor or a NumPy array, (B, *D), or Pillow images.
-        y: Labels, (B,): a tensor, an array or a list.
+        y: Labels, (B,): a tensor, an array or a list. None: the predicted classes; the share that an attack leaves
+            unchanged is returned then.
         threat: Constraint set.
         attack: Attack to use, such as `uf.attacks.pgd`, or your own; options by `functools.partial`. None: the cascade.
         seed: Random seed of the cascade.
@@ -47,7 +50,9 @@ def robust_accuracy(
         >>> robust_accuracy(lambda z: z, x, [0, 0], Linf(0.2)).value
         0.5
     """
+    model = as_model(model)
     x, y = as_samples(x, y)
+    y = predicted(model, x) if y is None else y
     x, _ = in_precision_of(model, x)
     check_run(seed)
     check_attack(x, y, threat)

@@ -1,6 +1,7 @@
 """Loading of models from common formats, and the small reference networks."""
 
 from unfooled.models.architectures import ARCHITECTURES
+from unfooled.models.black_boxes import Access, BlackBox, Endpoint
 from unfooled.models.load import load_model
 from unfooled.models.nets import (
     CifarResnet,
@@ -15,8 +16,11 @@ from unfooled.models.nets import (
 
 __all__ = [
     "ARCHITECTURES",
+    "Access",
+    "BlackBox",
     "CifarResnet",
     "ConceptCnn",
+    "Endpoint",
     "Lenet5",
     "MnistCnn",
     "ResNet18",

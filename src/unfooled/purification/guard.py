@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from unfooled.attacks.gradients.straight_through import Defended
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.batching import out_of_memory
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.samples import extent
+from unfooled.core.samples import extent, non_finite_rows
 from unfooled.core.threats import UNIT
 from unfooled.core.types import Model, Purify
 
@@ -92,7 +93,7 @@ class Guarded(nn.Module):
 
     def _purified(self, x: Tensor) -> Tensor:
         """Return the purified input, checked as far as that is cheap."""
-        purified = self.purify(x)
+        purified = purified_by(self.purify, x)
         check_purified(purified, x, values=not torch.is_grad_enabled())
         return purified
 
@@ -101,11 +102,11 @@ class Guarded(nn.Module):
         some, modes = x[:CHECKED].detach(), [module.training for module in self.modules()]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             given = some.clone()
-            first = self.purify(given)
-            if not torch.equal(given, some):
+            first = purified_by(self.purify, given)
+            if not torch.equal(given.nan_to_num(), some.nan_to_num()):
                 raise BadInput("the purifier writes into its input; begin it with x = x.clone()")
             check_purified(first, some)
-            again = self.purify(some.clone())
+            again = purified_by(self.purify, some.clone())
         changed = [m for m, mode in zip(self.modules(), modes, strict=True) if m.training != mode]
         if changed:
             for module, mode in zip(self.modules(), modes, strict=True):
@@ -119,6 +120,30 @@ class Guarded(nn.Module):
                 "the purifier returns different images for the same input; declare it, guard(model, purify, "
                 "stochastic=True), so that attacks average its draws"
             )
+
+
+def purified_by(purify: Purify, x: Tensor) -> Tensor:
+    """Return the purified inputs, and turn an exception inside the purifier into one sentence.
+
+    Args:
+        purify: The purifier.
+        x: Inputs, (B, *D).
+
+    Raises:
+        BadInput: The purifier fails; the message holds its error in one line. Exhausted memory is raised unchanged.
+    """
+    try:
+        return purify(x)
+    except (BadInput, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise BadInput(
+            f"the purifier fails on samples of shape {tuple(x.shape[1:])}, {x.dtype}, with {type(error).__name__}"
+            f"{reason and ': ' + reason}; mend it, or convert what it is given"
+        ) from error
 
 
 def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
@@ -143,6 +168,8 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
     if not values or not len(x):
         return
     low, high = extent(purified)
+    if len(bad := non_finite_rows(x)):
+        raise BadInput(f"x holds NaN or infinite values in {len(bad)} samples, the first is sample {int(bad[0])}")
     if not bool(torch.isfinite(torch.tensor([low, high])).all()):
         raise BadInput("the purifier returns NaN or infinite values; mend it where it divides or takes roots")
     least, most = extent(x)
@@ -188,7 +215,9 @@ def is_differentiable(purify: Purify, x: Tensor) -> bool:
             if not purified.requires_grad:
                 return False
             (g,) = torch.autograd.grad(purified.square().sum(), leaf, allow_unused=True)
-        except RuntimeError:  # a part of it cannot be differentiated, or asks for numpy
+        except BadInput:
+            raise
+        except (Exception, SystemExit):  # a part of it cannot be differentiated, or refuses inputs that need gradients
             return False
     return g is not None and bool(torch.isfinite(g).all()) and bool((g != 0).any())
 

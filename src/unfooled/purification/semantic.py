@@ -31,7 +31,7 @@ from unfooled.core.checks import check_inputs, check_run
 from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.batching import batched
+from unfooled.core.model.batching import batched, out_of_memory
 from unfooled.core.model.calls import copied
 from unfooled.core.model.modes import evaluating
 from unfooled.purification.bands import split
@@ -87,6 +87,7 @@ class SemanticPurifier:
     about: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        _check_encoder(self.encode)
         shape = tuple(self.dictionaries.shape)
         if len(shape) != 5 or shape[3] != shape[4]:
             raise BadInput(f"dictionaries have shape {shape}; they are (M, A, C, size, size)")
@@ -118,13 +119,15 @@ class SemanticPurifier:
             BadInput: No images, other channels than those of the fit, or images smaller than the patch.
         """
         self._check(x)
+        if x.dtype in (torch.float16, torch.bfloat16):  # codes need more digits than these have
+            return self(x.float()).to(x.dtype)
         low, high = split(x, smooth=self.smooth)
         return (low + self.rebuilt(high, *self.weights(x))).clamp(0, 1)
 
     def distance(self, x: Tensor) -> Tensor:
         """Return the distance of images, (B, C, H, W), to each cluster, (B, M), differentiable."""
         with evaluating(self.encode):
-            return self.clusters.distance(self.encode(x))
+            return self.clusters.distance(encoded(self.encode, x))
 
     def weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the clusters whose dictionaries rebuild each image, (B, J) int64, and their weights, (B, J)."""
@@ -254,6 +257,7 @@ def fit_purifier(
             other numbers that cannot be used.
     """
     check_run(seed, batch)
+    _check_encoder(encode)
     check_images(x)
     check_inputs(x, y)
     if not 0 < smooth < math.inf:
@@ -264,7 +268,7 @@ def fit_purifier(
         raise BadInput(f'coding is {coding!r}; it must be "patches" or "convolutional"')
     encode = _frozen_copy(encode)
     with torch.no_grad(), evaluating(encode):
-        latents = batched(lambda part: encode(part).reshape(len(part), -1), batch)(x)
+        latents = batched(lambda part: encoded(encode, part).reshape(len(part), -1), batch)(x)
         high = batched(lambda part: split(part, smooth=smooth)[1], batch)(x)
     source = torch.Generator().manual_seed(seed)
     clusters = fit_clusters(latents, y, max_clusters=max_clusters, min_size=min_size, generator=source)
@@ -323,6 +327,38 @@ def load_purifier(folder: str | Path, encode: Encode | None = None) -> SemanticP
         return SemanticPurifier(own, stored.clusters, stored.dictionaries, **stored.options, about=stored.about)
     except TypeError as error:
         raise damaged(folder, error) from None
+
+
+def _check_encoder(encode: Encode) -> None:
+    """Refuse an encoder that cannot be called."""
+    if not callable(encode):
+        raise BadInput(f"encode is a {type(encode).__name__}; give a callable, such as Encoder(model, layer)")
+
+
+def encoded(encode: Encode, x: Tensor) -> Tensor:
+    """Return the latents of images, in the encoder's precision where that is not theirs; (B, *F).
+
+    Raises:
+        BadInput: The encoder fails, or returns no tensor with one row for each image.
+    """
+    weights = (p for module in modules_of(encode) for p in module.parameters() if p.is_floating_point())
+    weight = next(weights, None)
+    try:
+        z = encode(x if weight is None or torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype))
+    except (BadInput, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise BadInput(
+            f"the encoder fails on images of shape {tuple(x.shape[1:])}, {x.dtype}, with {type(error).__name__}"
+            f"{reason and ': ' + reason}; mend it, or give another"
+        ) from error
+    if not isinstance(z, Tensor) or z.ndim < 2 or len(z) != len(x):
+        returned = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"a {type(z).__name__}"
+        raise BadInput(f"the encoder returns {returned} for {len(x)} images; latents have one row for each, (B, *F)")
+    return z
 
 
 def _frozen_copy(encode: Encode) -> Encode:

@@ -101,6 +101,10 @@ def write_purifier(purify: Stored, folder: str | Path) -> None:
     write_whole(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode())
 
 
+class UnknownEncoder(BadInput):
+    """Report of an encoder that its folder cannot build, since unfooled does not have its architecture."""
+
+
 def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
     """Read what `write_purifier` wrote; see `semantic.load_purifier`."""
     folder = Path(folder)
@@ -188,7 +192,7 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     """Return the encoder that the folder describes."""
     known = facts["encoder"]
     if known["architecture"] not in ARCHITECTURES:
-        raise BadInput(
+        raise UnknownEncoder(
             f"the encoder of {folder} has an architecture that unfooled does not have; give encode, the encoder "
             "that it was fitted with"
         )

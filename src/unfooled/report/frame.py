@@ -32,7 +32,7 @@ def environment() -> Environment:
     from unfooled.core.threats import eps_text
     from unfooled.drawing.plots import colour_of, marker_of
     from unfooled.report import trust, words
-    from unfooled.report.sections import attention, nearness, reasons
+    from unfooled.report.sections import attention, guards, nearness, reasons
 
     engine = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -42,7 +42,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.globals |= {"w": words, "trust": trust, "reasons": reasons, "attention": attention, "near": nearness}
+    engine.globals |= {
+        "w": words,
+        "trust": trust,
+        "reasons": reasons,
+        "attention": attention,
+        "near": nearness,
+        "guards": guards,
+    }
     engine.filters |= {"eps": eps_text, "colour": colour_of, "marker": marker_of}
     return engine
 

@@ -193,7 +193,7 @@ class Outcomes(NamedTuple):
 
 def outcomes(s: Summary) -> Outcomes | None:
     """Return the numbers of samples by what the attack did to them; None where nothing was judged."""
-    clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
+    clean, robust = 1.0 if s.labels_predicted else s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
     right, unfooled = round(clean * s.n), round(robust * s.n)

@@ -142,15 +142,16 @@ class Run:
             with self.folder.claims.claimed(file, wait=True):
                 stored = self._records(file, kind)  # another process may have stored it meanwhile
                 if stored is None:
-                    before = model.forwards, model.backwards
+                    before, began = (model.forwards, model.backwards), time.perf_counter()
                     records = fn()
                     spent = model.forwards - before[0], model.backwards - before[1]
                     rows = [record.model_dump(mode="json") for record in records]
-                    self.folder.store_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
-                    stored = records, spent
+                    facts = {"forwards": spent[0], "backwards": spent[1], "seconds": time.perf_counter() - began}
+                    self.folder.store_json(file, {"records": rows, **facts})
+                    stored = records, spent, facts["seconds"]
                     self.clock.note_progress()
                 self._report_whole(name, 1)
-        self.passes[name] = stored[1]
+        self.passes[name], self.seconds[name] = stored[1:]
         return stored[0]
 
     def part(self, name: str, fn: Callable[[], Rows], *, model: Counted | None = None) -> tuple[Rows, tuple[int, int]]:
@@ -187,12 +188,13 @@ class Run:
         seconds = time.perf_counter() - started
         return rows, {"forwards": forwards, "backwards": backwards, "calls": calls, "seconds": seconds}
 
-    def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
-        """Read the records of an earlier start, and the number of passes for them."""
+    def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int], float] | None:
+        """Read the records of an earlier start, and the passes and seconds that they took (0: not recorded)."""
         content = self.folder.read_json(file)
         try:
             records = [kind.model_validate(row) for row in content["records"]]
-            return records, (int(content["forwards"]), int(content["backwards"]))
+            passes = int(content["forwards"]), int(content["backwards"])
+            return records, passes, float(content.get("seconds", 0.0))
         except (TypeError, KeyError, ValueError):
             return None
 

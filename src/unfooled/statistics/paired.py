@@ -39,3 +39,24 @@ def mean_difference(a: str, b: str) -> Statistic:
         return (w @ (columns[a] - columns[b])) / w.sum(1)
 
     return statistic
+
+
+def worse(before: Tensor, now: Tensor) -> float:
+    """Compute the exact one-sided p-value of the hypothesis that a model is right no less often than before.
+
+    Args:
+        before: Samples that were right, (n,) bool.
+        now: The same samples that are right now, (n,) bool.
+
+    Returns:
+        Probability of at least as many losses among the samples that differ, if each were as likely a gain; 1 where
+        none differs.
+    """
+    if before.shape != now.shape:
+        raise ValueError(f"before has shape {tuple(before.shape)}, now has {tuple(now.shape)}; they must be the same")
+    lost, gained = int((before & ~now).sum()), int((now & ~before).sum())
+    if lost + gained == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(lost, lost + gained, alternative="greater").pvalue)

@@ -1,11 +1,13 @@
 """Workflows: one function per command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    evidence                                                                      `unfooled evidence`
     counterfactual                                                                `unfooled counterfactual`
     certify                                                                       `unfooled certify`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
+    assert_robust, gate, enforce, read_baseline, write_baseline                   what an audit must pass
     make_loss, bind_attack, within_threat                                         losses and attacks by name
 
 Related options are grouped in small frozen values: `Inputs` (a model and data), `Machine` (where it runs),
@@ -31,8 +33,10 @@ _NAMES = {
     "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
+    "EvidenceRecord": "evidencing",
     "ExplanationRecord": "explaining",
     "FeatureOptions": "rebuilding",
+    "Gate": "gating",
     "Inputs": "inputs",
     "LensRecord": "scoring",
     "LimeOptions": "lime_options",
@@ -49,6 +53,7 @@ _NAMES = {
     "TableOptions": "lime_options",
     "TextOptions": "lime_options",
     "TrainingRecord": "training",
+    "assert_robust": "gating",
     "attack": "attacking",
     "audit": "auditing",
     "bind_attack": "attacks",
@@ -58,8 +63,11 @@ _NAMES = {
     "demo": "demonstrating",
     "diagnose": "diagnosing",
     "doctor": "examining",
+    "enforce": "gating",
+    "evidence": "evidencing",
     "explain": "explaining",
     "features": "rebuilding",
+    "gate": "gating",
     "lens": "scoring",
     "lime_image": "lime",
     "lime_pick": "lime",
@@ -68,11 +76,13 @@ _NAMES = {
     "make_loss": "losses",
     "purify_apply": "purify",
     "purify_fit": "purify",
+    "read_baseline": "baselines",
     "read_bound": "bounds",
     "report": "reporting",
     "study": "reproducing",
     "train": "training",
     "within_threat": "attacks",
+    "write_baseline": "baselines",
 }
 
 __all__ = [
@@ -86,8 +96,10 @@ __all__ = [
     "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
+    "EvidenceRecord",
     "ExplanationRecord",
     "FeatureOptions",
+    "Gate",
     "Inputs",
     "LensRecord",
     "LimeOptions",
@@ -104,6 +116,7 @@ __all__ = [
     "TableOptions",
     "TextOptions",
     "TrainingRecord",
+    "assert_robust",
     "attack",
     "audit",
     "bind_attack",
@@ -114,8 +127,11 @@ __all__ = [
     "demo",
     "diagnose",
     "doctor",
+    "enforce",
+    "evidence",
     "explain",
     "features",
+    "gate",
     "lens",
     "lime_image",
     "lime_pick",
@@ -124,11 +140,13 @@ __all__ = [
     "make_loss",
     "purify_apply",
     "purify_fit",
+    "read_baseline",
     "read_bound",
     "report",
     "study",
     "train",
     "within_threat",
+    "write_baseline",
 ]
 
 
@@ -145,14 +163,17 @@ if TYPE_CHECKING:
     from unfooled.workflows.attacking import AttackRecord, attack
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
     from unfooled.workflows.auditing import AuditOptions, audit
+    from unfooled.workflows.baselines import read_baseline, write_baseline
     from unfooled.workflows.bounds import check_bounds, read_bound
     from unfooled.workflows.certifying import CertifyRecord, certify
     from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose
     from unfooled.workflows.errors import BadOption, BelowBound
+    from unfooled.workflows.evidencing import EvidenceRecord, evidence
     from unfooled.workflows.examining import Doctor, doctor
     from unfooled.workflows.explaining import ExplanationRecord, explain
+    from unfooled.workflows.gating import Gate, assert_robust, enforce, gate
     from unfooled.workflows.inputs import Inputs
     from unfooled.workflows.lime import lime_image, lime_pick, lime_table, lime_text
     from unfooled.workflows.lime_options import LimeOptions, TableOptions, TextOptions

@@ -16,6 +16,7 @@ from unfooled.attacks.ensembles.cascade import Effort, cascade
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
+from unfooled.core.types import Model, Purify
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.evaluation.verify import verify
@@ -26,8 +27,9 @@ from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
 from unfooled.statistics.intervals import Estimate, mean_of_shares, share
 from unfooled.workflows import catalog
-from unfooled.workflows.attacks import BoundAttack, bind_attack, clip_to_threat
+from unfooled.workflows.attacks import BoundAttack, bind_attack, clip_to_threat, needs_clusters
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
@@ -84,6 +86,7 @@ def attack(
     steps: int | None = None,
     restarts: int = 1,
     effort: str | None = None,
+    purify: Purifier | None = None,
     out: str | Path = "adversarial.npz",
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
@@ -99,6 +102,8 @@ def attack(
         steps: Gradients per restart, or queries; None: the attack's default.
         restarts: Random starts.
         effort: Name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
+        purify: Purifier in front of the model, attacked with it: the folder of a saved one, "file.py:name", or a
+            function x -> x. None: none.
         out: The .npz file: x (the points), y, clean_x, success, distance, and for a minimal-norm attack nearest_x and
             nearest_distance. Finished chunks are stored in a folder beside it until all are done.
         seed: Random seed.
@@ -112,7 +117,10 @@ def attack(
         BadInput: options, model or data that cannot be used, or a file that holds something else.
     """
     allowed = threat_of(threat)
-    choice = _AttackChoice(attack, steps, restarts, effort)
+    if purify is not None:
+        check_purifier(purify)
+    behind = read_purifier(purify) if purify is not None and needs_clusters(attack) else None
+    choice = _AttackChoice(attack, steps, restarts, effort, behind)
     choice.bound(allowed)  # refuses unusable options before anything is loaded
     inputs.check()
     out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
@@ -123,7 +131,11 @@ def attack(
         "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
         **choice.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
     }  # fmt: skip
-    subject = inspect_model(loaded.model, loaded.x, loaded.y)
+    attacked: Model = loaded.model
+    if purify is not None:
+        attacked = guarded_by(loaded.model, behind or purify, loaded.x, device)
+        settings["purify"] = spelled(purify) if callable(purify) else str(purify)
+    subject = inspect_model(attacked, loaded.x, loaded.y)
     settings["fingerprint"] = dict(subject.fingerprint)
     read_archive(out, settings, kind="attack")  # refuses a file of another content
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
@@ -142,6 +154,7 @@ class _AttackChoice:
     steps: int | None
     restarts: int
     effort: str | None
+    purify: Purify | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -163,7 +176,8 @@ class _AttackChoice:
         """
         if self.effort is None:
             attack = self.attack or DEFAULT_ATTACK
-            return _SingleAttack(bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, batch=batch))
+            options: dict[str, Any] = {"steps": self.steps, "restarts": self.restarts, "purify": self.purify}
+            return _SingleAttack(bind_attack(attack, threat, batch=batch, **options))
         restarts = None if self.restarts == 1 else self.restarts
         for option, value in {"attack": self.attack, "steps": self.steps, "restarts": restarts}.items():
             if value is not None:

@@ -14,8 +14,9 @@ from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.core.checks import check_attack
 from unfooled.core.model.batching import batched
 from unfooled.core.threats import Threat
-from unfooled.core.types import BudgetAttack, Model
+from unfooled.core.types import BudgetAttack, Model, Purify
 from unfooled.explanations.attention import attention
+from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
@@ -48,6 +49,7 @@ def bind_attack(
     steps: int | None = None,
     restarts: int = 1,
     batch: int | None = None,
+    purify: Purify | None = None,
 ) -> BoundAttack:
     """Bind an attack's options.
 
@@ -57,9 +59,11 @@ def bind_attack(
         steps: Gradients or queries; None: the attack's default.
         restarts: Random starts.
         batch: Samples computed at once; None: all.
+        purify: Purifier that the model is behind. None: there is none.
 
     Raises:
-        BadOption: no such attack, a norm that it does not know, or an option that it does not take.
+        BadOption: no such attack, a norm that it does not know, an option that it does not take, or no purifier with
+            clusters where it needs one.
     """
     if not isinstance(attack, str):
         if steps is not None or restarts != 1:
@@ -69,6 +73,8 @@ def bind_attack(
     function = catalog.resolve(row.path)
     takes = catalog.takes(function)
     options: dict[str, Any] = {name: catalog.resolve(path) for name, path in row.bound.items()}
+    if row.purifier:
+        options |= _clusters_of(purify, attack)
     label = attack.upper()
     if "steps" in takes:
         steps = next(n for n in (steps, row.steps, catalog.default_of(function, "steps")) if n is not None)
@@ -89,6 +95,27 @@ def bind_attack(
     if "batch" in takes:
         return _bound(partial(function, batch=batch, **options), label, None)
     return _bound(partial(function, **options), label, batch)
+
+
+def needs_clusters(attack: str | Callable[..., Tensor] | None) -> bool:
+    """Return whether an attack, by name, needs the clusters of a purifier."""
+    row = catalog.ATTACKS.get(attack) if isinstance(attack, str) else None
+    return row is not None and row.purifier
+
+
+def _clusters_of(purify: Purify | None, attack: str) -> dict[str, Any]:
+    """Return the options of an attack that a purifier's clusters give."""
+    if purify is None:
+        raise BadOption(
+            "{attack:{0}} moves inputs to other clusters of a purifier; give {purify}, a folder that `unfooled purify "
+            "fit` wrote", attack,
+        )  # fmt: skip
+    if not isinstance(purify, SemanticPurifier) or len(purify.label.unique()) < 2:
+        raise BadOption(
+            "{attack:{0}} needs a purifier with clusters of several classes, and {purify} has none; give a folder that "
+            "`unfooled purify fit` wrote, or choose another {attack}", attack,
+        )  # fmt: skip
+    return {"distance": purify.distance, "label": purify.label}
 
 
 def _restart_advice(row: catalog.Attack, takes: tuple[str, ...]) -> str:

@@ -33,6 +33,8 @@ from unfooled.workflows.words import size_of
 BATCH = 128  # images decoded at once
 AGREE = 1e-3
 """Largest difference of logits, relative to their spread, up to which a layer counts as the one that gives them."""
+POINTS = 16
+"""Number of samples, and of random inputs, at which the logits are compared with the last layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,40 +129,75 @@ def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
     check_answered(logits)
     if not called:
         raise BadInput(
-            f"{model.name} calls none of its linear layers; give the network itself, not an exported program"
+            f"{model.name} calls none of its linear layers, as modules; give the network itself, not an exported "
+            "program, and one that calls its last layer"
         )
     name, part = called[-1]
     if not name:  # the network is one linear layer
         raise BadInput("the network is a single linear layer, which takes pixels; attributes need a layer before it")
     encode = Encoder(model, name + INPUT)
+    points = _with_random(x)
     with torch.no_grad():
-        z = encode(x)
-    scale = _scale(z, part, logits)
-    if scale is None:
+        read = _read_head(encode(points), part, read_logits(model, points))
+    if read is None:
         raise BadInput(
             f"the head is not affine: the logits are not those of the last linear layer, {name!r}; cut the network "
             f"after {name!r}, whose input would be the embedding"
         )
-    read = AffineHead.of(part)
-    head = AffineHead(read.weight * scale, read.bias * scale, classes[: read.c])
+    head = AffineHead(read[0], read[1], classes[: len(read[0])])
     return Layer(name, encode, head, hasattr(root, "encode") and getattr(root, "head", None) is part)
 
 
-def _scale(z: Tensor, part: nn.Linear, logits: Tensor) -> float | None:
-    """Return the factor from the outputs of a layer to the logits; None where the decision is not that of the layer.
+def _with_random(x: Tensor) -> Tensor:
+    """Return a few samples, and as many random patchworks: a few alike could not tell what depends on the sample."""
+    source = torch.Generator().manual_seed(0)
+    drawn = torch.rand(POINTS, x.shape[1], 2, 2, generator=source)
+    drawn[::2] = drawn[::2].round()
+    return torch.cat([x[:POINTS], nn.functional.interpolate(drawn, x.shape[2:]).to(x)])
 
-    A constant added to all logits of a sample, as by a log-softmax, changes no decision.
+
+def _read_head(z: Tensor, part: nn.Linear, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return weight and bias of the head that gives the logits; None where it is not an affine map of z.
+
+    The logits are those of the layer, times one factor, up to a constant added to all logits of a sample (as by a
+    log-softmax, which changes no decision), or times a factor and plus a constant for each class (as by a batch norm).
+
+    Args:
+        z: Inputs of the layer.
+        part: The layer.
+        logits: Logits at the same inputs.
     """
     if z.ndim != 2 or part.out_features != logits.shape[1]:
         return None
     with torch.no_grad():
-        seen = part(z).double()
-    seen, wanted = seen - seen.mean(1, keepdim=True), logits.double() - logits.double().mean(1, keepdim=True)
+        seen, wanted = part(z).double().cpu(), logits.double().cpu()
+    layer = AffineHead.of(part)
+    factor = _factor(_centred(seen), _centred(wanted))
+    if factor is not None:
+        return layer.weight * factor, layer.bias * factor
+    spread = seen - seen.mean(0)
+    size = spread.square().sum(0)
+    factors = torch.where(size > 0, (spread * wanted).sum(0) / size.clamp(min=1e-300), 1.0)
+    constants = (wanted - factors * seen).mean(0)
+    if not _agree(factors * seen + constants, wanted):
+        return None
+    return layer.weight * factors[:, None], layer.bias * factors + constants
+
+
+def _factor(seen: Tensor, wanted: Tensor) -> float | None:
+    """Return the positive factor between two tensors; None where there is none."""
     size = float(seen.square().sum())
-    scale = float((seen * wanted).sum()) / size if size else 1.0
-    scale = 1.0 if abs(scale - 1) < AGREE else scale
-    same = float((scale * seen - wanted).abs().max()) <= AGREE * float(wanted.abs().max()) + 1e-6
-    return scale if same and scale > 0 else None
+    factor = float((seen * wanted).sum()) / size if size else 1.0
+    factor = 1.0 if abs(factor - 1) < AGREE else factor
+    return factor if factor > 0 and _agree(factor * seen, wanted) else None
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(1, keepdim=True)
+
+
+def _agree(seen: Tensor, wanted: Tensor) -> bool:
+    return float((seen - wanted).abs().max()) <= AGREE * float(_centred(wanted).abs().max()) + 1e-6
 
 
 def attribute_space(

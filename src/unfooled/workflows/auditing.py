@@ -15,19 +15,20 @@ from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.core.memory import memory_limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
-from unfooled.core.types import Explain, Model
+from unfooled.core.types import Explain, Model, Purify
 from unfooled.evaluation.audit import audit as audit_
 from unfooled.evaluation.audit.audit import Plan
 from unfooled.evaluation.audit.records import Summary
+from unfooled.purification.guard import Guarded
 from unfooled.report import render
 from unfooled.runs.chunks import Progress
 from unfooled.runs.executors import Helpers
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
-from unfooled.workflows.attacks import bind_attack
+from unfooled.workflows.attacks import bind_attack, needs_clusters
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by
+from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
@@ -97,15 +98,20 @@ class AuditOptions:
                 "{effort:{0}} belongs to the cascade, {" + option + ":{1}} asks for one attack; give one of them",
                 self.effort, value,
             )  # fmt: skip
-        bind_attack(self._attack(threat), threat, steps=self.steps, restarts=self.restarts)
+        attack = self._attack(threat)
+        purify = read_purifier(self.purify) if self.purify is not None and needs_clusters(attack) else None
+        bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, purify=purify)
 
-    def plan(self, threat: Threat, batch: int | None = None, background: Any = None) -> Plan:
+    def plan(
+        self, threat: Threat, batch: int | None = None, background: Any = None, purify: Purify | None = None
+    ) -> Plan:
         """Build the plan of the audit.
 
         Args:
             threat: Threat model.
             batch: Samples that a single attack computes at once; None: all.
             background: Samples of the data, for explanations that take some. None: their own.
+            purify: The purifier that the model is behind, as it was read. None: none.
         """
         row = catalog.EFFORTS[self.effort] if isinstance(self.effort, str) else catalog.Effort("")
         explain, explain_name = self._explanation("explain", catalog.EXPLANATIONS, "explanation")
@@ -113,7 +119,7 @@ class AuditOptions:
         if background is not None:
             explain, reasons = with_background(explain, background), with_background(reasons, background)
         return Plan(
-            **self._attacked(threat, row, batch),
+            **self._attacked(threat, row, batch, purify),
             nearest_budget=ENVELOPE_PASSES if self.envelope else row.nearest,
             norms=catalog.EVERY_NORM if self.envelope else None,
             explain=explain,
@@ -125,11 +131,13 @@ class AuditOptions:
             budget=None if self.budget is None else seconds_of(self.budget, "budget"),
         )
 
-    def _attacked(self, threat: Threat, row: catalog.Effort, batch: int | None) -> dict[str, Any]:
+    def _attacked(
+        self, threat: Threat, row: catalog.Effort, batch: int | None, purify: Purify | None
+    ) -> dict[str, Any]:
         """Build the part of the plan that attacks the label."""
         if self.single:
             bound = bind_attack(
-                self._attack(threat), threat, steps=self.steps, restarts=self.restarts, batch=batch
+                self._attack(threat), threat, steps=self.steps, restarts=self.restarts, batch=batch, purify=purify
             )  # fmt: skip
             return {"attack": bound.propose, "attack_name": bound.label}
         effort = self.effort if isinstance(self.effort, Effort) else catalog.resolve(row.path)
@@ -241,7 +249,8 @@ def _audited(
             known = known | {"purify": spelled(purify) if callable(purify) else str(purify)}
         if options.single:  # the attack and the audit share one size, found once
             batch = batch or fitting_batch(attacked, loaded.x)
-        options = options.plan(allowed, batch, background=loaded.x)
+        behind = attacked.purify if isinstance(attacked, Guarded) else None
+        options = options.plan(allowed, batch, background=loaded.x, purify=behind)
     model = inputs.model_name
     summary = audit_(
         attacked, loaded.x, loaded.y, allowed,

@@ -29,6 +29,7 @@ class Attack:
         steps: Default number of steps. None: its own default.
         unit: Unit of its steps, such as gradients or queries.
         norms: Norms that it supports.
+        purifier: True: it needs the clusters of a purifier, which the model is behind.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Attack:
     steps: int | None = None
     unit: str = "steps"
     norms: tuple[float, ...] = EVERY_NORM
+    purifier: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ ATTACKS = {
     "r-step-ll": Attack("attacks:r_step_ll"),
     "square": Attack("attacks:square", unit="queries", norms=(1.0, 2.0, math.inf)),
     "low-frequency": Attack("attacks:low_frequency", norms=(1.0, 2.0, math.inf)),
+    "assignment": Attack("attacks:assignment", purifier=True),
     "labels-only": Attack("attacks:labels_only", unit="queries", norms=(1.0, 2.0, math.inf)),
     "alma": Attack("attacks:alma", norms=(1.0, 2.0)),
     "bisect": Attack("attacks:bisect", norms=(1.0, 2.0, math.inf)),

@@ -91,7 +91,8 @@ def _answer(tried: Tried, i: int, item: str, search: _Search) -> Counterfactual:
     if outcome == Outcome.INFEASIBLE:
         sentence = _infeasible(classes[target], float(tried.edit.shortfall[i]), space)
     else:
-        sentence = _needed(classes[target], rows) + _reached(outcome, classes[target], achieved, search)
+        by_pgd = bool(tried.valid[PGD][i])
+        sentence = _needed(classes[target], rows) + _reached(outcome, classes[target], achieved, by_pgd, search)
     whole = space.flip(tried.u[i], target)
     figures = {name: _figures(tried, name, i) for name in tried.points if carried or name == PGD}
     difference = (tried.points[EDIT][i] - tried.x[i]).mean(0).abs().max()
@@ -168,9 +169,11 @@ def _largest(rows: Sequence[AttributeRow]) -> str:
 def _infeasible(target: str, shortfall: float, space: AttributeSpace) -> str:
     """Return the sentence that no permitted change leads to the target, with the reasons."""
     fixed = [name for name, stays in zip(space.names, space.immutable.tolist(), strict=True) if stays]
-    poor = int((~space.usable).sum())
+    few = int(space.auc.isnan().sum())
+    poor = int((~space.usable).sum()) - few
     why = [f"{', '.join(fixed[:LISTED])} must stay"] if fixed else []
     why += [f"{poor} attributes cannot be read off the network and stay"] if poor else []
+    why += [f"{few} have too few images of one value and stay"] if few else []
     return (
         f"No permitted change of the attributes makes it {target}: the best falls {shortfall:.2g} logits short"
         f"{'; ' + ', and '.join(why) if why else ''}."
@@ -185,11 +188,24 @@ def _needed(target: str, rows: Sequence[AttributeRow]) -> str:
     return f"To be {target} it needs, in switches: {listed}{more}. "
 
 
-def _reached(outcome: Outcome, target: str, achieved: float | None, search: _Search) -> str:
-    """Return the sentence on whether an image inside the threat is of the target class."""
+def _reached(outcome: Outcome, target: str, achieved: float | None, by_pgd: bool, search: _Search) -> str:
+    """Return the sentence on whether an image inside the threat is of the target class.
+
+    Args:
+        outcome: Outcome of the edit.
+        target: Name of the target class.
+        achieved: Share of the edit that the image makes. None: not defined.
+        by_pgd: True: targeted PGD found an image of the class inside the threat.
+        search: Threat and budget.
+    """
     if outcome == Outcome.DONE:
         done = f"; it makes {100 * achieved:.0f} % of that change" if achieved is not None else ""
         return f"An image inside {search.threat} is named {target}{done}."
+    if by_pgd:
+        return (
+            f"No image inside {search.threat} that makes this change and is {target} was found in {search.steps} "
+            "steps; targeted PGD, which ignores the attributes, found one that is."
+        )
     return (
         f"No image inside {search.threat} that is {target} was found in {search.steps} steps; this does not show that "
         "there is none."

@@ -21,6 +21,8 @@ OPTIONAL_LIBRARIES = {
     "transformers": "Hugging Face models",
     "pyarrow": "folders of datasets",
     "skimage": "superpixels of images",
+    "onnxruntime": "ONNX files",
+    "skops": "files of estimators",
     "captum": "peer in the tests",
 }
 REQUIRED_LIBRARIES = ("torch", "numpy", "scipy", "sklearn", "lightning_fabric", "safetensors", "pydantic", "PIL")
@@ -32,6 +34,8 @@ DISTRIBUTIONS = {
     "transformers": "transformers",
     "pyarrow": "pyarrow",
     "skimage": "scikit-image",
+    "onnxruntime": "onnxruntime",
+    "skops": "skops",
     "captum": "captum",
 }
 """Library whose import takes long -> its distribution, whose metadata are read instead."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -9,34 +10,52 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.encoder import Encoder
 from unfooled.core.types import Model, Purify
 from unfooled.core.user_code import imported
-from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard
+from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard, purified_by
 from unfooled.purification.semantic import load_purifier
+from unfooled.purification.storage import UnknownEncoder, stored_layer
 from unfooled.workflows.errors import BadOption
 
 Purifier = str | Path | Purify
 """Folder of a saved purifier, "file.py:name" or "package.module:name" of a function x -> x, or the function."""
 
 
-def read_purifier(source: Purifier, device: str = "cpu") -> Purify:
+def read_purifier(source: Purifier, device: str = "cpu", model: Model | None = None) -> Purify:
     """Read a purifier.
 
     Args:
         source: Folder that `SemanticPurifier.save` wrote, "file.py:name", "package.module:name", or a function.
         device: Device of its networks.
+        model: Model whose layer is tried as the encoder where the folder cannot build it. None: there is none.
 
     Raises:
-        BadInput: A folder without the two files, or user code that fails or is no function.
+        BadInput: A folder without the two files, or with an encoder of other code than the model's, or user code that
+            fails or is no function.
     """
     if not isinstance(source, (str, Path)):
         return _on_device(source, device)
     if Path(source).is_dir() or ":" not in str(source):
-        return _on_device(load_purifier(source), device)
+        return _on_device(_from_folder(source, model), device)
     with imported(str(source)) as function:
         if not callable(function):
             raise BadOption("{purify:{0}} is a {1}; give a function x -> x", source, type(function).__name__)
         return _on_device(function, device)
+
+
+def _from_folder(folder: str | Path, model: Model | None) -> Purify:
+    """Return a saved purifier, whose encoder is a layer of the model where the folder cannot build it."""
+    try:
+        return load_purifier(folder)
+    except UnknownEncoder:
+        if isinstance(model, nn.Module):
+            with suppress(BadInput):  # another network, or other weights
+                return load_purifier(folder, Encoder(model, *stored_layer(folder)))
+    raise BadOption(
+        "the encoder of {0} is of other code than unfooled's, and no layer of the model; give a function that loads "
+        "it, {purify:file.py:name}: load_purifier(folder, encode)", folder,
+    )  # fmt: skip
 
 
 def check_purifier(source: Purifier) -> None:
@@ -65,7 +84,7 @@ def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -
     Raises:
         BadInput: A purifier that cannot be read, fails, or breaks a rule of `guard`.
     """
-    purify = read_purifier(source, device)
+    purify = read_purifier(source, device, model)
     some = x[:CHECKED]
     first, again = tried(purify, some)
     guarded = guard(model, purify, stochastic=not torch.equal(first, again))
@@ -81,14 +100,7 @@ def tried(purify: Purify, x: Tensor) -> tuple[Tensor, Tensor]:
         BadInput: The purifier fails, or returns no batch of inputs.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            first, again = purify(x.clone()), purify(x.clone())
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput(
-                f"the purifier fails on samples of shape {tuple(x.shape[1:])} with {type(error).__name__}: {error}"
-            ) from error
+        first, again = purified_by(purify, x.clone()), purified_by(purify, x.clone())
     check_purified(first, x)
     check_purified(again, x)
     return first, again

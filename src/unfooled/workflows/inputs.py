@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import check_labels
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.goals import read_logits
 from unfooled.core.limits import Limits, allowing, regular
 from unfooled.core.model.calls import ModelFails, advice_for, noticing
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.two_class import two_class
 from unfooled.data.classes import check_names, for_model, read_names
 from unfooled.data.formats.folders import decode, unlabelled_images
 from unfooled.data.load import load_dataset
+from unfooled.models.black_boxes import function_on_arrays
 from unfooled.models.load import load_model
 from unfooled.workflows.catalog import DEFAULT_N
 from unfooled.workflows.errors import BadOption
@@ -44,6 +46,7 @@ class Inputs:
         channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
         trust_pickle: Let the model's file run its code when it is read.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
+        model_kind: Kind of the model's source, such as "onnx", where its name suggests another one.
     """
 
     model: str | Path | nn.Module | Callable[..., Any]
@@ -59,6 +62,7 @@ class Inputs:
     channels: int | None = None
     trust_pickle: bool = False
     limits: Limits | None = None
+    model_kind: str | None = None
 
     @property
     def model_name(self) -> str:
@@ -134,7 +138,10 @@ class Inputs:
         stream: bool = False,
     ) -> Loaded:  # fmt: skip
         mean, std = statistics(self.mean, self.std)
-        net = load_model(self.model, self.arch, device, mean=mean, std=std, trust_pickle=self.trust_pickle)
+        net = load_model(
+            self.model, self.arch, device, mean=mean, std=std, model_kind=self.model_kind,
+            trust_pickle=self.trust_pickle,
+        )  # fmt: skip
         if net.classes is not None:
             check_names(net.classes, self.model_name)
         channels = None if not labelled else self.channels
@@ -147,7 +154,7 @@ class Inputs:
         if stated is not None:
             data = for_model(data, stated, len(stated), labels=given)
         with noticing() as notes:
-            logits = self._answer(net, x[:16], data.y[:16].to(device) if labelled else None, resized=resized)
+            net, logits = self._read(net, x, data.y.to(device) if labelled else None, resized=resized)
         k = logits.shape[1]
         if stated is None:
             data = for_model(data, None, k, labels=given)
@@ -157,6 +164,19 @@ class Inputs:
         # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
         warnings = [w for w in data.warnings if self.n != DEFAULT_N or "samples were asked for" not in w]
         return Loaded(net, x, y, classes, (*warnings, *notes))
+
+    def _read(self, net: Classifier, x: Tensor, y: Tensor | None, *, resized: bool) -> tuple[Classifier, Tensor]:
+        """Return a model, read as one of two classes or of arrays where it is one, and the logits of a few samples."""
+        few, labels = x[:16], None if y is None else y[:16]
+        try:
+            return net, self._answer(net, few, labels, resized=resized)
+        except OneOutput:
+            other: Any = two_class(net, x, y)
+        except BadInput:
+            other = function_on_arrays(net, x, y)
+            if other is None:
+                raise
+        return other, self._answer(other, few, labels, resized=resized)
 
     def _answer(self, net: Classifier, x: Tensor, y: Tensor | None, *, resized: bool) -> Tensor:
         """Return the logits of a few samples, or say what to do where the model does not take it."""

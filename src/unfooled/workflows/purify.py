@@ -35,7 +35,7 @@ from unfooled.workflows.rebuilding import refuse_other
 from unfooled.workflows.words import at_least, size_of
 
 MAX_HELD_OUT = 1000  # samples that are held out of the fit
-EVERY = 5  # where the data have no splits, every fifth sample is held out
+EVERY = 5  # where the data have no splits, every fifth sample of a class is held out
 AT_ONCE = 64  # samples purified between two reports of progress
 
 
@@ -177,7 +177,7 @@ def purify_fit(
     inputs.check()
     out = _check_out(out)
     device = machine.prepare(seed)
-    report = _quiet if progress is None else progress
+    report = progress or (lambda *_: None)
     report("loading", 0, 1)
     loaded = inputs.load(device, seed=seed)
     (x, y), held_out = _held_out(inputs, loaded, device, seed)
@@ -266,7 +266,7 @@ def purify_apply(
         )
     _check_fit(purify, images)
     started = time.perf_counter()
-    made = purified(purify, images.x, device, machine.batch or AT_ONCE, _quiet if progress is None else progress)
+    made = purified(purify, images.x, device, machine.batch or AT_ONCE, progress or (lambda *_: None))
     seconds = round(time.perf_counter() - started, 2)
     if files:
         write_files(out, files, made, str(purifier))
@@ -283,10 +283,6 @@ def psnr_of(a: Tensor, b: Tensor) -> Tensor:
     return -10 * (a - b).square().flatten(1).mean(1).double().log10()
 
 
-def _quiet(_stage: str, _done: int, _of: int) -> None:
-    """Report nothing."""
-
-
 def _check_out(out: str | Path) -> Path:
     """Return the folder; refuse one that cannot be written, or that contains other files than those of a purifier."""
     path = check_folder(out)
@@ -299,7 +295,7 @@ def _check_out(out: str | Path) -> Path:
 def _held_out(
     inputs: Inputs, loaded: Loaded, device: str, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the samples of the fit and the held-out ones: the test split, or every fifth sample."""
+    """Return the samples of the fit and the held-out ones: the test split, or every fifth sample of each class."""
     try:
         with allowing(inputs.limits):
             separate = load_dataset(inputs.data, "test", n=1, labels=inputs.labels).split == "test"
@@ -312,10 +308,18 @@ def _held_out(
         )
         held_out = others.load(device, seed=seed)
         return (x, y), (held_out.x, held_out.y)
-    out = torch.arange(len(y), device=y.device) % EVERY == EVERY - 1
+    out = _every_fifth(y)
     if not bool(out.any()):
         raise BadOption("{data:{0}} has {1} samples; a purifier needs at least {2}", inputs.data_name, len(y), EVERY)
     return (x[~out], y[~out]), (x[out][:MAX_HELD_OUT], y[out][:MAX_HELD_OUT])
+
+
+def _every_fifth(y: Tensor) -> Tensor:
+    """Return every fifth sample of each class in turn, (N,) bool; the only sample of a class is never one of them."""
+    order = torch.argsort(y, stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(y), device=y.device)
+    return (place % EVERY == EVERY - 1) & (y.bincount()[y] > 1)
 
 
 def _check_images(x: Tensor, options: PurifierOptions) -> int:

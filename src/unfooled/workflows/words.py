@@ -104,7 +104,8 @@ def at_least(option: str, value: float | None, least: float, *, above: bool = Fa
     """
     if value is None or (math.isfinite(value) and (value > least if above else value >= least)):
         return
-    raise BadOption("{" + option + "} is {0}; it must be " + ("above {1}" if above else "at least {1}"), value, least)
+    bound = ("above {1}" if above else "at least {1}") + ("" if math.isfinite(value) else ", and finite")
+    raise BadOption("{" + option + "} is {0}; it must be " + bound, value, least)
 
 
 def statistics(mean: Statistic, std: Statistic) -> tuple[Any, Any]:

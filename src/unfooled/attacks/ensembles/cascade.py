@@ -26,12 +26,13 @@ from torch import Tensor
 from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
+from unfooled.attacks.ensembles.stages import Ascents, Proposal, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_mode, check_run, trusted, untrusted
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import fooled
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
@@ -259,8 +260,7 @@ class Cascade:
             problem = self.problem.take(at)
             observer = Unanswered(problem.x, problem.threat)
             with problem.model.watched(observer):
-                proposal = stage.propose(problem, frontier.take(at), key.number or 0)
-                margins, is_fooled = problem.evaluate(proposal.points)
+                proposal, margins, is_fooled = _proposed(problem, stage, frontier.take(at), key.number or 0)
             points, no_answer = observer.substitute(proposal.points, is_fooled)
             margins = margins.masked_fill(no_answer, torch.nan)
             evaluated = {"points": points, "margins": margins, "fooled": is_fooled}
@@ -317,6 +317,28 @@ class Cascade:
                 proven, found["proposed"] = proven
             found["certified"] = proven.to(is_fooled)
         return found
+
+
+def _proposed(problem: Problem, stage: Stage, frontier: Frontier, number: int) -> tuple[Proposal, Tensor, Tensor]:
+    """Return the proposal of a stage, the margins there, and which samples are fooled.
+
+    Where a faster copy of the model is fooled and the model is not, by rounding, the stage asks the model itself.
+    """
+    proposal = stage.propose(problem, frontier, number)
+    margins, is_fooled = problem.evaluate(proposal.points)
+    rounding = 0.0 if problem.faster is None else problem.faster.rounding
+    if not rounding:
+        return proposal, margins, is_fooled
+    undecided = (~is_fooled & (margins > -rounding)).nonzero()[:, 0]
+    if len(undecided):
+        logits = problem.logits(proposal.points[undecided], problem.faster)
+        undecided = undecided[fooled(logits, problem.y[undecided])]
+    if len(undecided):
+        own = problem.take(undecided).as_given
+        points = stage.propose(own, frontier.take(undecided), number).points
+        proposal = proposal._replace(points=proposal.points.index_copy(0, undecided, points))
+        margins[undecided], is_fooled[undecided] = own.evaluate(points)
+    return proposal, margins, is_fooled
 
 
 def allowed(stage: Stage, threat: Threat) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.progress import Progress
+from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.core import losses
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
 from unfooled.core.model.batching import batched
@@ -41,6 +42,7 @@ class Problem:
         draws: Model evaluations averaged, for a random model; above 1, no single evaluation decides about success.
         seed: Random seed.
         batch: Samples computed at once.
+        faster: Copy of the model that answers alike, to rounding, in less time; searches ask it. None: there is none.
     """
 
     model: Counted
@@ -51,6 +53,7 @@ class Problem:
     draws: int = 1
     seed: int = 0
     batch: int = 256
+    faster: Prepared | None = None
 
     def take(self, rows: Tensor) -> Self:
         """Return the problem for the samples in `rows`."""
@@ -64,7 +67,13 @@ class Problem:
     @property
     def scored(self) -> Model:
         """Model for gradient-free attacks: the mean of the draws if the model is random."""
-        return self.model if self.decisive else self.attacked
+        return (self.faster or self.model) if self.decisive else self.attacked
+
+    @property
+    def as_given(self) -> Self:
+        """The problem without the copy of the model."""
+        attacked = self.model if self.attacked is self.faster else self.attacked
+        return replace(self, faster=None, attacked=attacked)
 
     @property
     def objective(self) -> Objective:

@@ -39,6 +39,10 @@ class Family(StrEnum):
     """Attacks on a model behind a purifier, each by itself."""
 
 
+LEARNED = "learned"
+"""End of the method of a stage in which a twin is learned; the other stages of its family are its parts."""
+
+
 @dataclass(frozen=True)
 class StageKey:
     """Identity of a stage.
@@ -149,6 +153,15 @@ class Ledger:
         names = [key.folder for key in self.spent if key.family in families]
         run = self.run
         return sum(run.calls.get(name, 0) for name in names), sum(run.seconds.get(name, 0.0) for name in names)
+
+    def seconds(self, *families: Family) -> float:
+        """Return the seconds of the stages of some families; all but the pace for none.
+
+        The parts of a twin are part of the stage that it is learned in.
+        """
+        keys = (key for key in self.spent if key.family in families or (not families and key.family is not Family.PACE))
+        whole = (key for key in keys if key.family is not Family.TWIN or key.method.endswith(LEARNED))
+        return sum(self.run.seconds.get(key.folder, 0.0) for key in whole)
 
     def progress(self, key: StageKey, fooled: Tensor, *, taken: int = 0, closed: int = 0) -> Progress:
         """Return the progress after a stage.

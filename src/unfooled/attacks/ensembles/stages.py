@@ -22,7 +22,7 @@ from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.sigma_zero import sigma_zero
-from unfooled.attacks.square import square_search
+from unfooled.attacks.square import rows_for, square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
 from unfooled.core.checks import untrusted
@@ -188,6 +188,7 @@ class Searches(Stage):
                 fooling(p.scored, p.y, losses.margin), p.x, p.threat,
                 rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
                 start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM_START_QUERY,
+                rows=min(rows_for(p.x), problem.batch),
             )  # fmt: skip
 
         return Proposal(problem.in_batches(search))
@@ -330,13 +331,17 @@ class Noise(Stage):
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Evaluate random points. Cost: `draws` forwards."""
-        x, threat = problem.x, problem.threat
+        x, y, threat = problem.x, problem.y, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
-        for i in range(self.draws):
-            z = threat.extreme(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
-            margins = losses.margin(problem.logits(z), problem.y)
-            better = margins > top
-            best, top = where_rows(better, z, best), torch.where(better, margins, top)
+        group = max(1, min(problem.batch, rows_for(x)) // max(len(x), 1))
+        for draws in torch.arange(self.draws, device=x.device).split(group):
+            at = torch.arange(len(x), device=x.device).repeat(len(draws))
+            draw = draws.repeat_interleave(len(x))
+            many = threat.take(at).extreme(x[at], problem.seed, draw=draw, stage=rng.Stream.NOISE + number)
+            margins = losses.margin(problem.logits(many, problem.faster), y[at]).reshape(len(draws), -1)
+            for z, margin in zip(many.split(len(x)), margins, strict=True):
+                better = margin > top
+                best, top = where_rows(better, z, best), torch.where(better, margin, top)
         return Proposal(best)
 
 

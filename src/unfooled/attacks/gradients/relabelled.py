@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.attacks.gradients.twins import MIN_STEPS, compute_directly, fit, with_prefix
+from unfooled.attacks.gradients.twins import compute_directly, fit, steps_of, with_prefix
 from unfooled.core.goals import logits_at
 from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
@@ -83,7 +83,7 @@ def relabelled(
     classes = logits.shape[1]
     targets = 0.9 * F.one_hot(labels, classes).to(pool.dtype) + 0.1 / classes
     share = 1 / 3 if agreement >= MIN_AGREEMENT_TO_SHORTEN else 1.0
-    steps = math.ceil(share * max(epochs * -(-len(pool) // batch), MIN_STEPS))
+    steps = math.ceil(share * steps_of(epochs, len(pool), batch))
     student = copy.deepcopy(twin).requires_grad_()
     fit(student, pool, targets, steps, batch, seed, with_prefix(keep or compute_directly, "labels"))
     return student.requires_grad_(False)

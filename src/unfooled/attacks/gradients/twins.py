@@ -29,6 +29,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
+from unfooled.core.model.modes import channels_last
 from unfooled.core.pulse import beat, report_stage
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
@@ -43,7 +44,7 @@ EPS_FACTOR = 1.2  # the twin is trained within this multiple of eps, since attac
 MAX_LABEL_VALUES = 32  # largest number of distinct output values that are taken as labels
 STEPS_PER_STATE = 20  # training steps after which the state is stored
 STEP_SIZE = 3e-3  # first step size of AdamW
-MIN_STEPS = 300  # least number of training steps in the last round
+MIN_STEPS, USUAL_BATCH = 300, 64  # least number of training steps in the last round, at this number of samples a step
 TARGET_MARGIN = 4.0  # median margin of the logits that the twin is trained on
 
 
@@ -72,8 +73,8 @@ def distil(
             the current twin.
         points: Queries per sample and round, at least 1. Cost: 1 + rounds * points forwards of the model per
             sample, no backward.
-        epochs: Epochs over all points in the last round, a third as many in the others; more if those are
-            fewer than `MIN_STEPS` steps.
+        epochs: Epochs over all points in the last round, a third as many in the others; more if those
+            are fewer than `MIN_STEPS` steps, or a share of these for a batch below `USUAL_BATCH`.
         width: Channels of the twin. None: depends on the image size.
         module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
@@ -115,7 +116,7 @@ def distil(
         answers.append(_stored(keep, f"answers-{r}", partial(_joined, query, new_points), x))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
-        steps = math.ceil(share * max(epochs * -(-len(x) * len(pool) // batch), MIN_STEPS))
+        steps = math.ceil(share * steps_of(epochs, len(x) * len(pool), batch))
         fit(
             twin, torch.cat(pool), _targets(torch.cat(answers)), steps, batch, seed + r, with_prefix(keep, f"round-{r}")
         )
@@ -123,6 +124,14 @@ def distil(
         observe(torch.cat(pool), torch.cat(answers))
     report_stage(TWIN, rounds, rounds)
     return twin.eval()
+
+
+def steps_of(epochs: int, points: int, batch: int) -> int:
+    """Return the number of training steps of some epochs over a number of points, at least `MIN_STEPS`.
+
+    A batch below `USUAL_BATCH` asks for a training that costs little: its least number of steps falls in proportion.
+    """
+    return max(epochs * -(-points // batch), MIN_STEPS * min(batch, USUAL_BATCH) // USUAL_BATCH)
 
 
 def _query(model: Model, z: Tensor, *, batch: int) -> Tensor:
@@ -205,8 +214,8 @@ def fit(
     """
     keep = keep or compute_directly
     known = torch.isfinite(targets).all(1)
-    pool, targets = pool[known], targets[known].to(pool.dtype)
-    twin.train()
+    pool, targets = _channels_last(pool[known]), targets[known].to(pool.dtype)
+    channels_last(twin).train()  # pooling is several times as fast on a CPU
     order = _order(len(pool), steps, batch, seed)
 
     def advance(batches: Sequence[Tensor], before: Rows) -> Rows:
@@ -226,6 +235,11 @@ def fit(
         state = keep(str(start), partial(advance, order[start : start + STEPS_PER_STATE], state))
     _restore_weights(state, twin)
     twin.eval()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Return images with the channels last in memory, and other inputs as they are."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _order(n: int, steps: int, batch: int, seed: int) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from unfooled.core.model.anatomy import modules_of
@@ -63,3 +64,14 @@ def frozen(model: Any) -> Iterator[None]:
     """Switch off gradients of the parameters: an attack needs none, and autograd then saves less memory."""
     with _switched([p for root in modules_of(model) for p in root.parameters()], "requires_grad", False):
         yield
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """Store the weights of convolutions with the channels last in memory, and return the module.
+
+    On a CPU, convolutions and pooling of several channels are then faster; values do not change.
+    """
+    for value in (*module.parameters(), *module.buffers()):
+        if value.ndim == 4:
+            value.data = value.data.contiguous(memory_format=torch.channels_last)
+    return module

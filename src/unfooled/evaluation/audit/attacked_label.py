@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
@@ -31,6 +32,7 @@ from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
+from unfooled.purification.guard import contains_guarded
 from unfooled.runs.chunks import Rows
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
@@ -40,6 +42,8 @@ ATTACK, NEAREST, CHECKS, EXTENSION = (
     "the attack that the checks asked for",
 )
 """Names of what an audit may have had no time for."""
+COMPARED = 8
+"""Samples at which a copy of the model is compared with it."""
 PURIFIER = StageKey(Family.CASCADE, "through the purifier")
 """Line of the log after the attacks on a purifier."""
 CUT_SHORT = (
@@ -89,6 +93,8 @@ def _results(
 ) -> Iterator[Attacked]:
     """Yield the result after each step; each says what is still left out."""
     gradients = gradients.ready(s.x, s.threat)
+    if label.is_cascade and not contains_guarded(s.subject.given):
+        gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
     assert not isinstance(label.certify, str)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED)
     if seen := replay_first(s, right):
@@ -131,7 +137,8 @@ def _results(
 def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked) -> Iterator[Attacked]:
     """Yield the result, and the one after the attack went on, where the checks ask for it."""
     findings = result.findings
-    wanted = label.is_cascade and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+    asking = (Kind.ABSENT, Kind.MASKING, Kind.EXTEND)
+    wanted = label.is_cascade and any(of_kind(findings, kind) for kind in asking)
     stops = of_kind(findings, Kind.STOP)
     if not wanted or stops:
         notes = (NOT_CONTINUED.format(", ".join(stops)),) if wanted else ()

@@ -19,10 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.given import Array, as_samples, in_precision_of
+from unfooled.core.goals import predicted
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.calls import noticing
+from unfooled.core.model.two_class import multi_label, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
@@ -34,9 +37,10 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
 from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
-from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.evaluation.audit.values import PREDICTED, Outcome, Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
+from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.executors import Helpers, Watch
 from unfooled.runs.folder import recomputed_note, started
@@ -66,18 +70,21 @@ def audit(
     """Audit a classifier: clean and robust accuracy, the curve over radii, and whether its explanations survive.
 
     Args:
-        model: Any callable to logits, (B, *D) -> (B, K).
+        model: Any callable to logits, (B, *D) -> (B, K); a fitted classifier of scikit-learn, or a function from
+            arrays to scores or labels, is audited as a `BlackBox`, without gradients.
         x: Inputs in the unit box, (B, *D): a tensor or a NumPy array, Pillow images, or a torch `Dataset` or
             `DataLoader` of (input, label). Large data sets are read in parts, and memory does not grow with their
             number; see `memory_limit`.
-        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch. None: those of
-            the data set; the threat may stand here then.
+        y: Labels, (B,) int64, an array or a list; one whole number goes with one sample without a batch; several labels
+            per sample, (B, L) of 0 and 1, of which any may change, see `multi_label`. None: those of the data set, or
+            the predicted classes, which the warnings say; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
             written.
         seed: Random seed.
-        classes: Class names, in the order of the logits. None: their numbers.
+        classes: Class names, in the order of the logits; names of the labels where there are several. None: their
+            numbers.
         about: Names for the report and other facts about the run, an `About` or a mapping with its fields: model,
             data, title, command, options, warnings. None: nothing.
         chunk: Samples per file; verdicts do not depend on it.
@@ -101,6 +108,7 @@ def audit(
     check_run(seed, batch)
     helpers = executor if isinstance(executor, Helpers) else Helpers(executor, partial(_same, model, x, y))
     work = _Work.of(model, x, y, threat, plan, about, seed)
+    names = work.names(classes)
     folder = Path(out) if out is not None else None
     batch = batch or fitting_batch(work.subject.model, work.x)
     chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
@@ -109,7 +117,6 @@ def audit(
         ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress))
         with helpers.on(job):
             outcome = work.perform(plan, seed, batch, ledger)
-        names = list(classes) if classes else [str(k) for k in range(work.subject.classes)]
         context = AuditContext(
             outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
         )
@@ -122,7 +129,10 @@ def audit(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is audited: the model as the checks see it, the samples, the threat, and the record of the settings."""
+    """What is audited: the model as the checks see it, the samples, the threat, and the record of the settings.
+
+    `sets` are the sets of labels that are classes, where a sample has several labels.
+    """
 
     original: OriginalModel
     subject: Subject
@@ -131,6 +141,7 @@ class _Work:
     threat: Threat
     config: Config
     notes: tuple[str, ...]
+    sets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, x: Any, y: Any, threat: Threat | None, plan: Plan, about: About, seed: int) -> _Work:
@@ -139,9 +150,12 @@ class _Work:
         Raises:
             BadInput: Inputs, labels or a model that cannot be used.
         """
+        model, sets = as_model(model), list[str]()
         x, y, threat, notes = _samples(model, x, y, threat)
-        original = OriginalModel.of(model)
-        subject = inspect_model(model, x, y)
+        if isinstance(y, Tensor) and y.ndim == 2:
+            with noticing():  # it is reminded of when the model is inspected
+                model, y, sets = multi_label(model, y, x)
+        model, original, subject = _inspected(model, x, y)
         threat = _within_reach(threat, x)
         threat = threat if subject.free is None else replace(threat, free=subject.free)
         if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
@@ -152,7 +166,16 @@ class _Work:
             threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),
             fingerprint=dict(subject.fingerprint),
         )  # fmt: skip
-        return cls(original, subject, x, y, threat, config, notes)
+        return cls(original, subject, x, y, threat, config, notes, tuple(sets))
+
+    def names(self, classes: Sequence[str] | None) -> list[str]:
+        """Return the names of the classes."""
+        if self.sets and classes:  # those of the labels
+            count = 1 + max(int(k) for text in self.sets for k in text.split("+") if k.isdigit())
+            if len(classes) != count:
+                raise BadInput(f"there are {len(classes)} names for {count} labels")
+            return ["+".join(classes[int(k)] if k.isdigit() else k for k in text.split("+")) for text in self.sets]
+        return list(classes or self.sets) or [str(k) for k in range(self.subject.classes)]
 
     def perform(self, plan: Plan, seed: int, batch: int, ledger: Ledger) -> Outcome:
         """Run every stage; all arguments have been checked."""
@@ -185,6 +208,26 @@ def _assist(
     work.perform(plan, seed, batch, Ledger(Run(folder, work.config, chunk=chunk, progress=watch)))
 
 
+def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:
+    """Return the model as it will be judged, a record of it before its first query, and what was seen of it.
+
+    A model of one output is read as one of two classes; a function that fails with tensors, or returns none, is tried
+    with arrays.
+    """
+    original = OriginalModel.of(model)
+    try:
+        return model, original, inspect_model(model, x, y)
+    except OneOutput:
+        with noticing():  # it is reminded of when the model is inspected
+            two = two_class(model, x, y)
+        return two, OriginalModel.of(two), inspect_model(two, x, y)
+    except BadInput:
+        box = function_on_arrays(model, x, y)
+        if box is None:
+            raise
+        return box, OriginalModel.of(box), inspect_model(box, x, y)
+
+
 def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
     """Return samples, labels, threat and warnings; large samples are streamed.
 
@@ -203,8 +246,10 @@ def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tenso
     else:
         x, y = as_samples(x, y)
         x, notes = in_precision_of(model, x)
-    if y is None:
-        raise BadInput("there are no labels; give y, one per sample, or a data set or loader of (input, label)")
+    if y is None and isinstance(x, Tensor):
+        notes = (*notes, PREDICTED)
+        with noticing():
+            y = predicted(as_model(model), x)
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next
     return found

@@ -234,7 +234,7 @@ def _roc(clean: Tensor, attacked: Tensor) -> Roc:
 
 
 def choice_record(s: Setting, through: ThroughPurifier) -> Choice | None:
-    """Compare a purifier with itself without its choice: the dictionaries shuffled among the clusters.
+    """Compare a purifier with itself without its choice: dictionaries shuffled among the clusters, or one for all.
 
     Args:
         s: The audit.
@@ -247,12 +247,8 @@ def choice_record(s: Setting, through: ThroughPurifier) -> Choice | None:
     purify = None if guarded is None else guarded.purify
     if not isinstance(purify, SemanticPurifier) or len(purify.clusters) < 2 or static is None or through.bare is None:
         return None
-    order = torch.randperm(len(purify.clusters), generator=torch.Generator().manual_seed(s.seed))
-    others = torch.empty_like(order)
-    others[order] = order.roll(1)  # no cluster gets its own
-    shuffled = replace(purify, dictionaries=purify.dictionaries[others.to(purify.dictionaries.device)])
     found: dict[str, Rows] = {}
-    for name, one in (("own", purify), ("shuffled", shuffled)):
+    for name, one in {"own": purify, **_without_choice(s, purify)}.items():
         model = guard(through.bare, one)
 
         def work(rows: Tensor, model: Guarded = model) -> Rows:
@@ -271,4 +267,22 @@ def choice_record(s: Setting, through: ThroughPurifier) -> Choice | None:
         own_attacked=intervals.share(worst["own"] > 0.5),
         shuffled_attacked=intervals.share(worst["shuffled"] > 0.5),
         adds=intervals.mean(worst["own"] - worst["shuffled"], within=(-1, 1), seed=s.seed),
+        one_static=intervals.share(found["one"]["static"] > 0.5),
+        one_attacked=intervals.share(worst["one"] > 0.5),
+        one_adds=intervals.mean(worst["own"] - worst["one"], within=(-1, 1), seed=s.seed),
     )
+
+
+def _without_choice(s: Setting, purify: SemanticPurifier) -> dict[str, SemanticPurifier]:
+    """Return the purifier with its dictionaries shuffled, and with that of the most frequent cluster for all."""
+    order = torch.randperm(len(purify.clusters), generator=torch.Generator().manual_seed(s.seed))
+    others = torch.empty_like(order)
+    others[order] = order.roll(1)  # no cluster gets its own
+    with torch.no_grad():
+        nearest = purify.distance(s.x[s.at(torch.arange(min(s.n, MOST)))]).argmin(1)
+    same = torch.full_like(order, int(nearest.bincount().argmax()))
+    atoms = purify.dictionaries
+    return {
+        name: replace(purify, dictionaries=atoms[rows.to(atoms.device)])
+        for name, rows in (("shuffled", others), ("one", same))
+    }

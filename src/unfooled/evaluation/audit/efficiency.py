@@ -34,7 +34,11 @@ def efficiency_of(s: Setting) -> Efficiency | None:
         bare = s.ledger.part(StageKey(Family.PACE), lambda: _seconds_per_pass(s))
     forward, backward = float(bare["forward"]), float(bare["backward"])
     share = (forwards * forward + backwards * backward) / seconds if seconds > 0 and forward > 0 else None
-    return Efficiency(calls=calls, rows=forwards / calls, share=share)
+    total = s.ledger.seconds()
+    return Efficiency(
+        calls=calls, rows=forwards / calls, share=None if share is None else min(share, 1.0),
+        checks=s.ledger.seconds(Family.CHECKS, Family.TWIN) / total if total > 0 else None,
+    )  # fmt: skip
 
 
 def _seconds_per_pass(s: Setting) -> Rows:

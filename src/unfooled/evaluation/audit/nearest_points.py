@@ -44,11 +44,19 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, fooled: Tenso
             observer = Unanswered(x, everything)
             best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
-                with s.counted.watched(observer):
-                    z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-                verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-                best = where_rows(verdict.distance <= distance, z, best)
-                distance = torch.minimum(distance, verdict.distance)
+                left = torch.arange(len(x), device=x.device)
+                # A point that fools a copy of the model may, by rounding, not fool the model, which is asked then.
+                for one in (model, gradients.averaged) if model is gradients.faster else (model,):
+                    near, label = x[left], y[left]
+                    with s.counted.watched(observer):
+                        made = envelope(one, near, label, (norm,), budget=plan.budget, batch=s.batch, generator=source)
+                    found = verify(s.subject.model, near, label, made[norm], everything, draws=s.draws, batch=s.batch)
+                    better = found.distance <= distance[left]
+                    best = best.index_copy(0, left, where_rows(better, made[norm], best[left]))
+                    distance = distance.index_copy(0, left, torch.minimum(distance[left], found.distance))
+                    left = left[found.distance.isinf()]
+                    if not len(left):
+                        break
             z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
             return {"z": z, "distance": distance, "unanswered": observer.distance}
 

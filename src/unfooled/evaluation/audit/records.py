@@ -150,9 +150,9 @@ class Detector(Record):
 
 
 class Choice(Record):
-    """A purifier beside itself without its choice of a dictionary: the dictionaries shuffled among the clusters.
+    """A purifier beside itself without its choice of a dictionary: shuffled among the clusters, or one for all of them.
 
-    Both get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
+    All get the same attack, short ascents through the purifier, so that these figures are higher than robust accuracy.
 
     Attributes:
         n: Number of samples, the first ones.
@@ -161,6 +161,10 @@ class Choice(Record):
         own_attacked: Accuracy with the dictionary of the nearest cluster under the attack, and at those points.
         shuffled_attacked: The same with the dictionaries shuffled.
         adds: Difference of own_attacked and shuffled_attacked, paired.
+        one_static: The same with one dictionary for all clusters, that of the cluster most samples are nearest to.
+            None: not measured, as in records of earlier versions.
+        one_attacked: The same under the attack, and at those points.
+        one_adds: Difference of own_attacked and one_attacked, paired.
     """
 
     n: int = Field(ge=1)
@@ -169,6 +173,9 @@ class Choice(Record):
     own_attacked: Estimate
     shuffled_attacked: Estimate
     adds: Mean
+    one_static: Estimate | None = None
+    one_attacked: Estimate | None = None
+    one_adds: Mean | None = None
 
 
 class Guard(Record):
@@ -245,13 +252,15 @@ class Efficiency(Record):
     Attributes:
         calls: Calls of the model.
         rows: Mean number of samples per call.
-        share: Share of the attack's time that its passes take in full batches, without the attack around them. None:
-            not measured.
+        share: Share of the attack's time that its passes take in full batches, without the attack around them; at
+            most 1, also where the machine was busier while they were timed. None: not measured.
+        checks: Share of the audit's time that the checks took, with the twin. None: not measured.
     """
 
     calls: int = Field(ge=0)
     rows: float = Field(ge=0, allow_inf_nan=False)
     share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    checks: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Summary(Shown):
@@ -264,6 +273,10 @@ class Summary(Shown):
     `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
+
+    `access` is the part of the model that the attack could use: "gradients"; of a black box "scores" or "labels".
+
+    `labels_predicted`: there were no labels, and the predicted classes were taken; clean accuracy is not stated then.
 
     `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
     of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
@@ -293,6 +306,8 @@ class Summary(Shown):
     verdict: str = ""
     trusted: bool = False
     because: str = ""
+    access: str = "gradients"
+    labels_predicted: bool = False
     diagnostics: list[Finding] = Field(default_factory=list)
     diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
     nearest_passes: Passes = Passes(forward=0.0, backward=0.0)

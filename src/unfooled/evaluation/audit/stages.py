@@ -93,6 +93,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         notes=attacked.notes,
         guard=guard_record(s, attacked.through, first, points),
         efficiency=efficiency_of(s),
+        access=s.subject.access,
         certified=state.frontier.certified.cpu() if attacked.certifies else None,
         nearest_shown=shown,
     )

@@ -20,7 +20,7 @@ from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.proofs import figures_of_proofs
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
-from unfooled.evaluation.audit.values import Outcome
+from unfooled.evaluation.audit.values import PREDICTED, Outcome
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.evaluation.explanations.movement import movements
 from unfooled.evaluation.explanations.records import Reasons
@@ -38,8 +38,7 @@ LIMITS = (
     "no norm describes, such as weather or viewpoint.",
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
-MAX_CLASSES_LISTED = 100
-"""Number of classes above which only the confusions that occur are stored."""
+MAX_CLASSES_LISTED = 100  # classes above which only the confusions that occur are stored
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         warnings: Sentences about the model.
     """
     config, about, n = context.config, context.about, len(context.y)
-    conclusion, survival, label = outcome.conclusion, outcome.survival, context.plan.label_attack
+    survival, label = outcome.survival, context.plan.label_attack
     return Summary(
         title=about.title or config.model,
         model=config.model,
@@ -115,9 +114,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         n=n,
         threat=config.threat,
         seed=config.seed,
-        verdict=conclusion.verdict,
-        trusted=conclusion.verdict.trusted,
-        because=conclusion.because,
+        **_verdict(outcome),
         diagnostics=outcome.findings,
         effort=label.effort.name if label.is_cascade else "",
         progress=list(outcome.progress),
@@ -143,13 +140,19 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         options=config.options,
         environment=Environment.here(context.device),
         **_galleries(outcome, context),
-        **_accuracies(outcome) | figures_of_proofs(outcome),
+        **_accuracies(outcome, labels_predicted=PREDICTED in warnings) | figures_of_proofs(outcome),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
         **_confusions(
             context.y[~outcome.no_answer], outcome.attack.prediction[~outcome.no_answer], len(context.classes)
         ),
     )
+
+
+def _verdict(outcome: Outcome) -> dict[str, Any]:
+    """Return the verdict, why, and what of the model the attack could use."""
+    verdict, because = outcome.conclusion
+    return {"verdict": verdict, "trusted": verdict.trusted, "because": because, "access": outcome.access}
 
 
 def _warnings(outcome: Outcome) -> list[str]:
@@ -169,7 +172,14 @@ def _warnings(outcome: Outcome) -> list[str]:
     return warnings
 
 
-def _accuracies(outcome: Outcome) -> dict[str, Any]:
+def _accuracies(outcome: Outcome, *, labels_predicted: bool) -> dict[str, Any]:
+    """Return the accuracies; without labels, clean accuracy would be 1 by definition, and is not stated."""
+    if not labels_predicted:
+        return _measured(outcome)
+    return _measured(outcome) | {"clean_accuracy": intervals.share(outcome.right[:0]), "labels_predicted": True}
+
+
+def _measured(outcome: Outcome) -> dict[str, Any]:
     """Return clean and robust accuracy, and the share that was fooled.
 
     A random model classifies a sample correctly in a share of its draws. Its accuracies are means of these shares, and

@@ -22,9 +22,15 @@ from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
+from unfooled.models.black_boxes.box import Access
 from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
 
+PREDICTED = (
+    "There were no labels: the class that the model predicts was taken for each sample. Clean accuracy is not stated, "
+    "and robust accuracy is the share of the predictions that no attack changed."
+)
+"""Warning of an audit without labels."""
 JUDGE_DRAWS = 20
 """Fresh draws of a random model, whose majority decides."""
 
@@ -68,8 +74,9 @@ class Setting:
     def problem(self, gradients: Gradients) -> Problem:
         """Return the attack's problem, with the gradients that the checks ask for."""
         return Problem(
-            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch
-        )
+            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch,
+            gradients.faster,
+        )  # fmt: skip
 
     def at(self, rows: Tensor) -> Tensor:
         """Return positions on the device of the samples."""
@@ -217,6 +224,7 @@ class Outcome:
         left_out: Names of what there was no time for.
         guard: Record of a model behind a purifier. None: there is no purifier.
         efficiency: Use of the model by the attack. None: there was no attack.
+        access: Part of the model that the attack could use.
         certified: Samples that are proven robust, (n,) bool. None: nothing was certified.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
@@ -240,6 +248,7 @@ class Outcome:
     left_out: tuple[str, ...] = ()
     guard: Guard | None = None
     efficiency: Efficiency | None = None
+    access: Access = Access.GRADIENTS
     certified: Tensor | None = None
     nearest_shown: NearestShown | None = None
 

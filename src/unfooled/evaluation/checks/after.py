@@ -137,7 +137,7 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     attack = replace(attack, family=Family.CHECKS)
     stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
     if spare > 0:  # a twin asks for 13 answers per sample, of 200 at most
-        gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
+        gradients = gradients.with_twin(problem.x, problem.threat, brief=True)  # its parts count their passes
         n_twin = max(8, spare // 200)
         stages += [
             ("D15", TransferPoints(gradients.transferred, most=n_twin)),
@@ -169,7 +169,7 @@ def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients
         points = frontier.points[ends]
         findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
     findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
-    if problem.decisive:
+    if problem.decisive and not gradients.unavailable:
         rows, model = frontier.fooled_by_attack(problem.x)[:MAX_PAIRS], problem.model
         findings.append(borders(model, problem.x[rows], frontier.points[rows], "on the way to the points found"))
     return findings

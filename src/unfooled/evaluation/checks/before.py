@@ -18,6 +18,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
 from unfooled.evaluation.checks.agreement import agreement
+from unfooled.evaluation.checks.black_box import no_gradients
 from unfooled.evaluation.checks.borders import borders, pairs
 from unfooled.evaluation.checks.normalised import normalisation
 from unfooled.evaluation.checks.rounded import passed_through
@@ -59,14 +60,10 @@ def before(
     z = near.sample(a, seed, stage=rng.Stream.CHECK_START)
     refusals = undefined(model, z)
     known = agreement(prediction, y[: len(prediction)], first.shape[1])
-    result = [
-        normalisation(model, x, y, random=d4.fired and d4.kind == Kind.MEND),
-        known,
-        d3,
-        d4,
-        refusals,
-        ties(model, x),
-    ]
+    preprocessed = normalisation(model, x, y, random=d4.fired and d4.kind == Kind.MEND)
+    result = [preprocessed, known, d3, d4, refusals, ties(model, x)]
+    if absent := no_gradients(model):
+        return [*result, *absent, *([] if d4.fired else [remembers(model, x[:1], first, threat, seed)])]
     if d4.fired:  # noise would drown what follows
         why, keys = "not tried: the answers change by themselves", ("D5", "D7", "D9", "D20", "D27")
         skipped = [finding(key, False, why) for key in keys]

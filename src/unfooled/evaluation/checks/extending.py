@@ -33,6 +33,8 @@ MAX_ROUNDS = 4
 MAX_REPEATS = 6
 """Largest number of rounds of `_repeat_attacks`."""
 
+ESTIMATED_STEPS, ESTIMATED_ROUNDS = 8, 3
+"""Steps by gradients that are estimated from the scores of a black box, and how often they are taken at most."""
 TIMES, AT_LEAST = 50, 200_000
 """Passes that a continued attack may take, in multiples of the attack's own, or this number if that is more; the stage
 that goes beyond it is the last but for the checks."""
@@ -56,9 +58,14 @@ class Allowance:
         return cls(ledger, sum(ledger.passes(Family.CASCADE)))
 
     @property
+    def left(self) -> int:
+        """Passes that are left."""
+        return max(TIMES * self.own, AT_LEAST) - (sum(self.ledger.passes(Family.CASCADE)) - self.own)
+
+    @property
     def used_up(self) -> bool:
         """True if no further stage may begin."""
-        return sum(self.ledger.passes(Family.CASCADE)) - self.own > max(TIMES * self.own, AT_LEAST)
+        return self.left < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +93,8 @@ def extend(
     A finding of kind `extend` repeats `stages` from other starts, at most twice, until the checks find nothing more. A
     finding of kind `masking` repeats the attacks that fooled further samples, and attacks the survivors through the
     twin's gradients, by score-based search and by decision-based attacks: at most three times, until the checks find
-    nothing more. Where the model's own gradient is of no use this is done once, since the figure is not trusted anyway.
+    nothing more; so does one of kind `absent`, of a model without gradients. Where the model's own gradient is of no
+    use this is done once, since the figure is not trusted anyway.
 
     Args:
         attack: The attack.
@@ -97,7 +105,7 @@ def extend(
     """
     again: list[Finding] = []
     allowance, stopped = Allowance.after(attack.ledger), False
-    pending, hidden = findings, bool(of_kind(findings, Kind.MASKING))
+    pending, hidden = findings, bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.ABSENT))
     for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
         over = stopped or not bool(state.frontier.remaining.any())
         if hidden or over or not of_kind(pending, Kind.EXTEND):
@@ -110,7 +118,8 @@ def extend(
         pending = again
         hidden = bool(of_kind(again, Kind.MASKING)) or (last and fired(again, CheckId.SEARCH))
     pending = [*findings, *again]
-    rounds = 1 if any(f.fired and CHECKS[f.id].hides for f in findings) else len(Numbers.HIDDEN)
+    useless = any(f.fired and CHECKS[f.id].hides and f.kind is not Kind.ABSENT for f in findings)
+    rounds = 1 if useless else len(Numbers.HIDDEN)
     for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.REPEATED, strict=False):
         if not hidden or stopped or not bool(state.frontier.remaining.any()):
             break
@@ -170,7 +179,7 @@ def _repeat_attacks(
 def _without_gradients(
     attack: Cascade, state: AttackState, gradients: Gradients, first: int, allowance: Allowance
 ) -> AttackState:
-    """Attack the survivors by the model's own gradients, through a twin, by search, and by label-only attacks."""
+    """Attack the survivors by the model's own or estimated gradients, a twin, search, and label-only attacks."""
     if not gradients.absent:  # the model's own gradients are tried too, even where the checks distrust them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         state = _repeat_while_successful(own, state, [Ascents(40)], first + 50, allowance)
@@ -183,7 +192,26 @@ def _without_gradients(
     searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
     possible = [stage for stage in searches if allowed(stage, attack.problem.threat)]
     state = _repeat_while_successful(attack, state, possible, first + 20, allowance)
-    return _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
+    state = _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
+    return _by_differences(attack, state, gradients, first + 50, allowance)
+
+
+def _by_differences(
+    attack: Cascade, state: AttackState, gradients: Gradients, number: int, allowance: Allowance
+) -> AttackState:
+    """Ascend by gradients that are estimated from a black box's scores, as far as that fits into the allowance."""
+    estimated = gradients.estimated(attack.problem.x, attack.problem.threat.box)
+    if estimated is None:
+        return state
+    by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
+    for k in range(ESTIMATED_ROUNDS):
+        passes = ESTIMATED_STEPS * 2 * estimated.draws * int(state.frontier.remaining.sum())
+        if not passes or passes > allowance.left:
+            break
+        state, result = by_values.stage(state, Ascents(ESTIMATED_STEPS, fresh=not k, name="estimated"), number + k)
+        if result is None or not result.n_fooled:
+            break
+    return state
 
 
 def _repeat_while_successful(

@@ -9,24 +9,35 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.keys import LEARNED, Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.estimated import Estimated
 from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer, untrained
 from unfooled.attacks.gradients.unrounded import Unrounded
+from unfooled.core.model.calls import bare
+from unfooled.core.model.modes import channels_last
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.threats import Threat
+from unfooled.core.threats import Box, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
-from unfooled.runs.chunks import Rows
+from unfooled.models.black_boxes.box import Access, access_of
+from unfooled.runs.chunks import ComputeOnce, Rows
 
 MAX_TWIN_SAMPLES = 200
 """Samples at which a twin learns the model's answers, at most."""
+ESTIMATE_SIGMA, MAX_ESTIMATE_DRAWS = 0.02, 1024
+"""Half the step, and directions at most, from which the gradient of a black box is estimated."""
 JITTER_SIGMA, JITTER_DRAWS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
+EPOCHS, BATCH = 10, 64
+"""Epochs and samples per step of a twin whose gradients are followed."""
+BRIEF_EPOCHS, BRIEF_BATCH = 5, 32
+"""The same for a trial, in a quarter of the time: of the points made on such a twin, as many fool a network."""
 CHECKS_FOLLOWED_BY_TWIN = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
 """Checks after which the attack follows a twin's gradients."""
 
@@ -42,8 +53,10 @@ class Gradients:
         seed: Random seed.
         twin: Network that learned the model's answers. None: no check has asked for it.
         labels: Network that learned only its labels; the twin where that has them. None: no check has asked for it.
-        forwards: Forward passes that the twin's training took.
+        brief: True if the twin was trained for a trial alone.
+        forwards: Forward passes that the training of twins took.
         ledger: Ledger that stores the twin. None: it is not stored.
+        faster: Copy of the model that answers alike, to rounding, in less time. None: there is none.
     """
 
     model: Counted
@@ -52,8 +65,21 @@ class Gradients:
     seed: int = 0
     twin: nn.Module | None = None
     labels: nn.Module | None = None
+    brief: bool = False
     forwards: int = 0
     ledger: Ledger | None = None
+    faster: Prepared | None = None
+
+    def with_copy(self, x: Tensor) -> Self:
+        """Return these gradients with a faster copy of the model, where no check has found anything against it.
+
+        Args:
+            x: A few samples, (b, *D).
+        """
+        seen = any(f.fired and f.kind in (Kind.MASKING, Kind.STOP) for f in self.findings)
+        if self.draws > 1 or seen or self.rounded or not isinstance(bare(self.model), nn.Module):
+            return self
+        return replace(self, faster=Prepared(self.model, x))
 
     @property
     def missing(self) -> bool:
@@ -64,6 +90,11 @@ class Gradients:
     def absent(self) -> bool:
         """True where there is no gradient at all."""
         return self._hides(CheckId.MISSING)
+
+    @property
+    def unavailable(self) -> bool:
+        """True for a black box, of which no gradient is to be had."""
+        return any(f.fired and f.kind == Kind.ABSENT for f in self.findings)
 
     @property
     def rounded(self) -> bool:
@@ -80,38 +111,52 @@ class Gradients:
         """Return whether one of these checks fired without a remedy."""
         return any(f.fired and f.kind != Kind.MEND for f in self.findings if f.id in ids)
 
-    def with_twin(self, x: Tensor, threat: Threat) -> Self:
-        """Return these gradients with a twin, distilled where there is none. Cost: 13 F for each of 200 samples."""
-        if self.twin is not None:
+    def with_twin(self, x: Tensor, threat: Threat, *, brief: bool = False) -> Self:
+        """Return these gradients with a twin, distilled where there is none that is good enough.
+
+        Args:
+            x: Samples, (n, *D).
+            threat: Constraint set.
+            brief: True: a twin that was trained for a trial alone will do. Cost: 13 F for each of 200 samples.
+        """
+        if self.twin is not None and (brief or not self.brief):
             return self
-        few, ledger = (
-            torch.arange(min(len(x), MAX_TWIN_SAMPLES), device=x.device),
-            self.ledger or Ledger.of(None, len(x)),
-        )
+        ledger, trial = self.ledger or Ledger.of(None, len(x)), "trial-" if brief else ""
 
         def keep(name: str, compute: Callable[[], Rows]) -> Rows:
-            return ledger.part(StageKey(Family.TWIN, name), compute, model=self.model)
-
-        def learn() -> Rows:
-            recorded = Recorded(self.averaged)
-            twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=recorded.record)
-            labels = relabelled(twin.requires_grad_(False), recorded, seed=self.seed, keep=keep)
-            numbers = {"classes": len(twin(x[:1])[0]), "forwards": ledger.passes(Family.TWIN)[0]}
-            rows = {name: torch.tensor(number) for name, number in numbers.items()}
-            nets = {"scores": twin} | ({} if labels is twin else {"labels": labels})
-            return rows | {f"{name}.{k}": v for name, net in nets.items() for k, v in net.state_dict().items()}
+            return ledger.part(StageKey(Family.TWIN, trial + name), compute, model=self.model)
 
         # Its parts count the passes, and are read only until it is finished.
-        rows = ledger.part(StageKey(Family.TWIN, "learned"), learn)
+        before = ledger.passes(Family.TWIN)[0]
+
+        def learn() -> Rows:
+            rows = self._learn(x, threat, keep, brief)
+            return rows | {"forwards": torch.tensor(ledger.passes(Family.TWIN)[0] - before)}
+
+        rows = ledger.part(StageKey(Family.TWIN, trial + LEARNED), learn)
 
         def learned(name: str) -> nn.Module:
             net = untrained(x[:1], int(rows["classes"]), seed=self.seed).to(x.device, x.dtype)
             net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in rows.items() if k.startswith(f"{name}.")})
-            return net.eval().requires_grad_(False)
+            return channels_last(net).eval().requires_grad_(False)
 
-        twin = learned("scores")
+        twin, forwards = learned("scores"), self.forwards + int(rows["forwards"])
         labels = learned("labels") if any(k.startswith("labels.") for k in rows) else twin
-        return replace(self, twin=twin, labels=labels, forwards=int(rows["forwards"]))
+        return replace(self, twin=twin, labels=labels, brief=brief, forwards=forwards)
+
+    def _learn(self, x: Tensor, threat: Threat, keep: ComputeOnce, brief: bool) -> Rows:
+        """Distil the twins, and return their weights and the number of classes."""
+        few = torch.arange(min(len(x), MAX_TWIN_SAMPLES), device=x.device)
+        recorded, (epochs, batch) = Recorded(self.averaged), (BRIEF_EPOCHS, BRIEF_BATCH) if brief else (EPOCHS, BATCH)
+        twin = distil(
+            self.averaged, x[few], threat.take(few), epochs=epochs, batch=batch, seed=self.seed, keep=keep,
+            observe=recorded.record,
+        )  # fmt: skip
+        twin.requires_grad_(False)
+        labels = relabelled(twin, recorded, epochs=epochs, batch=batch, seed=self.seed, keep=keep)
+        rows = {"classes": torch.tensor(len(twin(x[:1])[0]))}
+        nets = {"scores": twin} | ({} if labels is twin else {"labels": labels})
+        return rows | {f"{name}.{k}": v for name, net in nets.items() for k, v in net.state_dict().items()}
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return these gradients, with a twin where the attack follows the twin's."""
@@ -130,6 +175,16 @@ class Gradients:
             self.averaged, self._of_labels if fired(self.findings, CheckId.DECOY) else self._distilled
         )
 
+    def estimated(self, x: Tensor, box: Box) -> Estimated | None:
+        """Return a black box of scores with gradients estimated from its values; None for any other model.
+
+        As many directions as a sample has values span them all; more than `MAX_ESTIMATE_DRAWS` are not asked for.
+        """
+        if not self.unavailable or access_of(self.model) is not Access.SCORES:
+            return None
+        draws = min(MAX_ESTIMATE_DRAWS, 1 << (x[0].numel() - 1).bit_length())
+        return Estimated(self.averaged, draws=draws, sigma=ESTIMATE_SIGMA, seed=self.seed, box=box)
+
     @property
     def jittered(self) -> Model:
         """The model's values with the mean gradient of its neighbours."""
@@ -140,7 +195,7 @@ class Gradients:
         """The model whose gradients the attack follows, as the findings ask."""
         if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return self.through_twin if self._hides(*CHECKS_FOLLOWED_BY_TWIN) else self.averaged
+        return self.through_twin if self._hides(*CHECKS_FOLLOWED_BY_TWIN) else self.faster or self.averaged
 
     @property
     def followed(self) -> tuple[Model, ...]:

@@ -18,7 +18,9 @@ from unfooled.core.model.calls import noticing
 from unfooled.core.samples import first_channels
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import REPEATS, rounding
+from unfooled.evaluation.checks.black_box import NO_GRADIENTS, TWIN_EXPLAINED
 from unfooled.explanations.recording import refusal
+from unfooled.models.black_boxes.box import Access, access_of
 from unfooled.runs.hashes import fingerprint
 
 
@@ -47,6 +49,7 @@ class Subject:
         readable: False: its layers cannot be read, as it refuses hooks.
         warnings: Sentences about what was noticed.
         classes: Number of classes.
+        access: Part of the model that an attack can use.
         fingerprint: Hashes of the model, its code and weights, and of the data: a run is only continued with the same.
     """
 
@@ -59,6 +62,7 @@ class Subject:
     warnings: tuple[str, ...]
     classes: int
     fingerprint: Mapping[str, str]
+    access: Access = Access.GRADIENTS
 
     def shown(self, x: Tensor) -> Tensor:
         """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
@@ -101,11 +105,23 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
         attacked = LogOfProbabilities(model)
+    access = access_of(model)
+    if access is not Access.GRADIENTS:
+        warnings += [NO_GRADIENTS, TWIN_EXPLAINED]
     free, unreadable = free_entries(model), refusal(model)
     if unreadable:
         warnings.append(f"No Grad-CAM and no attention: {unreadable}.")
     return Subject(
-        model, attacked, random, probabilities, free, not unreadable, tuple(warnings), logits.shape[1], hashes
+        model,
+        attacked,
+        random,
+        probabilities,
+        free,
+        not unreadable,
+        tuple(warnings),
+        logits.shape[1],
+        hashes,
+        access,
     )
 
 

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """The attack was too short, and goes on."""
     MASKING = "masking"
     """Gradients are hidden or wrong; attacks that need none follow."""
+    ABSENT = "absent"
+    """No gradient is to be had of a black box; attacks that need none follow."""
     STOP = "stop"
     """No figure can be believed."""
 

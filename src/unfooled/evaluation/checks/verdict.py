@@ -56,6 +56,16 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(best.values(), key=lambda f: int(f.id[1:]))
 
 
+def _hardly_any(masking: Sequence[str], absent: Sequence[str]) -> Conclusion:
+    """Return the verdict on a model of which an attack has left next to nothing."""
+    if masking:
+        because = f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."
+        return Conclusion(Trust.EXTENDED, because)
+    if absent:
+        return Conclusion(Trust.EXTENDED, "Hardly a sample withstood attacks that use no gradient of the model.")
+    return Conclusion(Trust.SOUND, "Hardly a sample withstood; a stronger attack could not say much else.")
+
+
 def conclude(
     findings: Sequence[Finding],
     again: Sequence[Finding],
@@ -76,6 +86,7 @@ def conclude(
         left_out: Names of what there was no time for; no such verdict is trusted.
     """
     stop, masking = of_kind(findings, Kind.STOP), of_kind(findings, Kind.MASKING)
+    absent = of_kind(findings, Kind.ABSENT)
     details = {f.id: f.detail for f in findings if f.fired}
     if stop:
         reasons = "; ".join(f"{key}, {details[key]}" for key in stop)
@@ -85,10 +96,7 @@ def conclude(
             Trust.OVERSTATED, f"The time was over before the verdict was complete; left out: {', '.join(left_out)}."
         )
     if robust <= LOW_ROBUST_ACCURACY:
-        if masking:
-            because = f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."
-            return Conclusion(Trust.EXTENDED, because)
-        return Conclusion(Trust.SOUND, "Hardly a sample withstood; a stronger attack could not say much else.")
+        return _hardly_any(masking, absent)
     if hidden := [key for key in masking if CHECKS[key].hides]:
         seen = ", ".join(f"{key}: {details[key]}" for key in hidden)
         return Conclusion(
@@ -101,7 +109,7 @@ def conclude(
         return Conclusion(Trust.OVERSTATED, f"Attacks still find more: {still}.")
     if stopped:
         return Conclusion(Trust.OVERSTATED, "The attack that the checks asked for was stopped at its limit of passes.")
-    if late := [*masking, *of_kind(findings, Kind.EXTEND)]:
+    if late := [*absent, *masking, *of_kind(findings, Kind.EXTEND)]:
         went = "attack went on until nothing more was found" if extended else "attack asked for was not extended"
         seen = "; ".join(f"{key}: {details[key]}" for key in late)
         return Conclusion(Trust.EXTENDED if extended else Trust.OVERSTATED, f"{seen}; the {went}.")

@@ -46,6 +46,7 @@ STAGES = {
     "apgd-t": "APGD-T",
     "attack": "the attack",
     "decision": "labels only",
+    "estimated": "APGD, estimated",
     "fab-t": "FAB-T",
     "longer": "APGD, longer",
     "odi": "ODI wave",

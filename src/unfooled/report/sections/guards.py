@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from unfooled.evaluation.audit.records import Guard, Summary, purifier_sentence
+from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Trace, drawings
+from unfooled.evaluation.audit.records import Detector, Guard, Roc, Summary, purifier_sentence
 from unfooled.report.runs import Run
+from unfooled.report.sections.curves import PERCENT
 from unfooled.report.words import number, percent
 from unfooled.statistics.intervals import Estimate
 
 Row = tuple[str, Estimate]
 """(name on the page, accuracy)."""
+
+
+KINDS = {"static points": "dotted", "all attacks": "dashed", "joint attack on label and detector": ""}
+"""Attack that a detector is judged by -> dash of its line."""
+DETECTED = Axis("detected, % of attacked samples", 0.0, 1.0, PERCENT)
+"""The whole range of detection rates as an axis."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """ROC curves of one score: its name, drawings by size, and the figures in words."""
+
+    name: str
+    figures: Drawings
+    text: str
 
 
 @dataclass(frozen=True)
@@ -23,25 +41,65 @@ class GuardSection:
         sentence: What the purifier adds, or why this is not stated.
         rows: Accuracies without and with the purifier.
         notes: Further sentences.
+        panels: ROC curves of the purifier's scores as detectors.
     """
 
     run: Run
     sentence: str
     rows: list[Row]
     notes: list[str]
+    panels: list[Panel]
 
 
-def guard_sections(runs: Sequence[Run]) -> list[GuardSection]:
+def guard_sections(runs: Sequence[Run], sizes: Sequence[Size]) -> list[GuardSection]:
     """Return the sections of all runs that have a purifier.
 
     Args:
         runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     return [
-        GuardSection(run, purifier_sentence(guard), rows_of(run.summary, guard), notes_of(guard))
+        GuardSection(run, purifier_sentence(guard), rows_of(run.summary, guard), notes_of(guard), panels(guard, sizes))
         for run in runs
         if (guard := run.summary.guard) is not None
     ]
+
+
+def panels(guard: Guard, sizes: Sequence[Size]) -> list[Panel]:
+    """Return the ROC curves of each score whose curves are stored.
+
+    Args:
+        guard: Record of the purifier.
+        sizes: Size of each drawing.
+    """
+    return [
+        Panel(one.name, drawings(sizes, partial(roc_plot, one)), roc_text(one))
+        for one in guard.detectors
+        if all(len(roc.curve) > 1 for roc in rocs_of(one).values())
+    ]
+
+
+def rocs_of(one: Detector) -> dict[str, Roc]:
+    """Return the curves of a detector by attack, in the order of the legend."""
+    return dict(zip(KINDS, (one.static, one.attacked, one.joint), strict=True))
+
+
+def roc_plot(one: Detector, size: Size) -> Plot:
+    """Lay out the share of attacked samples that are detected against that of clean ones, a line for each attack."""
+    axes = Axes.of(size, Axis("false alarms, % of clean samples", 0.0, 1.0, PERCENT), DETECTED)
+    traces = [
+        Trace(place, axes.line(roc.curve), dash=dash)
+        for place, (roc, dash) in enumerate(zip(rocs_of(one).values(), KINDS.values(), strict=True))
+    ]
+    return Plot(axes, traces)
+
+
+def roc_text(one: Detector) -> str:
+    """Return a sentence on the curves, for those who cannot see them."""
+    return "; ".join(
+        f"{name}: area {roc.auroc:.2f}, {100 * roc.detected:.0f} % detected at 5 % false alarms"
+        for name, roc in rocs_of(one).items()
+    )
 
 
 def rows_of(s: Summary, guard: Guard) -> list[Row]:
@@ -85,6 +143,12 @@ def notes_of(guard: Guard) -> list[str]:
             f"the nearest cluster and {percent(made.shuffled_attacked.value, made.n)} with the dictionaries shuffled: "
             f"the choice adds {number(100 * added)} points [{low}, {high}], n = {made.n}."
         )
+        if made.one_attacked is not None and made.one_adds is not None and made.one_adds.value is not None:
+            low, high = (number(100 * (end or 0.0)) for end in (made.one_adds.low, made.one_adds.high))
+            notes.append(
+                f"With the dictionary of the most frequent cluster for all, {percent(made.one_attacked.value, made.n)} "
+                f"are right: the choice adds {number(100 * made.one_adds.value)} points [{low}, {high}]."
+            )
     notes += [
         f"As a detector, {one.name}: area under the ROC {one.static.auroc:.2f} against static points, "
         f"{one.attacked.auroc:.2f} against all attacks, {one.joint.auroc:.2f} against a joint attack that knows it; "

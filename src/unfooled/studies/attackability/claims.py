@@ -100,7 +100,7 @@ def _of_effects(results: Results) -> list[Claim]:
     for what, words in (("total", "total effect"), ("head", "effect through the head alone")):
         text = f"The {words} ranks the learnt factors as their twins do; Spearman, networks, at least .8."
         made.append(claim(text, OWN, factor_order(results.geometries, what), 0.8))
-    free, planted = (results.at(rho) for rho in results.rhos[:2]) if len(results.rhos) > 1 else ([], [])
+    free, planted = (results.alarm_at(rho) for rho in results.rhos[:2]) if len(results.rhos) > 1 else ([], [])
     for what, words in (("total", "in total"), ("head", "through the head")):
         own, others = planted_effects(planted, what)
         before, _ = planted_effects(free, what)

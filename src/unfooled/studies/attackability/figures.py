@@ -31,6 +31,7 @@ class Results:
         trained: Semantic trainings, seed by seed.
         published: The published metric exposed, one record a seed.
         others: Tables of the parts on birds.
+        alarm: Small networks of the alarm; empty: it counts the other ones.
     """
 
     geometries: Sequence[Geometry] = ()
@@ -39,6 +40,7 @@ class Results:
     trained: Sequence[Trained] = ()
     published: Sequence[Tables] = ()
     others: Sequence[Tables] = field(default=())
+    alarm: Sequence[Geometry] = ()
 
     @property
     def rhos(self) -> list[float]:
@@ -48,6 +50,10 @@ class Results:
     def at(self, rho: float) -> list[Geometry]:
         """Networks at one correlation."""
         return [one for one in self.geometries if one.rho == rho]
+
+    def alarm_at(self, rho: float) -> list[Geometry]:
+        """Networks at one correlation that the alarm counts."""
+        return [one for one in self.alarm or self.geometries if one.rho == rho]
 
 
 def arrays(columns: Columns, seed: int = 0) -> Arrays:

@@ -83,6 +83,23 @@ class Semantic:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """Small networks for the alarm alone, whose AUROC counts networks.
+
+    Attributes:
+        networks: Networks at each of the first two correlations; 0: the alarm counts the other networks.
+        recipe: Training of these networks.
+        n: Test scenes, and as many held-out ones for effects.
+        twins: Test scenes of each network on which effects are measured.
+    """
+
+    networks: int = 0
+    recipe: Recipe = Recipe(width=6, scenes=2000, updates=320, batch=32, rate=8e-3)
+    n: int = 300
+    twins: int = 100
+
+
+@dataclass(frozen=True)
 class AttackabilityScale(Scale):
     """Sizes of the study.
 
@@ -101,6 +118,7 @@ class AttackabilityScale(Scale):
         editing: Edits carried into pixels.
         semantic: Semantic training.
         simulated: Simulated birds that are judged; None: all test images.
+        alarm: Small networks for the alarm.
     """
 
     data: tuple[str, ...] = (SHAPES,)
@@ -115,6 +133,7 @@ class AttackabilityScale(Scale):
     editing: Editing = Editing()
     semantic: Semantic = Semantic()
     simulated: int | None = None
+    alarm: Alarm = Alarm()
 
 
 SCALES = {
@@ -126,11 +145,12 @@ SCALES = {
     "medium": AttackabilityScale(
         data=(SHAPES, TABLE, TEN), rhos=(0.25, 0.9, 1.0), n=600, twins=200, near_few=30, near_steps=60,
         recipe=Recipe(width=10, scenes=6000, updates=1200, batch=32, rate=6e-3), editing=Editing(n=200, steps=60),
-        semantic=Semantic(arms=ALONE, budget=1500, steps=3, n=64),
+        semantic=Semantic(arms=ALONE, budget=1500, steps=3, n=64), alarm=Alarm(networks=30),
     ),
     "full": AttackabilityScale(
         data=(SHAPES, TABLE, TEN, BIRDS), rhos=(0.25, 0.9, 1.0), networks=10,
         recipe=Recipe(width=32, updates=4000), n=2000, twins=1000, near=500, near_few=200, near_steps=500,
         editing=Editing(n=500), semantic=Semantic(budget=40_000, scenes=8000, width=32, n=1000),
+        alarm=Alarm(networks=60),
     ),
 }  # fmt: skip

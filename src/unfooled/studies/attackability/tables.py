@@ -28,7 +28,7 @@ from unfooled.studies.attackability.figures import (
     spearman,
 )
 from unfooled.studies.attackability.records import Geometry, Trained
-from unfooled.studies.attackability.scale import AttackabilityScale
+from unfooled.studies.attackability.scale import AttackabilityScale, Recipe
 from unfooled.studies.common.records import Table, array
 
 TAUS = (0.25, 0.5, 1.0, 2.0, 3.0)
@@ -46,7 +46,7 @@ def tables(results: Results, size: AttackabilityScale) -> dict[str, Table]:
         f"Cheapest edits of one attribute, rho {first.rho:g}": first.cheapest,
         f"What cannot be edited, rho {first.rho:g}": first.barred,
         "Effects of the factors: through the head, in total, twins": _factors(results),
-        "Alarm: the planted background": _alarm(results),
+        "Alarm: the planted background": _alarm(results, size),
         "Radii in concept standard deviations": _radii(results),
         "Radii against pixel distances, Spearman": _agreement(results),
         f"Edits carried into pixels, {size.editing.threat}, {size.editing.steps} steps": _carried(results, size),
@@ -121,21 +121,29 @@ def _factors(results: Results) -> Table:
     return rows
 
 
-def _alarm(results: Results) -> Table:
+def _alarm(results: Results, size: AttackabilityScale) -> Table:
     """Make rows of the AUROC of the planted background, by its total effect and through the head."""
-    if len(results.rhos) < 2:
-        return []
     rows: Table = []
     for rho in results.rhos[1:]:
-        for what, words in (("total", "total effect"), ("head", "through the head")):
-            own, others = planted_effects(results.at(rho), what)
-            before, _ = planted_effects(results.at(results.rhos[0]), what)
-            rows.append({
-                "rho": rho, "by": words, f"{PLANTED}, mean": _mean(own), "irrelevant factors, mean": _mean(others),
-                f"{PLANTED} at rho {results.rhos[0]:g}, mean": _mean(before), "networks": len(own),
-                "AUROC against irrelevant": auroc(own, others).text(2),
-                "AUROC against itself": auroc(own, before).text(2),
-            })  # fmt: skip
+        rows += _alarm_rows(results.at(results.rhos[0]), results.at(rho), size.recipe)
+    for rho in results.rhos[1:2] if results.alarm else ():
+        rows += _alarm_rows(results.alarm_at(results.rhos[0]), results.alarm_at(rho), size.alarm.recipe)
+    return rows
+
+
+def _alarm_rows(free: Sequence[Geometry], planted: Sequence[Geometry], recipe: Recipe) -> Table:
+    """Make the rows of networks of one training, with the background free and planted."""
+    rows: Table = []
+    for what, words in (("total", "total effect"), ("head", "through the head")):
+        own, others = planted_effects(planted, what)
+        before, _ = planted_effects(free, what)
+        rows.append({
+            "rho": planted[0].rho, "training": f"width {recipe.width}, {recipe.scenes:,} scenes", "networks": len(own),
+            "accuracy, mean": _mean([one.accuracy for one in planted]), "by": words,
+            f"{PLANTED}, mean": _mean(own), "irrelevant factors, mean": _mean(others),
+            f"{PLANTED} at rho {free[0].rho:g}, mean": _mean(before),
+            "AUROC against irrelevant": auroc(own, others).text(2), "AUROC against itself": auroc(own, before).text(2),
+        })  # fmt: skip
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -89,6 +89,7 @@ class PurificationBench(Bench):
         self.task, self.size = task, size
         self._purifiers: dict[str, Purify] = {}
         self._fits: dict[str, SemanticPurifier] = {}
+        self._points: dict[tuple[str, float], Mapping[str, Tensor]] = {}
 
     @property
     def networks(self) -> list[str]:
@@ -148,6 +149,17 @@ class PurificationBench(Bench):
     def _latent(self, model: nn.Module, x: Tensor) -> Tensor:
         """Return the latents of a network that is being trained."""
         return Encoder(model, self.task.layer)(x)
+
+    def once(self, at: tuple[str, float], attack: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """Return the points of the attacks that all purifiers in front of a network share; they are made once.
+
+        Args:
+            at: Name of the network, and radius.
+            attack: Makes the points.
+        """
+        if at not in self._points:
+            self._points[at] = attack()
+        return self._points[at]
 
     def semantic(self) -> SemanticPurifier:
         """Return the semantic purifier of the standard network."""

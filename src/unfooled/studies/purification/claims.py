@@ -136,7 +136,8 @@ def _sound(grid: Grid, where: str) -> list[Claim]:
     if 1.0 not in grid.radii:
         return []
     worst = [grid.column(*cell, WORST, 1.0) for cell in grid.cells]
-    fooled = {seed: 1 - np.maximum.reduce([one[seed] for one in worst]) for seed in worst[0]} if worst else {}
+    seeds = {seed for one in worst for seed in one}
+    fooled = {seed: 1 - np.maximum.reduce([one[seed] for one in worst if seed in one]) for seed in sorted(seeds)}
     text = f"{where}, eps 1: no image survives the worst attack behind any purifier; share of images."
     figure = interval(fooled)
     value = figure.value if figure.n else float("nan")

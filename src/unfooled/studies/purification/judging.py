@@ -35,7 +35,12 @@ CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK = (
 WORST = "worst"
 ATTACKS = (CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK)
 ADAPTIVE = (BPDA, END, ASSIGN, LOW, BLACK)
+TRANSFER = f"{BLACK} transfer"
 TEMPERATURES = (10.0, 1.0, 0.1)
+Points = Mapping[str, Tensor]
+"""Name of each attack -> points, (B, C, H, W)."""
+Attack = Callable[..., Tensor]
+"""`(x, y, threat, generator=) -> points`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,42 +91,94 @@ class Defence:
         wins = [~verify(self.guarded, x, y, z, threat).success for _ in range(tried)]
         return torch.stack(wins).double().mean(0)
 
+    def in_turn(
+        self, attacks: Mapping[str, Attack], x: Tensor, y: Tensor, threat: Threat, before: Points | None = None
+    ) -> dict[str, Tensor]:
+        """Run attacks of one kind, each on the samples that those before it did not fool.
 
-Points = Mapping[str, Tensor]
+        Args:
+            attacks: Name -> `(x, y, threat, generator=) -> points`.
+            x: Inputs, (B, C, H, W).
+            y: Labels, (B,).
+            threat: Threat.
+            before: Points of attacks of the same kind that ran before. None: there are none.
+
+        Returns:
+            Name -> points, (B, C, H, W); those of the attack before where a sample was fooled. A random purifier is
+            attacked anew by each, since no sample is fooled for good.
+        """
+        points: dict[str, Tensor] = {}
+        z = None if before is None or self.random else next(iter(before.values()), None)
+        for name, attack in attacks.items():
+            if z is None:
+                made = attack(x, y, threat, generator=self.source())
+            else:
+                rows = (self.right(x, y, z, threat) > 0).nonzero()[:, 0]
+                made = z.clone()
+                if len(rows):
+                    made[rows] = attack(x[rows], y[rows], threat.take(rows), generator=self.source())
+            points[name] = made
+            z = None if self.random else made
+        return points
 
 
-def attacked(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
+def without_purifier(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
+    """Return the points of the attacks that do not depend on the purifier, (B, C, H, W): static and transfer.
+
+    Args:
+        defence: Network, with any purifier.
+        x: Inputs, (B, C, H, W).
+        y: Labels, (B,).
+        threat: Threat.
+    """
+    climb = partial(pgd, loss=margin, steps=defence.steps)
+    points = {STATIC: climb(defence.model, x, y, threat, generator=defence.source())}
+    if defence.twin is not None and (few := defence.few):
+        moved = climb(defence.twin, x[:few], y[:few], threat, stop=False)
+        points[TRANSFER] = torch.cat([moved, x[few:]])
+    return points
+
+
+def attacked(defence: Defence, x: Tensor, y: Tensor, threat: Threat, shared: Points | None = None) -> dict[str, Tensor]:
     """Attack a defence in every way that applies, and return the points of each attack, (B, C, H, W).
+
+    Of several attacks of one kind, each is run on the samples that those before it left; they count together.
 
     Args:
         defence: Network and purifier.
         x: Inputs, (B, C, H, W).
         y: Labels, (B,).
         threat: Threat.
+        shared: Result of `without_purifier`. None: computed.
 
     Returns:
         Name and number of each attack -> points; the black box moves only the first `few`.
     """
     guarded, model, purify = defence.guarded, defence.model, defence.purify
-    climb = partial(pgd, loss=margin, steps=defence.steps)
-    points = {CLEAN: x, STATIC: climb(model, x, y, threat, generator=defence.source())}
-    through = _differentiable(defence, x)
-    soft = Averaged(through, defence.draws) if defence.random else through
-    low = partial(low_frequency, soft, x, y, threat, steps=defence.steps, generator=defence.source())
-    points |= {f"{LOW} {mu:g}": low(low=partial(low_pass, smooth=mu)) for mu in (5.0, 1.0)}
+    shared = without_purifier(defence, x, y, threat) if shared is None else shared
+    points = {CLEAN: x, STATIC: shared[STATIC]}
+    soft = _differentiable(defence, x)
+    soft = Averaged(soft, defence.draws) if defence.random else soft
+    climb: Attack = partial(pgd, loss=margin, steps=defence.steps)
+    low: Attack = partial(low_frequency, soft, steps=defence.steps)
+    points |= defence.in_turn(
+        {f"{LOW} {mu:g}": partial(low, low=partial(low_pass, smooth=mu)) for mu in (5.0, 1.0)}, x, y, threat
+    )
+    ends: dict[str, Attack] = {}
     if not defence.bare:
         if not defence.random:
-            points[f"{BPDA} identity"] = climb(bpda(purify, model), x, y, threat, generator=defence.source())
             stand_in = bpda(purify, model, partial(low_band, smooth=1.0))
-            points[f"{BPDA} low"] = climb(stand_in, x, y, threat, generator=defence.source())
-        points[END] = climb(soft, x, y, threat, generator=defence.source())
+            both = {f"{BPDA} identity": partial(climb, bpda(purify, model)), f"{BPDA} low": partial(climb, stand_in)}
+            points |= defence.in_turn(both, x, y, threat)
+        ends[END] = partial(climb, soft)
     if isinstance(purify, SemanticPurifier) and len(purify.label.unique()) > 1:
-        points[f"{END} soft"] = _annealed(defence, x, y, threat)
+        ends[f"{END} soft"] = partial(_annealed, defence)
         points[ASSIGN] = assignment(
             guarded, x, y, threat, distance=purify.distance, label=purify.label, steps=defence.steps,
             generator=defence.source(),
         )  # fmt: skip
-    return points | _black_box(defence, x, y, threat)
+    points |= defence.in_turn(ends, x, y, threat)
+    return points | _black_box(defence, x, y, threat, shared)
 
 
 def _differentiable(defence: Defence, x: Tensor) -> Model:
@@ -134,11 +191,11 @@ def _differentiable(defence: Defence, x: Tensor) -> Model:
     return bpda(purify, defence.model, stand_in)
 
 
-def _annealed(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+def _annealed(defence: Defence, x: Tensor, y: Tensor, threat: Threat, *, generator: torch.Generator | None) -> Tensor:
     """Attack the values of the hard choice with gradients of softer ones, whose temperature falls."""
     purify = defence.purify
     assert isinstance(purify, SemanticPurifier)
-    z = threat.sample(x, defence.source())
+    z = threat.sample(x, generator)
     for temperature in TEMPERATURES:
         soft = replace(purify, temperature=temperature)
         model = _with_gradients_of(guard(defence.model, soft), defence.guarded)
@@ -158,19 +215,18 @@ def _with_gradients_of(gradients: Model, values: Model) -> Model:
     return model
 
 
-def _black_box(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
-    """Return the points of attacks that use no gradient of the defence."""
+def _black_box(defence: Defence, x: Tensor, y: Tensor, threat: Threat, shared: Points) -> dict[str, Tensor]:
+    """Return the points of attacks that use no gradient of the defence: transfer, then random search on the rest."""
     if not defence.queries:
         return {}
-    few, guarded = defence.few, defence.guarded
-    points = {}
-    if not defence.random:
-        moved = square(guarded, x[:few], y[:few], threat, steps=defence.queries, generator=defence.source())
-        points[f"{BLACK} square"] = torch.cat([moved, x[few:]])
-    if defence.twin is not None:
-        moved = pgd(defence.twin, x[:few], y[:few], threat, loss=margin, steps=defence.steps, stop=False)
-        points[f"{BLACK} transfer"] = torch.cat([moved, x[few:]])
-    return points
+    points = {TRANSFER: shared[TRANSFER]} if TRANSFER in shared else {}
+    if defence.random:
+        return points
+    few = defence.few
+    first = {name: z[:few] for name, z in points.items()}
+    search: Attack = partial(square, defence.guarded, steps=defence.queries)
+    made = defence.in_turn({f"{BLACK} square": search}, x[:few], y[:few], threat, first)
+    return points | {name: torch.cat([z, x[few:]]) for name, z in made.items()}
 
 
 def judged(

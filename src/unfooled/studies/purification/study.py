@@ -96,7 +96,7 @@ def _first_line(result: Results, decided: Sequence[Claim]) -> str:
 NOTES = (
     "Static: the bare network is attacked and its points are purified; this is no robust accuracy. Worst: right under "
     "every attack, static ones included, and at every smaller radius. Every point is verified on the purifier as it is "
-    "used.",
+    "used. Of several attacks of one kind, each faces the images that those before it left.",
     "The black box (square, and transfer from another undefended network) attacks the first images only, of the "
     "purifiers that the scale names; others count as surviving it, and a comparison with one of them leaves it out.",
     "Classical purifiers have the strongest setting that costs the standard network at most one point of clean "

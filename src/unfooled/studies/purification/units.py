@@ -25,7 +25,7 @@ from unfooled.studies.common.records import listed
 from unfooled.studies.common.run import map_jobs, map_names
 from unfooled.studies.purification.bench import OTHER_ARCH, OTHER_SEED, PurificationBench
 from unfooled.studies.purification.detection import Detected, detection
-from unfooled.studies.purification.judging import END, WORST, Defence, attacked, judged
+from unfooled.studies.purification.judging import END, WORST, Defence, Points, attacked, judged, without_purifier
 from unfooled.studies.purification.pictures import drawn
 from unfooled.studies.purification.scale import (
     AT,
@@ -202,11 +202,15 @@ def cell(bench: PurificationBench, at: tuple[str, str]) -> Judged:
     sure: dict[str, Tensor] = {}
     assigned: dict[str, Tensor] = {}
     left: dict[str, Tensor] = {}
+
+    def shared(eps: float) -> Points:
+        return bench.once((network, eps), lambda: without_purifier(one, x, y, Linf(eps)))
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
         for eps in bench.task.eps:
             threat = Linf(eps)
-            points = attacked(one, x, y, threat)
+            points = attacked(one, x, y, threat, shared(eps))
             shares = judged(one, x, y, threat, points)
             columns |= {f"{attack}, {eps:g}": value for attack, value in shares.items()}
             if one.random:

@@ -1,0 +1,225 @@
+"""Prepared networks: they answer as the network does, and the network decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import points
+from torch import Tensor, nn
+
+from unfooled import Linf
+from unfooled.attacks.ensembles.cascade import Cascade, Effort
+from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.attacks.ensembles.stages import Ascents, Searches
+from unfooled.attacks.gradients.prepared import Prepared
+from unfooled.core.losses import margin
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.wrappers import Counted
+from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import finding
+
+SHAPE = (3, 8, 8)
+
+
+class Residual(nn.Module):
+    """Two convolutions with batch normalisation around a skip, a third one used twice, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.twice, self.norm3 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.pool, self.head = nn.MaxPool2d(2), nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.norm1(self.conv1(x)).relu()
+        z = (z + self.norm2(self.conv2(z))).relu()
+        z = self.norm3(self.twice(self.twice(z)))
+        return self.head(self.pool(z).flatten(1))
+
+
+def network(seed: int = 0) -> Residual:
+    """A network whose statistics are not those of a new one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Residual()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for values, low in ((module.running_mean, -0.2), (module.running_var, 0.5), (module.weight, 0.5)):
+                    assert values is not None
+                    values.data.uniform_(low, 1.0)
+    net.eval()
+    with torch.no_grad():
+        net.head.bias.sub_(net(points(64, SHAPE, seed=1)).mean(0))  # so that there are several classes
+    return net
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_copy_answers_alike_and_the_network_stays_as_it_is(wrapped: bool) -> None:
+    net, x = network(), points(12, SHAPE, seed=3)
+    calls: list[int] = []
+    handle = net.pool.register_forward_hook(lambda *_: calls.append(1))
+    given = Classifier(net, mean=0.4, std=0.3) if wrapped else net
+    given.eval()
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    counted = Counted(given)
+    faster = Prepared(counted, x[:4])
+    with torch.no_grad():
+        own, others = given(x), faster(x)
+    assert 0 < float((own - others).abs().max()) < 1e-5 * float(own.abs().max())
+    assert (counted.forwards, counted.calls) == (12, 1), "the comparison is not counted"
+    copy = faster._copy()[0].model  # type: ignore[attr-defined]
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in copy.modules()) == 1  # that behind the shared one
+    assert not any(p.requires_grad for p in copy.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
+    assert all(p.requires_grad for p in given.parameters())
+    asked = len(calls)
+    faster(x)
+    assert len(calls) == asked, "the copy has no hooks"
+    given(x)
+    assert len(calls) == asked + 1
+    handle.remove()
+    y, slopes = own.argmax(1), []
+    for model in (counted, faster):
+        leaf = x.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(margin(model(leaf), y).sum(), leaf)[0])
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-6)
+    assert counted.backwards == 24
+
+
+class Counting(nn.Module):
+    """A network that counts its calls, and answers otherwise after some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.count = network(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return self.net(x) * (1 if self.count < 50 else -1)
+
+
+class Listing(Counting):
+    """A network that remembers its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return self.net(x)
+
+
+class Uncopied(Counting):
+    """A network that cannot be copied, or answers otherwise once it is."""
+
+    def __init__(self, copied: bool) -> None:
+        super().__init__()
+        self.copied = copied
+
+    def __deepcopy__(self, memo: Any) -> nn.Module:
+        if not self.copied:
+            raise TypeError("no copies")
+        return network(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+@pytest.mark.parametrize("given", [Counting(), Listing(), Uncopied(True), Uncopied(False), network().half()], ids=str)
+def test_a_network_without_a_copy_that_answers_alike_is_asked_itself(given: nn.Module) -> None:
+    x = points(4, SHAPE).to(next(given.parameters()).dtype)
+    given.eval()
+    counted = Counted(given)
+    faster = Prepared(counted, x)
+    with torch.no_grad():
+        assert torch.equal(faster(x), given(x))
+    assert faster.rounding == 0
+    assert counted.forwards == 4
+
+
+def test_only_what_no_check_accuses_is_copied() -> None:
+    x, net = points(4, SHAPE), network()
+    assert Gradients(Counted(net), []).with_copy(x).faster is not None
+    assert Gradients(Counted(net), [finding("D9", True, "rough", "")]).with_copy(x).faster is not None
+    assert Gradients(Counted(net), [finding("D6", True, "zero", "")]).with_copy(x).faster is None
+    assert Gradients(Counted(net), [], draws=10).with_copy(x).faster is None
+    assert Gradients(Counted(lambda z: net(z) + 0), []).with_copy(x).faster is None
+
+
+class Leaning(Prepared):
+    """A copy whose answers differ by far more than rounding: it thinks that everything is fooled."""
+
+    def __call__(self, x: Tensor) -> Any:
+        logits = self.model(x)
+        return logits + 10 * torch.eye(logits.shape[1])[(logits.argmax(1) + 1) % logits.shape[1]]
+
+    @property
+    def rounding(self) -> float:
+        return 100.0
+
+
+def test_the_network_decides_where_its_copy_is_fooled_and_it_is_not() -> None:
+    net, x = network(), points(8, SHAPE, seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    counted = Counted(net)
+    faster, ends = Leaning(counted, x), []
+    for model in (faster, None):
+        problem = Problem(counted, x, y, Linf(0.003), model or counted, faster=model)
+        state = Cascade(problem, Ledger.of(None, len(x))).begin()
+        attack = Cascade(problem, Ledger.of(None, len(x)))
+        ends.append(attack.perform(state, [Ascents(5), Searches(20)]).frontier)
+    assert torch.equal(ends[0].points, ends[1].points)
+    assert torch.equal(ends[0].margins, ends[1].margins)
+    assert torch.equal(ends[0].fooled, ends[1].fooled)
+    assert not bool(ends[0].fooled.all())
+
+
+def test_an_audit_says_the_same_with_and_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network(), points(16, SHAPE, seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    plan = Plan(
+        effort=Effort("short", (Ascents(10), Searches(30))), nearest_budget=100, nearest_n=4, explain_n=1, gallery=0,
+        floor=2000, reasons=None,
+    )  # fmt: skip
+    asked: list[int] = []
+    forward = Prepared.__call__
+
+    def noted(self: Prepared, z: Tensor) -> Any:
+        asked.append(len(z))
+        return forward(self, z)
+
+    monkeypatch.setattr(Prepared, "__call__", noted)
+    one = audit(net, x, y, Linf(0.01), plan=plan)
+    assert sum(asked) > 100
+    monkeypatch.setattr(Gradients, "with_copy", lambda self, _: self)
+    other = audit(net, x, y, Linf(0.01), plan=plan)
+    assert one.robust_accuracy == other.robust_accuracy
+    assert one.robust_accuracy.value is not None and 0 < one.robust_accuracy.value < 1
+    assert (one.verdict, one.clean_accuracy) == (other.verdict, other.clean_accuracy)
+
+
+def test_nearest_points_are_those_of_the_network_where_its_copy_is_fooled_and_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = network(), points(6, SHAPE, seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    plan = Plan(
+        effort=Effort("short", (Ascents(10),)), nearest_budget=100, nearest_n=6, explain_n=1, gallery=0, floor=2000,
+        reasons=None,
+    )  # fmt: skip
+    monkeypatch.setattr(Prepared, "__call__", Leaning.__call__)
+    monkeypatch.setattr(Prepared, "rounding", 100.0)
+    one = audit(net, x, y, Linf(0.003), plan=plan)
+    monkeypatch.setattr(Gradients, "with_copy", lambda self, _: self)
+    other = audit(net, x, y, Linf(0.003), plan=plan)
+    assert one.nearest == other.nearest
+    assert one.robust_accuracy == other.robust_accuracy
