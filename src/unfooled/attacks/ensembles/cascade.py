@@ -26,16 +26,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import (
-    Ascents,
-    Proposal,
-    Searches,
-    Stage,
-    TargetedAscents,
-    Waves,
-    allowed,
-    fitted,
-)
+from unfooled.attacks.ensembles.stages import Ascents, Proposal, Searches, Stage, TargetedAscents, Waves, fitted
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import moving_only
@@ -61,7 +52,6 @@ __all__ = [
     "Cascade",
     "Certify",
     "Effort",
-    "allowed",
     "cascade",
     "fitted",
 ]
