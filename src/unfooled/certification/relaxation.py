@@ -112,10 +112,11 @@ def _bent(slope: float, low: Tensor, high: Tensor, unit: float) -> Lines:
     """Return the lines of max(z, slope z)."""
     free = (low < 0) & (high > 0)
     width = torch.where(free, high - low, 1.0)
-    fixed = torch.where(low >= 0, 1.0, slope).to(low)
+    one, least = torch.ones_like(low), torch.full_like(low, slope)  # not numbers, whose type would be float32
+    fixed = torch.where(low >= 0, one, least)
     chord = torch.where(free, (high - slope * low) / width, fixed)
     shift = torch.where(free, -(1 - slope) * low * (high / width), 0.0)
-    steeper = torch.where(high > -low, 1.0, slope).to(low)
+    steeper = torch.where(high > -low, one, least)
     zero = torch.zeros_like(low)
     return Lines(torch.where(free, steeper, fixed), zero, chord, shift + 8 * unit * shift, free, slope)
 

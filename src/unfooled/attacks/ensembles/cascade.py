@@ -27,7 +27,7 @@ from unfooled.attacks.ensembles.efforts import EFFORTS, NORMAL, QUICK, THOROUGH,
 from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import Proposal, Sparse, Stage
+from unfooled.attacks.ensembles.stages import Proposal, Stage, fitted
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_mode, check_run, trusted, untrusted
@@ -52,7 +52,6 @@ __all__ = [
     "Cascade",
     "Certify",
     "Effort",
-    "allowed",
     "cascade",
     "fitted",
 ]
@@ -279,19 +278,6 @@ def _proposed(problem: Problem, stage: Stage, frontier: Frontier, number: int) -
         proposal = proposal._replace(points=proposal.points.index_copy(0, undecided, points))
         margins[undecided], is_fooled[undecided] = own.evaluate(points)
     return proposal, margins, is_fooled
-
-
-def allowed(stage: Stage, threat: Threat) -> bool:
-    """Return whether a stage supports the threat's norm: there is no random search in L0."""
-    return stage.sparse or threat.norm != 0
-
-
-def fitted(stages: Sequence[Stage], threat: Threat) -> tuple[Stage, ...]:
-    """Return the stages for a threat: L0 has sparse attacks instead of random search."""
-    if threat.norm != 0:
-        return tuple(stages)
-    depth = max((stage.depth for stage in stages), default=0) or 20
-    return (*(stage for stage in stages if allowed(stage, threat)), Sparse(2 * depth))
 
 
 def cascade(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -365,3 +365,16 @@ class Decisions(Stage):
             return Proposal(frontier.points)
         source = rng.derived(p.seed, number)
         return Proposal(labels_only(p.scored, p.x, p.y, p.threat, steps=self.queries, generator=source, batch=p.batch))
+
+
+def allowed(stage: Stage, threat: Threat) -> bool:
+    """Return whether a stage supports the threat's norm: there is no random search in L0."""
+    return stage.sparse or threat.norm != 0
+
+
+def fitted(stages: Sequence[Stage], threat: Threat) -> tuple[Stage, ...]:
+    """Return the stages for a threat: L0 has sparse attacks instead of random search."""
+    if threat.norm != 0:
+        return tuple(stages)
+    depth = max((stage.depth for stage in stages), default=0) or 20
+    return (*(stage for stage in stages if allowed(stage, threat)), Sparse(2 * depth))

@@ -320,9 +320,8 @@ def _draws_right(outcome: Outcome, k: int, is_right: Tensor, is_fooled: Tensor, 
         return intervals.mean_of_shares(attacked)
     level, half = (attacked, torch.full_like(attacked, 0.5)) if radius > 1 else (clean, attacked.clamp_min(0.5))
     shares = torch.where(is_fooled & (radius > 0), torch.minimum(level, half), level)
-    below = radius < 1 and float(shares.sum()) < float(
-        attacked.sum()
-    )  # by chance, as single samples may do better at eps
+    # By chance single samples may do better at eps.
+    below = radius < 1 and float(shares.sum()) < float(attacked.sum())
     return intervals.mean_of_shares(attacked if below else shares)
 
 

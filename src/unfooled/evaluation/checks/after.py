@@ -18,10 +18,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import AttackState, Cascade, allowed
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Searches, SingleStep, Stage, TransferPoints
+from unfooled.attacks.ensembles.stages import (
+    Ascents,
+    Decisions,
+    Noise,
+    Searches,
+    SingleStep,
+    Stage,
+    TransferPoints,
+    allowed,
+)
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen

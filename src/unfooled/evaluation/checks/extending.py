@@ -14,10 +14,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import AttackState, Cascade, allowed, fitted
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade, fitted
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.shared import SharedChanges
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Searches, Stage, TransferPoints, UserAttack
+from unfooled.attacks.ensembles.stages import (
+    Ascents,
+    Decisions,
+    Noise,
+    Searches,
+    Stage,
+    TransferPoints,
+    UserAttack,
+    allowed,
+)
 from unfooled.attacks.fgsm import fgsm
 from unfooled.core import losses
 from unfooled.core.rng import Numbers
