@@ -247,6 +247,12 @@ CALLS: list[tuple[str, str]] = [
     ("report long", "summary"),
     ("report fine --out empty", "folder"),
     ("report", "RUNS"),
+    # evidence
+    ("evidence absent", "absent"),
+    ("evidence empty", "summary.json"),
+    ("evidence impossible", "summary"),
+    ("evidence fine --format pdf", "format"),
+    ("evidence", "RUN"),
     # demo, study
     ("demo --n 0", "--n is 0"),
     ("demo --out names.txt", "cannot write"),

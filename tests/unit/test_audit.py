@@ -279,7 +279,6 @@ BAD = {
     "negative labels": (lambda m, x, y: (m, x, y - 1), r"labels lie in \[-1"),
     "empty": (lambda m, x, y: (m, x[:0], y[:0]), "no samples"),
     "bytes": (lambda m, x, y: (m, (x * 255).byte(), y), r"float\(\) / 255"),
-    "one output": (lambda m, x, y: (lambda z: m(z)[:, :1], x, y * 0), "one output"),
     "training mode": (lambda m, x, y: (Dropping(), x, y), r"training mode: drop \(Dropout\).*eval\(\)"),
     "wrong shape": (lambda m, x, y: (Classifier(m, input_shape=(1, 9, 9)), x, y), "takes samples of shape"),
     "label shape": (lambda m, x, y: (m, x, y[:5]), "one label per sample"),

@@ -75,7 +75,8 @@ class Builder:
     def evaluate(self, call: fx.Node) -> None:
         """Evaluate a constant call, in the type of the network."""
         assert callable(call.target)
-        args, kwargs = fx.node.map_arg((call.args, dict(call.kwargs)), self.value)
+        args, given = fx.node.map_arg((call.args, dict(call.kwargs)), self.value)
+        kwargs = dict(given)
         if "dtype" in kwargs and getattr(kwargs["dtype"], "is_floating_point", False):
             kwargs["dtype"] = self.dtype
         self.constants[call] = call.target(*args, **kwargs)

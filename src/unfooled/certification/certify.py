@@ -36,6 +36,7 @@ from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.region import Region
 from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput, nearest
+from unfooled.core.model.batching import batched
 from unfooled.core.threats import Threat
 
 ROUNDING = 1e-5
@@ -144,7 +145,7 @@ def _begin(model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, effo
     level = torch.zeros(len(x), dtype=torch.int8)
     end = time.monotonic() + (float("inf") if effort.seconds is None else effort.seconds)
     state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
-    logits = torch.cat([network.logits(part) for part in x.split(256)])
+    logits = batched(network.logits, 256)(x)
     state.right = (logits.argmax(1) == y).cpu()
     state.least = ROUNDING * logits.abs().amax(1).double().cpu()
     return state

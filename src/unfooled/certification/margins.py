@@ -1,6 +1,7 @@
 """Bounds of margins as a training loss needs them: all of them at once, with gradients of the weights.
 
 The model is traced once and its weights are read at every call. Batch normalisation enters with its running statistics.
+Bounds are of the model in the precision of its weights, in mixed precision too, whose rounding would break them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _TRACED: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Graph]] = WeakKeyDic
 
 def _network(model: nn.Module, x: Tensor) -> Network:
     """Return the operations of a model with its present weights."""
+    model = getattr(model, "full_precision", model)
     known = _TRACED.setdefault(model, {})
     shape = tuple(x.shape[1:])
     if shape not in known:

@@ -191,6 +191,11 @@ class _Mixed(nn.Module):
         self.inner = read(getattr(wrapped, "_forward_module", wrapped.module))  # synchronises processes
         self.fabric = fabric
 
+    @property
+    def full_precision(self) -> nn.Module:
+        """The model without mixed precision, for bounds."""
+        return self.inner
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, in the precision of x."""
         # Small gradients vanish in float16, and loss scaling covers only training steps: attacks run without autocast.

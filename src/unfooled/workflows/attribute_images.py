@@ -20,6 +20,7 @@ from unfooled.core.goals import read_logits
 from unfooled.core.limits import allowing
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.encoder import INPUT, Encoder, root_of
+from unfooled.core.model.two_class import LabelSets
 from unfooled.core.unanswered import check_answered
 from unfooled.counterfactuals.head import AffineHead
 from unfooled.counterfactuals.spaces import AttributeSpace, concept_space, probe_space
@@ -139,6 +140,8 @@ def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
     points = _with_random(x)
     with torch.no_grad():
         read = _read_head(encode(points), part, read_logits(model, points))
+    if read is None and any(isinstance(module, LabelSets) for module in model.modules()):
+        raise BadInput(f"{model.name} has a single output and so no two classes to compare; give it one for each class")
     if read is None:
         raise BadInput(
             f"the head is not affine: the logits are not those of the last linear layer, {name!r}; cut the network "

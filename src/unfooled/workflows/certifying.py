@@ -14,6 +14,7 @@ from torch import Tensor
 from unfooled.certification import Certificate, smooth
 from unfooled.certification import certify as certify_
 from unfooled.certification.certify import EFFORTS
+from unfooled.core.model.batching import batched
 from unfooled.core.threats import Threat
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Estimate, share
@@ -146,7 +147,7 @@ def _sigma(effort: str, threat: Threat) -> float | None:
 
 def _right(loaded: Loaded) -> Tensor:
     with torch.no_grad():
-        return torch.cat([loaded.model(part).argmax(1) for part in loaded.x.split(256)]) == loaded.y
+        return batched(lambda part: loaded.model(part).argmax(1), 256)(loaded.x) == loaded.y
 
 
 def _figures(loaded: Loaded, proven: Tensor, examples: int) -> dict[str, Any]:
