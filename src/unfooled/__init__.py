@@ -18,8 +18,7 @@ Train     train: from names and files, resumable; memory_limit: what the samples
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
 
-attacks, explanations, distances, training, features, purification: methods, as functions over tensors
-counterfactuals, certification                         the smallest change that flips a decision; proofs that none does
+attacks, explanations, distances, training, features, purification, counterfactuals, certification: the methods
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report, workflows                 the judge, the audit; experiments; pages; a function per command
 testing, compat, core, runs, statistics, drawing       contracts; lime, torchmetrics; what the others are built on
