@@ -192,7 +192,7 @@ def cases(seeded: Path, wider: Path) -> Iterator[Case]:
     probes, last, twin = (
         "chunks/diagnostics-probes.json",
         "chunks/diagnostics-last.json",
-        "chunks/twin-learned.safetensors",
+        "chunks/twin-trial-learned.safetensors",
     )
     for name in (clean, first, judge, twin, probes):
         for share in (0.05, 0.5, 0.97):

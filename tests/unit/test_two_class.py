@@ -161,3 +161,9 @@ def test_single_output_from_a_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     loaded = uf.workflows.Inputs(f"{tmp_path / 'mine.py'}:build", (x, y)).load("cpu", seed=0)
     assert torch.equal(loaded.model(x).argmax(1), y)
     assert any("single output" in note for note in loaded.warnings)
+
+
+def test_one_output_cannot_tell_three_classes() -> None:
+    x = torch.rand(6, 4)
+    with pytest.raises(BadInput, match=r"one output, which can tell two classes, and labels lie in \[0, 2\]"):
+        two_class(lambda z: z[:, :1], x, torch.tensor([0, 1, 2, 0, 1, 2]))

@@ -98,8 +98,14 @@ def two_class(
             probabilities where all of them lie in [0, 1] and these agree with the labels no worse.
 
     Raises:
-        BadInput: The model has several outputs.
+        BadInput: The model has several outputs, or labels are other than 0 and 1.
     """
+    if y is not None and y.numel() and not 0 <= int(y.min()) <= int(y.max()) <= 1:
+        span = f"[{int(y.min())}, {int(y.max())}]"
+        raise BadInput(
+            f"the model has one output, which can tell two classes, and labels lie in {span}; give a model with an "
+            "output for each class"
+        )
     is_probability = _read(model, x, y, probabilities)
     wrapped = LabelSets(Outputs(model, probabilities=is_probability), torch.tensor([[0.0], [1.0]]))
     kind = "a probability" if is_probability else "a logit"
