@@ -36,6 +36,9 @@ class Other(BaseException):
 
 def wrong(): return Net().eval()
 def factory(): os._exit(0)
+def posix():
+    import posix
+    posix._exit(0)
 def forward(): return Net(1, lambda: os._exit(0)).eval()
 def later(): return Net(4, lambda: os._exit(0)).eval()
 def thread(): return Net(3, lambda: threading.Thread(target=os._exit, args=(0,)).start()).eval()
@@ -109,6 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("factory", "code", "expected"),
     [
         ("factory", 2, "factory() raised SystemExit: os._exit(0) was called"),
+        ("posix", 2, "posix() raised SystemExit: os._exit(0) was called"),
         ("forward", 2, "fails on samples from digits with SystemExit: os._exit(0) was called; mend its forward"),
         ("later", 2, "os._exit(0) was called"),
         ("replaced", 2, "replaced() raised SystemExit: os.execv('/bin/true') was called"),

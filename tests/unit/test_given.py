@@ -80,6 +80,10 @@ def test_double_samples_meet_a_single_model_in_single(case: tuple[nn.Sequential,
     got, notes = in_precision_of(net, x.double())
     assert got.dtype is torch.float32
     assert "computed in float32" in notes[0]
+    for kind in (torch.float16, torch.bfloat16):
+        got, notes = in_precision_of(net, x.to(kind))
+        assert got.dtype is torch.float32
+        assert str(kind).removeprefix("torch.") in notes[0]
     for model in (nn.Linear(2, 2).double(), lambda z: z):
         got, notes = in_precision_of(model, x.double())
         assert (got.dtype, notes) == (torch.float64, ())

@@ -39,10 +39,11 @@ class Ending:
         self.end(self.code)
 
     def install(self) -> None:
-        """Replace `os._exit` and the functions behind `os.exec*` until the process ends."""
-        os._exit = self
-        for name, replace in self.replacing.items():
-            setattr(os, name, partial(self._replace, name, replace))
+        """Replace `os._exit` and the functions behind `os.exec*`, also where `os` has them from, until the end."""
+        for place in (os, *(sys.modules[name] for name in ("posix", "nt") if name in sys.modules)):
+            place._exit = self  # type: ignore[attr-defined]
+            for name, replace in self.replacing.items():
+                setattr(place, name, partial(self._replace, name, replace))
 
     def _replace(self, name: str, replace: Callable[..., NoReturn], file: Any, *arguments: Any) -> NoReturn:
         """Let a forked process become another program, and stop this one."""

@@ -48,17 +48,19 @@ def as_samples(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def in_precision_of(model: Any, x: Any) -> tuple[Any, tuple[str, ...]]:
-    """Turn float64 samples into float32 for a model that has float32 weights alone, and say so.
+    """Turn samples of another precision into float32 for a model that has float32 weights alone, and say so.
 
     Args:
         model: Any callable; one without `parameters` takes the samples as they are.
-        x: Samples; what is no float64 tensor is passed on.
+        x: Samples; what is no tensor of float64, float16 or bfloat16 is passed on.
     """
     weights = getattr(model, "parameters", None)
     kinds = {w.dtype for w in weights() if w.is_floating_point()} if callable(weights) else set()
-    if not isinstance(x, Tensor) or x.dtype is not torch.float64 or kinds != {torch.float32}:
+    others = (torch.float64, torch.float16, torch.bfloat16)
+    if not isinstance(x, Tensor) or x.dtype not in others or kinds != {torch.float32}:
         return x, ()
-    return x.float(), ("The samples are float64 and the model has float32 weights; all was computed in float32.",)
+    kind = str(x.dtype).removeprefix("torch.")
+    return x.float(), (f"The samples are {kind} and the model has float32 weights; all was computed in float32.",)
 
 
 def is_number(value: Any) -> bool:

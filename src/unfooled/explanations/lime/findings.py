@@ -39,7 +39,8 @@ def notes(flags: Sequence[Flag], ess: float, features: int) -> list[str]:
         Flag.FEW: f"More samples needed: {ess:.0f} effective ones for {features} features; {few_effective(features)} "
         "are asked for.",
         Flag.NOT_REACHED: "More samples needed: the leading features are not separated yet.",
-        Flag.SINGULAR: "The masks do not separate some features from each other; these share their common weight.",
+        Flag.SINGULAR: "Some weights are not identified, and their errors mean nothing: a feature that was never "
+        "hidden or never shown has weight 0, and features that were always hidden together share their common weight.",
         Flag.EVERY_MASK: "Every mask was used: there is no sampling error.",
     }
     return [sentence for flag, sentence in sentences.items() if flag in flags]

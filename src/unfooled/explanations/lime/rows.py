@@ -19,7 +19,7 @@ from unfooled.explanations.lime.kernels import uniform
 from unfooled.explanations.lime.predicting import Link, outputs_of
 from unfooled.explanations.lime.solving import Settings, Solved, flagged
 from unfooled.explanations.lime.surrogate import UntilStable, fewest_samples, fit
-from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler, in_bins
+from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler, in_bins, lopsided
 
 Asked = tuple[Perturbed, Tensor]
 """Perturbed rows, and the outputs for them, (S, K)."""
@@ -105,7 +105,8 @@ class RowAnswers:
         own = [c for c in range(len(row)) if c not in inside and repr(first[c]) != repr(row[c])]
         if drawn.donors is None or self.rule is not None or own:
             return None
-        return replace(drawn, z=in_bins(space.columns, space.features, row, drawn.donors)), asked[1]
+        z = in_bins(space.columns, space.features, row, drawn.donors)
+        return None if any(part.any() for part in lopsided(z)) else (replace(drawn, z=z), asked[1])
 
     def solve(
         self, i: int, values: list[list[Any]], labels: Tensor, base: Tensor, first: Asked

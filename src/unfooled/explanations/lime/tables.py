@@ -58,11 +58,47 @@ class Perturbed:
 TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
 """(columns, features, row, samples, seed) -> `Perturbed`."""
 
+LOPSIDED = 0.01
+"""Share of the draws in a bin, or outside of it, below which more of them are put there."""
+FORCED = 0.05
+"""Share of the draws that are put there."""
+
 
 def by_bins(columns: Columns, features: Features, row: list[Any], samples: int, seed: int) -> Perturbed:
-    """Draw a training row for each feature, its donor; z is 1 where the value is in the bin of the row."""
+    """Draw a training row for each feature, its donor; z is 1 where the value is in the bin of the row.
+
+    A bin that nearly no draw hits, such as that of a category that no training row has, is taken by the row's own value
+    in a share `FORCED` of the draws; one that nearly every draw hits is left as often, to identify the weight.
+    """
     donors = _donors(columns, features, samples, seed)
-    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors), donors=donors)
+    z = in_bins(columns, features, row, donors)
+    rare, common = lopsided(z)
+    if not (rare.any() or common.any()):
+        return Perturbed(_values(columns, features, row, donors), z, donors=donors)
+    donors, forced = donors.copy(), _forced(len(features), samples, seed)
+    for j in rare.nonzero()[:, 0].tolist():
+        donors[forced[:, j], j] = -1
+    for j in common.nonzero()[:, 0].tolist():
+        alike = [columns[c].code_of_rows == columns[c].code(row[c]) for c in features[j]]
+        others = np.flatnonzero(~np.logical_and.reduce(alike))
+        if len(others):
+            donors[forced[:, j], j] = others[donors[forced[:, j], j] % len(others)]
+    own = torch.as_tensor(donors < 0)
+    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors) | own)
+
+
+def lopsided(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which features nearly no draw has in their bin, and which nearly every draw has, (M,) bool each."""
+    share = z.double().mean(0)
+    return share < LOPSIDED, share > 1 - LOPSIDED
+
+
+def _forced(features: int, samples: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw where a lopsided feature changes sides, (S, M): from bits that the numbers of the donors do not use."""
+    seeds = rng.seeds(torch.tensor([[features]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
+    bits = rng.bits(seeds, features, draw=torch.arange(samples)).numpy()
+    forced: npt.NDArray[np.bool_] = (bits & 0xFFFF) < FORCED * 0x10000
+    return forced
 
 
 def hidden(sampler: Sampler = paired) -> TableSampler:
