@@ -88,7 +88,13 @@ def by_bins(columns: Columns, features: Features, row: list[Any], samples: int, 
 
 
 def lopsided(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which features nearly no draw has in their bin, and which nearly every draw has, (M,) bool each."""
+    """Return which features nearly no draw has in their bin, and which nearly every draw has, (M,) bool each.
+
+    None are where there are too few draws to tell, below `1 / LOPSIDED`.
+    """
+    if len(z) * LOPSIDED < 1:
+        none = torch.zeros(z.shape[1], dtype=torch.bool)
+        return none, none
     share = z.double().mean(0)
     return share < LOPSIDED, share > 1 - LOPSIDED
 
