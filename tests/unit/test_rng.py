@@ -76,6 +76,14 @@ def test_mix_is_the_finaliser_of_splitmix64() -> None:
     assert splitmix64(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF
 
 
+def test_a_trace_leaves_nothing_behind() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        rng._steps(37, torch.device("cpu"))
+    assert type(rng._steps(37, torch.device("cpu"))) is torch.Tensor
+
+
 @pytest.mark.parametrize("axis", ["coordinates", "samples", "draws"])
 @every_draw
 def test_moments_and_distribution(name: str, axis: str) -> None:

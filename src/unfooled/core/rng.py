@@ -247,10 +247,15 @@ def _mixed(counters: Counters) -> Counters:
     return z
 
 
-@lru_cache(maxsize=8)
 def _steps(size: int, device: torch.device) -> Tensor:
     """Return the counters of `size` coordinates, (size,) int64; shared, so never written to."""
-    return torch.arange(1, size + 1, device=device, dtype=torch.int64) * _GOLDEN
+    return torch.from_numpy(_remembered_steps(size)).to(device)
+
+
+@lru_cache(maxsize=8)
+def _remembered_steps(size: int) -> npt.NDArray[np.int64]:
+    # An array and no tensor: one that was made while a model is traced would belong to that trace for good.
+    return np.arange(1, size + 1, dtype=np.int64) * _GOLDEN
 
 
 def sample_keys(x: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ LISTED = 3
 """Number of classes listed for a sample, the likeliest first."""
 BUDGET = 2_500_000
 """Characters of all pictures of a page."""
-WIDE = Encoding(256, False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def samples(found: Explained, classes: Sequence[str]) -> tuple[list[Sample], str
     z, moved, says = found.attacked or (found.x, found.maps, [""] * len(found.x))
     drawn = draw_plates({"x": found.x[:k], "x_adv": z[:k], "before": found.maps[:k], "after": moved[:k]})
     plates = drawn.rows or [[] for _ in range(k)]
-    for how in (WIDE, *ENCODINGS[1:]):
+    for how in ENCODINGS:
         pictures = [_pictures(one, i, found.attacked is not None, how) for i, one in enumerate(plates)]
         if sum(len(p.src) for row in pictures for p in row) <= BUDGET:
             break
