@@ -21,7 +21,9 @@ from unfooled.evaluation.checks.before import REPEATS, rounding
 from unfooled.evaluation.checks.black_box import NO_GRADIENTS, TWIN_EXPLAINED
 from unfooled.explanations.recording import refusal
 from unfooled.models.black_boxes.box import Access, access_of
-from unfooled.runs.hashes import fingerprint
+from unfooled.runs.answers import answers_text
+from unfooled.runs.hashes import code_hashes, fingerprint
+from unfooled.runs.settings import ANSWERS
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Subject:
         warnings: Sentences about what was noticed.
         classes: Number of classes.
         access: Part of the model that an attack can use.
-        fingerprint: Hashes of the model, its code and weights, and of the data: a run is only continued with the same.
+        fingerprint: Hashes of the model, its code and weights, of the files that its code uses, and of the data, and
+            its answers on a few samples unless it is random: a run is only continued with the same.
     """
 
     given: Model
@@ -94,6 +97,9 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         repeats = REPEATS if _random_states() != before else 1  # a few draws may be equal by chance
         scale = rounding(logits)
         random = any(bool((logits - reader(few)).abs().max() > scale) for _ in range(repeats))
+    hashes |= code_hashes(model)  # with what its calls import
+    if not random and (answers := answers_text(model, logits)):
+        hashes[ANSWERS] = answers
     if random:
         warnings.append(
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
