@@ -353,12 +353,6 @@ CALLS: list[tuple[str, str]] = [
     (f"train --epochs {HUGE}", "at most"),
     (f"study broken-defences --seeds {HUGE}", "at most"),
     ("lens a.npy a.npy --k 3,,4", "whole numbers"),
-    # options given twice
-    (f"audit {M} --threat linf:0.1 --threat linf:0.2", "--threat is given twice"),
-    (f"{A} --n 9", "--n is given twice"),
-    ("train --lr 1 --lr 2", "--lr is given twice"),
-    ("report fine --out x --out y", "--out is given twice"),
-    ("lens a.npy a.npy --k 3 --seed 1 --seed 2", "--seed is given twice"),
     # files of a gate
     (f"{A} --baseline fine", "--out"),
     (f"{A} --baseline fine --out run", "config.json"),

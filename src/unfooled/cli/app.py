@@ -25,9 +25,9 @@ from unfooled.cli import (
     study,
     train,
 )
+from unfooled.cli.command import CheckedCommand
 from unfooled.cli.ending import Ending
 from unfooled.cli.errors import CLOSED, INTERRUPTED, guarded, refuse_empty, report_error
-from unfooled.cli.once import OnceCommand
 
 app = typer.Typer(
     name="unfooled",
@@ -55,8 +55,8 @@ app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
 for group in (app, lime.app, purify.app):
     for command in group.registered_commands:
-        if command.cls is None or not issubclass(command.cls, OnceCommand):
-            command.cls = OnceCommand
+        if command.cls is None or not issubclass(command.cls, CheckedCommand):
+            command.cls = CheckedCommand
 
 
 def _version(wanted: bool) -> None:

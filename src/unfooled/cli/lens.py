@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.command import CheckedCommand
 from unfooled.cli.errors import Refused
-from unfooled.cli.once import OnceCommand
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LISTS = ("--k", "--w")
 
 
-class ListCommand(OnceCommand):
+class ListCommand(CheckedCommand):
     """A command that takes several numbers after one option: `--w 1 2 3` for `--w 1,2,3`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
