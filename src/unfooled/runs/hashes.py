@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from json.encoder import encode_basestring_ascii
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -189,7 +190,11 @@ def _add_tensor(total: Any, value: Tensor) -> None:
 
 def _add_content(total: Any, value: Any) -> None:
     """Add a value to a hash; different values add different bytes."""
-    if isinstance(value, Tensor):
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool or value is None:  # most values by far
+        text = encode_basestring_ascii(value) if kind is str else str(value) if kind is int else json.dumps(value)
+        total.update(f"{len(text)} {text}".encode())
+    elif isinstance(value, Tensor):
         total.update(b"tensor ")
         _add_tensor(total, value)
     elif isinstance(value, Mapping):
@@ -202,5 +207,5 @@ def _add_content(total: Any, value: Any) -> None:
         for item in value:
             _add_content(total, item)
     else:
-        text = json.dumps(value) if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+        text = json.dumps(value) if isinstance(value, (int, float, str)) else repr(value)
         total.update(f"{len(text)} {text}".encode())
