@@ -146,6 +146,7 @@ def share(value: float | None, low: float, high: float, n: int) -> dict[str, Any
 
 
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "another verdict": ({"verdict": "PERFECT"}, "the verdict is 'PERFECT'; there are SOUND"),
     "SOUND and not trusted": ({"verdict": "SOUND", "trusted": False}, "trusted False"),
     "clean of more samples": ({"clean_accuracy": share(0.9, 0.1, 1.0, 2000)}, "of 2000 samples"),
     "robust of more samples": ({"robust_accuracy": share(0.5, 0.1, 1.0, 2000)}, "of 2000 samples"),

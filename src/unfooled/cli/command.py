@@ -26,7 +26,7 @@ class CheckedCommand(TyperCommand):
 
     def make_parser(self, ctx: Any) -> Any:
         """Return the parser of the command, which counts its options."""
-        parser = super().make_parser(ctx)
+        parser: Any = super().make_parser(ctx)
         harmless = {p.name for p in self.params if getattr(p, "multiple", False) or getattr(p, "is_flag", False)}
         parse = parser.parse_args
 

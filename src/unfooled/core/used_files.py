@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 CODE, FILE = "code: ", "file: "
@@ -214,13 +215,13 @@ def _notice(event: str, args: tuple[Any, ...]) -> None:
 def _users_now() -> list[UsedFiles]:
     """Return the used files of the code that runs: all that are being loaded, and those with code on the stack."""
     users = [used for thread, used in _loading if thread == threading.get_ident()]
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
         if file.endswith("linecache.py"):  # a line that is shown with a warning
             return []
         users += [used for used in _by_code.get(file, ()) if used not in users]
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return users
 
 

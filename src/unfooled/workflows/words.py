@@ -112,7 +112,7 @@ def at_least(option: str, value: float | None, least: float, *, above: bool = Fa
     Raises:
         BadOption: it is such a number.
     """
-    if isinstance(value, int) and value > MOST:
+    if value is not None and MOST < value < math.inf:
         raise BadOption("{" + option + "} is {0}; it must be at most {1}", value, MOST)
     if value is None or (math.isfinite(value) and (value > least if above else value >= least)):
         return

@@ -226,7 +226,7 @@ def _assist(
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
     work = _Work.of(model, x, y, threat, plan, about, seed)
-    prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or code)
+    prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or dict(code))
     config = work.config.model_copy(update={"fingerprint": prints})
     work.perform(plan, seed, batch, Ledger(Run(folder, config, chunk=chunk, progress=watch)))
 
