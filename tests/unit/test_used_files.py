@@ -155,6 +155,9 @@ def test_a_cache_that_the_first_start_wrote_is_no_change() -> None:
     assert difference({"fingerprint": before}, {"fingerprint": now}) == ""
     assert "cache.npz" in difference({"fingerprint": now}, {"fingerprint": before})
     assert "cache.npz" in difference({"fingerprint": now}, {"fingerprint": {**now, "file: cache.npz": "3"}})
+    one, two = ({**now, ANSWERS: f"0.001 {k} 0.1 0.2"} for k in (1, 2))
+    both = difference({"fingerprint": one}, {"fingerprint": {**two, "code: net.py": "2"}})
+    assert both == "the model's code in net.py has changed (and 1 more: fingerprint: answers)"
     moved = {**before, "file: elsewhere.npz": "2"}
     assert difference({"fingerprint": now}, {"fingerprint": moved}) == ""
 

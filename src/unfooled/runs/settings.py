@@ -65,7 +65,7 @@ def difference(before: Settings, now: Settings) -> str:
     changed += _changed_prints(*seen)
     if not changed:
         return ""
-    changed.sort(key=lambda change: change[0])
+    changed.sort(key=lambda change: (change[0] == f"{PRINTS}: {ANSWERS}", change[0]))  # a file says more
     (_, sentence), *others = changed
     more = f" (and {len(others)} more: {', '.join(name for name, _ in others[:3])})" if others else ""
     return sentence + more
