@@ -15,6 +15,7 @@ from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.binding import free_entries
 from unfooled.core.model.calls import noticing
+from unfooled.core.model.precision import HALF, name_of_kind, weight_kinds
 from unfooled.core.samples import first_channels
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import REPEATS, rounding
@@ -95,7 +96,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         before = _random_states()
         logits = reader(few, y[:16])
         repeats = REPEATS if _random_states() != before else 1  # a few draws may be equal by chance
-        scale = rounding(logits)
+        scale = rounding(logits, model)
         random = any(bool((logits - reader(few)).abs().max() > scale) for _ in range(repeats))
     hashes |= code_hashes(model)  # with what its calls import
     if not random and (answers := answers_text(model, logits)):
@@ -105,6 +106,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
             "over 20 fresh draws per sample."
         )
+    warnings += _precision(model)
     attacked, probabilities = model, bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     if probabilities:
         warnings.append(
@@ -129,6 +131,15 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         hashes,
         access,
     )
+
+
+def _precision(model: Model) -> list[str]:
+    """Return a sentence about a model with weights in half precision, in a list; none for another."""
+    short = next((kind for kind in weight_kinds(model) if kind in HALF), None)
+    if short is None:
+        return []
+    kind = name_of_kind(short)
+    return [f"The model has {kind} weights: its input is turned into that; points, distances and logits are float32."]
 
 
 def _random_states() -> tuple[Any, ...]:
