@@ -16,6 +16,7 @@ from unfooled.explanations.lime import render
 from unfooled.explanations.lime.figure import figure
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.predicting import named_outputs
+from unfooled.explanations.lime.rounding import settled
 from unfooled.explanations.lime.segments import pixel_masks
 from unfooled.explanations.lime.storing import plain, restored
 from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedText, Page, Picture, Row, Sample
@@ -124,6 +125,10 @@ class Surrogates:
         """Return the name of a class or output."""
         return self.classes[label] if self.classes is not None and label < len(self.classes) else str(label)
 
+    def settled(self) -> Tensor:
+        """Return the weights, (B, T, M), with 0 in place of rounding errors."""
+        return settled(self.weights, torch.maximum(self.prediction.abs(), self.intercept.abs()))
+
     def with_classes(self, classes: Sequence[Any]) -> Surrogates:
         """Return the explanations with names of the classes or outputs, one each."""
         return replace(self, classes=named_outputs(classes, self.prediction if self.outputs is None else self.outputs))
@@ -159,6 +164,8 @@ class Surrogates:
     def to_dataframe(self, level: float = 0.95) -> Any:
         """Return a pandas frame: weight, se, low, high, and whether the sign is stable, a row a sample, class, feature.
 
+        The sign is stable where the interval does not contain 0 and the weight is no rounding error.
+
         Args:
             level: Level of the intervals.
         """
@@ -168,13 +175,14 @@ class Surrogates:
             raise BadInput("to_dataframe needs pandas: pip install pandas") from error
         from statistics import NormalDist
 
-        factor, rows = NormalDist().inv_cdf((1 + level) / 2), []
+        factor, rows, sure = NormalDist().inv_cdf((1 + level) / 2), [], self.settled()
         for i, names in enumerate(self.names):
             for t, label in enumerate(self.y[i].tolist()):
                 for j, name in enumerate(names):
                     weight, se = float(self.weights[i, t, j]), float(self.se[i, t, j])
                     low, high = weight - factor * se, weight + factor * se
-                    rows.append((i, label, name, weight, se, low, high, low > 0 or high < 0))
+                    stable = bool(sure[i, t, j]) and (low > 0 or high < 0)
+                    rows.append((i, label, name, weight, se, low, high, stable))
         columns = ["sample", "label", "feature", "weight", "se", "low", "high", "sign_is_stable"]
         return pandas.DataFrame(rows, columns=columns)
 
@@ -199,9 +207,9 @@ class Surrogates:
         ids, _ = self._image()
         if sign not in (-1, 0, 1):
             raise BadInput(f"sign is {sign}; write 1 for the segments that speak for the class, -1 against, 0 both")
-        at, codes = self.column(label), []
+        at, codes, sure = self.column(label), [], self.settled()
         for i in range(len(self)):
-            w = self.weights[i, at[i]].clone()
+            w = sure[i, at[i]].clone()
             w[len(self.names[i]) :] = 0
             w[(w.abs() < least) | (w.sign() != sign if sign else torch.zeros_like(w) > 0)] = 0
             leading = w.abs().argsort(descending=True, stable=True)[:top]
@@ -324,16 +332,16 @@ class Surrogates:
         """Return the leading weights of a class of the first sample."""
         word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
         figures = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
-        ordered = self._ordered(t, top)
+        ordered, sure = self._ordered(t, top), self.settled()[0, t].tolist()
         return Chart(
             f"{word} {self.class_name(int(self.y[0, t]))}",
-            tuple(Bar(self.names[0][j], weight, float(self.se[0, t, j])) for j, weight in ordered),
+            tuple(Bar(self.names[0][j], sure[j], float(self.se[0, t, j])) for j, _ in ordered),
             *(float(value[0, t]) for value in figures),
         )
 
     def _contents(self) -> tuple[Content, ...]:
         """Return what was explained of the first sample, with the weights of the first class."""
-        weights = tuple(self.weights[0, 0].tolist()) if self.weights.shape[2] else ()
+        weights = tuple(self.settled()[0, 0].tolist()) if self.weights.shape[2] else ()
         if self.kind == Kind.PARTS:
             return _parts(self.content[0], weights)
         if self.segments is not None and isinstance(self.content, Tensor):
@@ -345,7 +353,7 @@ class Surrogates:
     def _picture(self, label: int | None = None) -> Picture:
         """Return the image of the first sample with its weights."""
         assert self.segments is not None
-        return Picture(self.content[0], self.heatmap(label)[0], self.segments[0])
+        return Picture(self.content[0], replace(self, weights=self.settled()).heatmap(label)[0], self.segments[0])
 
 
 def _parts(parts: tuple[Any, ...], weights: tuple[float, ...]) -> tuple[Content, ...]:

@@ -189,18 +189,14 @@ def solve(
         stable = {
             i
             for i in answers_of
-            if design.unit == 0
-            or (
-                Flag.FEW not in fitted[i].flags
-                and rule.reached(
-                    design.masks,
-                    answers_of[i],
-                    pi,
-                    fitted[i].fit,
-                    ridge=settings.penalty,
-                    groups=design.unit,
-                    prior=settings.mean(i, features),
-                )
+            if rule.reached(
+                design.masks,
+                answers_of[i],
+                pi,
+                fitted[i].fit,
+                ridge=settings.penalty,
+                groups=design.unit,
+                prior=settings.mean(i, features),
             )
         }
         full = design.complete or 2 * len(design.masks) > rule.at_most
