@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.predicting import named_outputs
 from unfooled.explanations.lime.rounding import settled
 from unfooled.explanations.lime.segments import pixel_masks
-from unfooled.explanations.lime.storing import plain, restored
+from unfooled.explanations.lime.stored import checked_fields
+from unfooled.explanations.lime.storing import VERSION, check_version, loaded, plain, restored
 from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedText, Page, Picture, Row, Sample
 
-VERSION = 1
 NORMAL_95 = 1.959963984540054
 PADDED = ("weights", "se", "sd")
 """Fields that are padded with zeros for samples with fewer features."""
@@ -250,23 +250,17 @@ class Surrogates:
         """Read what `to_json` wrote.
 
         Raises:
-            BadInput: The text is something else, or of another version.
+            BadInput: The text is something else, or of another version; or a field is missing or damaged, which the
+                sentence names.
         """
-        try:
-            record = json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise BadInput("this is no JSON; Surrogates.to_json writes what from_json reads") from error
-        if not isinstance(record, dict) or record.get("version") != VERSION:
-            version = record.get("version") if isinstance(record, dict) else None
-            raise BadInput(f"the explanation has version {version}; this release reads version {VERSION}")
-        known = {f.name for f in fields(cls)}
-        values = {name: restored(value) for name, value in record.items() if name in known}
-        try:
-            values["kind"] = Kind(values["kind"])
-            values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"the explanation is incomplete or damaged ({error}); write it again by to_json") from error
+        record = loaded(text)
+        return cls(**cls._checked({name: restored(value, name) for name, value in record.items() if name in _known()}))
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return stored fields, checked."""
+        optional = [f.name for f in fields(cls) if f.default is not MISSING]
+        return checked_fields(values, [name for name in _known() if name not in optional], optional)
 
     def _single(self) -> Surrogates:
         """Return self; refuse several samples."""
@@ -290,10 +284,11 @@ class Surrogates:
         return {"version": VERSION, **self.__dict__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled result; refuse one of another version."""
-        if state.get("version") != VERSION:
-            raise BadInput(f"the explanation has version {state.get('version')}; this release reads version {VERSION}")
-        self.__dict__.update({name: value for name, value in state.items() if name != "version"})
+        """Restore a pickled result; refuse a damaged one, and one of another version."""
+        check_version(state)
+        defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
+        values = {name: value for name, value in state.items() if name in _known()}
+        self.__dict__.update(defaults | self._checked(values))
 
     def _view(self, top: int, names: Sequence[str] = ()) -> Page:
         """Return what a page draws."""
@@ -371,6 +366,11 @@ def _parts(parts: tuple[Any, ...], weights: tuple[float, ...]) -> tuple[Content,
             heat = pixel_masks(torch.tensor([own], dtype=torch.float64), ids, x[None]).expand(1, *x.shape)[0]
             contents.append(Picture(x, heat, ids))
     return tuple(contents)
+
+
+def _known() -> list[str]:
+    """Return the names of the fields of a result."""
+    return [f.name for f in fields(Surrogates)]
 
 
 def _cut(values: Tensor | tuple[Any, ...], i: slice | Sequence[int]) -> Any:
