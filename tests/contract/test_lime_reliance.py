@@ -10,18 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfooled.explanations import TabularSpace, lime_image, lime_parts, lime_tabular, lime_text
+from unfooled import BadInput
+from unfooled.explanations import TabularSpace, lime, lime_image, lime_parts, lime_tabular, lime_text, soft_stability
 from unfooled.explanations.lime import (
     Design,
     Flag,
+    Stability,
     Surrogates,
+    every_mask,
     fit,
     neighbours,
     submodular_pick,
     text_part,
     until_stable,
+    with_part_stability,
+    with_row_stability,
+    with_text_stability,
 )
 from unfooled.explanations.lime.rounding import settled
+from unfooled.explanations.lime.text import pieces_of
+from unfooled.explanations.stability import stability_of_samples
 
 RULES = [until_stable(top=1, first=64, at_most=256), until_stable(top=50, first=64, at_most=256),
          until_stable(tolerance=10.0, first=64, at_most=256)]  # fmt: skip
@@ -132,3 +140,96 @@ def test_settled_weights_keep_their_scale() -> None:
     assert torch.equal(settled(w, torch.tensor(0.0)), w)
     assert torch.equal(settled(w, torch.tensor(1.0)), torch.zeros(3, dtype=torch.float64))
     assert settled(w[:0], torch.tensor(1.0)).shape == (0,)
+
+
+# Soft stability
+
+
+def sums(texts: list[str]) -> list[list[float]]:
+    "One output, which a good word raises and a bad one turns to the other side of that of the empty text."
+    return [[1.0 + ("good" in text) - 3 * ("bad" in text)] for text in texts]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_side_of_one_output(exact: bool) -> None:
+    good = torch.tensor([True, False, False])
+
+    def f(z: Tensor) -> Tensor:
+        return torch.stack([1.0 + z[:, 0] - 3.0 * z[:, 1]], 1)
+
+    for r, share in ((1, 2 / 3), (2, 0.5)):  # {}, bad, dull; and both
+        found = soft_stability(f, good, r, exact=exact, draws=2000)
+        assert found.value == pytest.approx(share, abs=0 if exact else 0.03)
+    assert soft_stability(f, ~good & False, 2, exact=True).value == pytest.approx(4 / 7 - 2 / 7, abs=1e-12)
+    assert soft_stability(lambda z: 1e6 + 1e-5 * z[:, 1:2].double(), good, 2, exact=True).value == 1
+    for tolerance, share in ((0.0, 0.5), (2.9, 0.5), (3.0, 1.0)):
+        assert soft_stability(f, good, 2, exact=True, tolerance=tolerance).value == share
+    with pytest.raises(BadInput, match="tolerance is -1"):
+        soft_stability(f, good, 1, tolerance=-1)
+
+
+def test_a_regression_has_its_soft_stability() -> None:
+    texts = ["good or bad"]
+    found = with_text_stability(lime_text(sums, texts), sums, settings=Stability(top=1, r=2))
+    assert found.stability == ((1.0, 1.0, 1.0),)  # "bad" leads by |weight|, and nothing outweighs it
+    assert found.leading(0, 1).tolist() == [False, False, True]
+    wide = with_text_stability(lime_text(sums, texts), sums, settings=Stability(top=1, r=2, tolerance=0.5))
+    assert wide.stability == ((0.5, 0.5, 0.5),)
+    table = np.random.default_rng(0).normal(size=(60, 3))
+    space = TabularSpace.learn(table)
+    row = np.array([[2.0, 0.1, 0.0]])
+
+    def slope(rows: Any) -> Any:
+        return 5 * rows[:, 0] + rows[:, 1]
+
+    rows = with_row_stability(lime_tabular(slope, row, space=space), slope, row, space=space, settings=Stability(top=1))
+    assert rows.stability == ((1.0, 1.0, 1.0),)
+    both = with_part_stability(
+        lime_parts(sums, [text_part("good or bad")]), sums, [text_part("good or bad")], settings=Stability(top=1)
+    )
+    assert both.stability == ((1.0, 1.0, 1.0),)
+    for one in (found, rows, both):
+        assert "the answer stays on its side of that with all features hidden with probability 1.00" in one.to_html()
+
+
+def test_every_page_says_something_about_soft_stability() -> None:
+    table = np.random.default_rng(0).normal(size=(40, 2))
+    space = TabularSpace.learn(table)
+    results = {
+        "with_text_stability(result, predict)": lime_text(spam, "not so bad", 1),
+        "with_row_stability(result, predict, rows, space=space)": lime_tabular(
+            lambda t: t[:, 0], table[:1], space=space
+        ),
+        "with_part_stability(result, predict, parts)": lime_parts(spam, [text_part("not so bad")], 1),
+        "with_stability(result, model)": lime_image(
+            slopes, torch.rand(1, 1, 4, 4), segments=torch.arange(16).reshape(4, 4) // 8
+        ),
+    }
+    for call, found in results.items():
+        for html in (found.to_html(), found._repr_html_()):
+            assert f"Soft stability was not measured; <code>{call}</code> does it." in html
+        assert hasattr(lime, call.split("(")[0])
+    assert "Soft stability" not in lime_text(spam, "", 1).to_html()
+
+
+def test_stored_samples_that_answer_it() -> None:
+    def alarm(texts: list[str]) -> list[list[float]]:
+        return [[0.5, 0.9 * ("bad" in text) * ("not" not in text)] for text in texts]
+
+    text = "this is not so bad"
+    kept = lime_text(alarm, text, [[0, 1]], keep_samples=True)
+    assert kept.leading(0, 5).all()
+    known = stability_of_samples(kept.masks[0], kept.answers[0], torch.arange(5) == 4, 4)  # type: ignore[index]
+    asked = soft_stability(lambda z: torch.tensor(alarm(pieces_of(text).copies(z))), torch.arange(5) == 4, 4)
+    assert known == asked
+    assert asked.exact
+    assert 0.2 < asked.value < 0.8
+    assert "the class stays with probability 1.00 when others are added" in kept.to_html()
+    assert "was not measured" in lime_text(alarm, text, 1, keep_samples=True).to_html(), "the other class is not known"
+    assert stability_of_samples(kept.masks[0][:9], kept.answers[0][:9], torch.arange(5) == 4, 4) is None  # type: ignore[index]
+    one = lime_text(sums, "good or bad", keep_samples=True)
+    assert "the answer stays on its side" in one.to_html()
+    assert stability_of_samples(one.masks[0][1:], one.answers[0][1:], torch.arange(3) == 2, 2) is None  # type: ignore[index]
+    image = lime_image(slopes, torch.rand(1, 1, 4, 4), [[0, 1]], segments=torch.arange(16).reshape(4, 4) // 6,
+                       sampler=every_mask, samples=8, keep_samples=True)  # fmt: skip
+    assert "the class stays with probability 1.00" in image.to_html()

@@ -15,12 +15,13 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime import render
 from unfooled.explanations.lime.figure import figure
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
+from unfooled.explanations.lime.pages import chart_of, page_of, picture_of
 from unfooled.explanations.lime.predicting import named_outputs
 from unfooled.explanations.lime.rounding import settled
 from unfooled.explanations.lime.segments import pixel_masks
 from unfooled.explanations.lime.stored import checked_fields
 from unfooled.explanations.lime.storing import VERSION, check_version, loaded, plain, restored
-from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedText, Page, Picture, Row, Sample
+from unfooled.explanations.lime.view import Cell
 
 NORMAL_95 = 1.959963984540054
 PADDED = ("weights", "se", "sd")
@@ -129,6 +130,14 @@ class Surrogates:
         """Return the weights, (B, T, M), with 0 in place of rounding errors."""
         return settled(self.weights, torch.maximum(self.prediction.abs(), self.intercept.abs()))
 
+    def leading(self, i: int, top: int) -> Tensor:
+        """Return the features that lead sample i's first class, (M,) bool: those for it; of one output by |weight|."""
+        w = self.weights[i, 0, : len(self.names[i])]
+        w = w.abs() if self.outputs is not None and self.outputs.shape[1] < 2 else w
+        selected = torch.zeros(len(w), dtype=torch.bool)
+        selected[w.argsort(descending=True, stable=True)[:top]] = True
+        return selected
+
     def with_classes(self, classes: Sequence[Any]) -> Surrogates:
         """Return the explanations with names of the classes or outputs, one each."""
         return replace(self, classes=named_outputs(classes, self.prediction if self.outputs is None else self.outputs))
@@ -154,12 +163,12 @@ class Surrogates:
             top: Number of features. None: all.
         """
         own = self._single()
-        return [(own.names[0][j], weight) for j, weight in own._ordered(own.column(label)[0], top)]
+        return [(own.names[0][j], weight) for j, weight in own.ordered(own.column(label)[0], top)]
 
     def as_map(self) -> dict[int, list[tuple[int, float]]]:
         """Return features and weights of the single sample for each class, largest |weight| first."""
         own = self._single()
-        return {int(label): own._ordered(t, None) for t, label in enumerate(own.y[0])}
+        return {int(label): own.ordered(t, None) for t, label in enumerate(own.y[0])}
 
     def to_dataframe(self, level: float = 0.95) -> Any:
         """Return a pandas frame: weight, se, low, high, and whether the sign is stable, a row a sample, class, feature.
@@ -222,7 +231,7 @@ class Surrogates:
         own = self._single()
         t = own.column(label)[0]
         is_image = own.segments is not None and isinstance(own.content, Tensor)
-        return figure(own._chart(t, top), own._picture(label) if is_image else None)
+        return figure(chart_of(own, t, top), picture_of(own, label) if is_image else None)
 
     def to_html(self, top: int = 12, *, names: Sequence[str] = (), title: str = "", extra: str = "") -> str:
         """Return one page, light and dark, without scripts and requests.
@@ -235,11 +244,11 @@ class Surrogates:
         """
         if names and len(names) != len(self):
             raise BadInput(f"there are {len(names)} names for {len(self)} samples; give one each, or none")
-        return render.page(self._view(top, names), title, extra)
+        return render.page(page_of(self, top, names), title, extra)
 
     def _repr_html_(self) -> str:
         """Return the first explanations as HTML, for notebooks."""
-        return render.fragment(self[:4]._view(8))
+        return render.fragment(page_of(self[:4], 8))
 
     def to_json(self) -> str:
         """Return the result as JSON; `from_json` reads it."""
@@ -268,7 +277,7 @@ class Surrogates:
             raise BadInput(f"there are {len(self)} explanations; select one: result[0]")
         return self
 
-    def _ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
+    def ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
         """Return the features of the first sample, largest |weight| first; ties to the lowest index."""
         w = self.weights[0, t, : len(self.names[0])]
         return [(j, float(w[j])) for j in w.abs().argsort(descending=True, stable=True)[:top].tolist()]
@@ -289,83 +298,6 @@ class Surrogates:
         defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
         values = {name: value for name, value in state.items() if name in _known()}
         self.__dict__.update(defaults | self._checked(values))
-
-    def _view(self, top: int, names: Sequence[str] = ()) -> Page:
-        """Return what a page draws."""
-        shown = range(min(len(self), render.DRAWN))
-        link = "" if self.link == "identity" else f" after {self.link}"
-        word = {Kind.IMAGE: "sample", Kind.TEXT: "text", Kind.TABLE: "row"}.get(self.kind, "input")
-        method = (
-            f"A linear surrogate of {self.score}{link}. Hidden features: {self.baseline}. Masks: {self.sampler}, "
-            f"weights: {self.kernel}, seed {self.seed}."
-        )
-        return Page(word, tuple(self[i]._sample(top, *names[i : i + 1]) for i in shown), len(self), method)
-
-    def _sample(self, top: int, name: str = "") -> Sample:
-        """Return what a page draws of the first sample."""
-        outputs, between = None, None
-        if self.seen is not None:
-            between = (float(self.seen[0, 0]), float(self.prediction[0, 0]), float(self.seen[0, 1]))
-        elif self.outputs is not None:
-            outputs = tuple((self.class_name(k), float(v)) for k, v in enumerate(self.outputs[0]))
-        answer = f"answer {float(self.prediction[0, 0]):.4g}"
-        if outputs is not None and len(outputs) > 1:
-            answer = f"predicted {max(outputs, key=lambda pair: pair[1])[0]}"
-        return Sample(
-            heading=": ".join(filter(None, (name, answer))),
-            charts=tuple(self._chart(t, top) for t in range(self.y.shape[1])),
-            contents=self._contents(),
-            features=len(self.names[0]),
-            ess=float(self.ess[0]),
-            flags=self.flags[0],
-            outputs=outputs,
-            between=between,
-            stability=None if self.stability is None else self.stability[0],
-        )
-
-    def _chart(self, t: int, top: int | None) -> Chart:
-        """Return the leading weights of a class of the first sample."""
-        word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
-        figures = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
-        ordered, sure = self._ordered(t, top), self.settled()[0, t].tolist()
-        return Chart(
-            f"{word} {self.class_name(int(self.y[0, t]))}",
-            tuple(Bar(self.names[0][j], sure[j], float(self.se[0, t, j])) for j, _ in ordered),
-            *(float(value[0, t]) for value in figures),
-        )
-
-    def _contents(self) -> tuple[Content, ...]:
-        """Return what was explained of the first sample, with the weights of the first class."""
-        weights = tuple(self.settled()[0, 0].tolist()) if self.weights.shape[2] else ()
-        if self.kind == Kind.PARTS:
-            return _parts(self.content[0], weights)
-        if self.segments is not None and isinstance(self.content, Tensor):
-            return (self._picture(),)
-        if self.spans is not None:
-            return (MarkedText(str(self.content[0]), self.spans[0], weights),)
-        return (Row(self.cells[0], weights),) if self.cells is not None else ()
-
-    def _picture(self, label: int | None = None) -> Picture:
-        """Return the image of the first sample with its weights."""
-        assert self.segments is not None
-        return Picture(self.content[0], replace(self, weights=self.settled()).heatmap(label)[0], self.segments[0])
-
-
-def _parts(parts: tuple[Any, ...], weights: tuple[float, ...]) -> tuple[Content, ...]:
-    """Return the parts of an input: (number of features, kind, ...), as `lime_parts` stores them."""
-    contents: list[Content] = []
-    at = 0
-    for count, kind, *values in parts:
-        own, at = weights[at : at + count], at + count
-        if kind == "text":
-            contents.append(MarkedText(values[0], values[1], own))
-        elif kind == "row":
-            contents.append(Row(values[0], own))
-        elif kind == "image":
-            x, ids = values
-            heat = pixel_masks(torch.tensor([own], dtype=torch.float64), ids, x[None]).expand(1, *x.shape)[0]
-            contents.append(Picture(x, heat, ids))
-    return tuple(contents)
 
 
 def _known() -> list[str]:

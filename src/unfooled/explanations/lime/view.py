@@ -93,6 +93,7 @@ class Sample:
         outputs: Names and values of the outputs. None: not known.
         between: Least answer seen, the answer, and the largest. None: a classifier.
         stability: Soft stability, as (value, low, high). None: not known.
+        measured_by: Call that measures it.
     """
 
     heading: str
@@ -104,6 +105,7 @@ class Sample:
     outputs: tuple[tuple[str, float], ...] | None = None
     between: tuple[float, float, float] | None = None
     stability: tuple[float, float, float] | None = None
+    measured_by: str = ""
 
 
 @dataclass(frozen=True)
