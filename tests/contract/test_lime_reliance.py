@@ -28,7 +28,7 @@ from unfooled.explanations.lime import (
     with_text_stability,
 )
 from unfooled.explanations.lime.rounding import settled
-from unfooled.explanations.lime.text import pieces_of
+from unfooled.explanations.lime.text import pieces_of, positions
 from unfooled.explanations.stability import stability_of_samples
 
 RULES = [until_stable(top=1, first=64, at_most=256), until_stable(top=50, first=64, at_most=256),
@@ -233,3 +233,41 @@ def test_stored_samples_that_answer_it() -> None:
     image = lime_image(slopes, torch.rand(1, 1, 4, 4), [[0, 1]], segments=torch.arange(16).reshape(4, 4) // 6,
                        sampler=every_mask, samples=8, keep_samples=True)  # fmt: skip
     assert "the class stays with probability 1.00" in image.to_html()
+
+
+FEW: dict[str, Any] = {
+    "text": lambda **o: lime_text(spam, " ".join(f"w{k}" for k in range(30)), 1, **o),
+    "positions": lambda **o: lime_text(spam, "bad " * 30, 1, unit=positions, **o),
+    "image": lambda **o: lime_image(slopes, torch.rand(1, 60), segments=torch.arange(60) // 2, **o),
+    "parts": lambda **o: lime_parts(spam, [text_part(" ".join(f"w{k}" for k in range(30)))], 1, **o),
+    "row": lambda **o: lime_tabular(
+        lambda t: t[:, 0], WIDE[:1], space=TabularSpace.learn(WIDE), kernel=None, **({"samples": 1} | o)
+    ),
+}
+WIDE = np.random.default_rng(0).normal(size=(50, 30))
+
+
+@pytest.mark.filterwarnings("ignore:.*few effective samples")
+@pytest.mark.parametrize("kind", FEW)
+@pytest.mark.parametrize("samples", [4, 30])
+def test_fewer_samples_than_the_fit_needs_are_refused_unless_a_ridge_is_given(kind: str, samples: int) -> None:
+    explain = FEW[kind]
+    with pytest.raises(
+        BadInput, match=r"samples do not identify .*30 (features|weights); draw at least (32|62), or giv"
+    ):
+        explain(samples=samples)
+    with pytest.raises(BadInput, match="do not identify"):
+        explain(samples=samples, ridge=0.0)
+    for options in ({"ridge": 0.1}, {"ridge": 0.1, "prior": torch.zeros(30)}):
+        found = explain(samples=samples, **options)
+        assert {Flag.SINGULAR, Flag.FEW} <= set(found.flags[0])
+        assert "Some weights are not identified" in found.to_html()
+        assert set(Surrogates.from_json(found.to_json()).flags[0]) == set(found.flags[0])
+    assert Flag.SINGULAR not in explain(samples=400).flags[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*few effective samples")
+def test_a_text_of_many_words_until_it_is_stable() -> None:
+    found = FEW["text"](until=until_stable(top=1, first=4, at_most=32))
+    assert len(found.flags[0]) > 0
+    assert Flag.STABLE not in found.flags[0]
