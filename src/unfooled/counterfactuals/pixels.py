@@ -101,7 +101,7 @@ def replaced_rows(result: Realized, rows: Tensor, other: Realized, others: Tenso
         others: Its samples, (m,).
     """
 
-    def merged(one: Any, two: Any) -> dict[str, Tensor]:
+    def merged(one: Any, two: Any) -> dict[str, Any]:
         pairs = {f.name: (getattr(one, f.name), getattr(two, f.name)) for f in fields(one)}
         return {
             name: a.index_copy(0, rows.to(a.device), b[others.to(b.device)])
