@@ -25,6 +25,7 @@ from unfooled.core.lazy import importer
 _NAMES = {
     "AppliedRecord": "purify",
     "AttackRecord": "attacking",
+    "AttributeFiles": "attribute_images",
     "AuditOptions": "auditing",
     "BadOption": "errors",
     "BelowBound": "errors",
@@ -88,6 +89,7 @@ _NAMES = {
 __all__ = [
     "AppliedRecord",
     "AttackRecord",
+    "AttributeFiles",
     "AuditOptions",
     "BadOption",
     "BelowBound",
@@ -162,6 +164,7 @@ if TYPE_CHECKING:
     from unfooled.workflows import catalog
     from unfooled.workflows.attacking import AttackRecord, attack
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
+    from unfooled.workflows.attribute_images import AttributeFiles
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.baselines import read_baseline, write_baseline
     from unfooled.workflows.bounds import check_bounds, read_bound

@@ -31,7 +31,7 @@ from unfooled.training.losses.concepts import takes_rows
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
 from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
-from unfooled.workflows.concepts import Concepts, built, check_buildable, not_learnt, with_attributes
+from unfooled.workflows.concepts import Concepts, built, check_buildable, facts_of, learnt, names_of, with_attributes
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
@@ -287,7 +287,8 @@ class _Work:
         check_behind(objective, self.data.x, self.device)
         if not takes_rows(objective):
             return self, objective
-        concepts, objective = with_attributes(objective, self.data, self.held_out, source, table)
+        names = names_of(self.network.model, self.network.arch, trust_pickle=self.network.trust_pickle)
+        concepts, objective = with_attributes(objective, self.data, self.held_out, source, table, names=names)
         return replace(self, concepts=concepts), objective
 
     def learnt(self, out: Path, objective: Any) -> dict[str, Any]:
@@ -298,11 +299,8 @@ class _Work:
             return behind.facts(model, held_out, self.device)
         if self.concepts is None:
             return {}
-        about = {"attributes": list(self.concepts.names), "left_out": list(self.concepts.left_out)}
-        if self.held_out is None or self.concepts.held_out is None:
-            return about
-        model = load_model(str(out), self.network.arch, self.device)
-        return {**about, "not_learnt": not_learnt(model, self.held_out.x, self.concepts, self.device)}
+        held_out_x = None if self.held_out is None else self.held_out.x
+        return learnt(self.concepts, held_out_x, out, self.network.arch, self.device)
 
     def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
         """Build network and optimiser, and yield the epochs."""
@@ -349,7 +347,7 @@ class _Work:
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
-            **({} if self.concepts is None else {"attributes": list(self.concepts.names)}),
+            **facts_of(self.concepts, self.data.x, None if start is None else net),
         }  # fmt: skip
 
     def _settings(self, objective: Any) -> dict[str, Any]:
