@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks.gradients.straight_through import Defended
 from unfooled.core.errors import BadInput
+from unfooled.core.given import in_precision_of
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import out_of_memory
 from unfooled.core.model.classifier import Classifier
@@ -66,12 +67,13 @@ class Guarded(nn.Module):
         self._eval_purifier()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (B, K).
+        """Return the logits, (B, K); inputs of another precision are computed in float32 where all weights have it.
 
         Raises:
             BadInput: The purifier changes the shape or its input, leaves [0, 1], returns NaN, changes a mode, or is
                 random without `stochastic`.
         """
+        x, _ = in_precision_of(self, x)
         if not self._checked:
             self._check(x)
             self._checked = True
