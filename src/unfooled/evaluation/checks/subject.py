@@ -22,6 +22,7 @@ from unfooled.evaluation.checks.before import REPEATS, rounding
 from unfooled.evaluation.checks.black_box import NO_GRADIENTS, TWIN_EXPLAINED
 from unfooled.explanations.recording import refusal
 from unfooled.models.black_boxes.box import Access, access_of
+from unfooled.purification.guard import contains_guarded, noticing_guards
 from unfooled.runs.answers import answers_text
 from unfooled.runs.hashes import code_hashes, fingerprint
 from unfooled.runs.settings import ANSWERS
@@ -53,6 +54,7 @@ class Subject:
         warnings: Sentences about what was noticed.
         classes: Number of classes.
         access: Part of the model that an attack can use.
+        guarded: True if it is a model behind a purifier, `guard(model, purify)`, or uses one.
         fingerprint: Hashes of the model, its code and weights, of the files that its code uses, and of the data, and
             its answers on a few samples unless it is random: a run is only continued with the same.
     """
@@ -67,6 +69,7 @@ class Subject:
     classes: int
     fingerprint: Mapping[str, str]
     access: Access = Access.GRADIENTS
+    guarded: bool = False
 
     def shown(self, x: Tensor) -> Tensor:
         """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
@@ -91,7 +94,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     check_mode(model)
     hashes = fingerprint(model, x, y)
     few = x[:16]
-    with torch.no_grad(), noticing() as warnings:
+    with torch.no_grad(), noticing() as warnings, noticing_guards() as guards:
         reader = checked_once(model, y)
         before = _random_states()
         logits = reader(few, y[:16])
@@ -130,6 +133,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         logits.shape[1],
         hashes,
         access,
+        bool(guards) or contains_guarded(model),
     )
 
 
