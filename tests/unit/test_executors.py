@@ -23,7 +23,8 @@ from unfooled.evaluation.audit.audit import audit
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.claims import Holder
-from unfooled.runs.executors import MAX_WORKERS, DriverEnded, Helpers, Watch, cores, dask, processes, worker_count
+from unfooled.runs.executors import MAX_WORKERS, cores, dask, processes, worker_count
+from unfooled.runs.helpers import DriverEnded, Helpers, Watch
 from unfooled.workflows import Inputs, Machine
 
 PLAN = Plan(

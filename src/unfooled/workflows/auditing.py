@@ -22,7 +22,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.purification.guard import Guarded
 from unfooled.report import render
 from unfooled.runs.chunks import Progress
-from unfooled.runs.executors import Helpers
+from unfooled.runs.helpers import Helpers
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack, needs_clusters

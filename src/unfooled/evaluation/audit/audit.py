@@ -42,8 +42,8 @@ from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.executors import Helpers, Watch
 from unfooled.runs.folder import recomputed_note, started
+from unfooled.runs.helpers import Helpers, Watch
 from unfooled.runs.records import Config, read_record
 
 CHUNK_IN_TIME = 25
@@ -113,10 +113,12 @@ def audit(
     batch = batch or fitting_batch(work.subject.model, work.x)
     chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
-        job = partial(_assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, Watch.here())
-        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress))
+        watch = Watch.here()
+        job = partial(_assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, watch)
+        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start(watch)))
         with helpers.on(job):
             outcome = work.perform(plan, seed, batch, ledger)
+        ledger.run.failures.clear()
         context = AuditContext(
             outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
         )
@@ -205,7 +207,7 @@ def _assist(
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
     work = _Work.of(model, x, y, threat, plan, about, seed)
-    work.perform(plan, seed, batch, Ledger(Run(folder, work.config, chunk=chunk, progress=watch)))
+    work.perform(plan, seed, batch, Ledger(Run(folder, work.config, chunk=chunk, progress=watch, start=watch.start)))
 
 
 def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:
