@@ -15,7 +15,7 @@ from unfooled.core.errors import BadInput
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.executors import Processes
 from unfooled.runs.failures import MAX_TRIES, Start
-from unfooled.runs.helpers import Helpers, Watch
+from unfooled.runs.helpers import Helpers
 
 N, CHUNK = 12, 3
 WAIT = 60.0
@@ -83,9 +83,8 @@ def test_a_process_that_dies_takes_no_other_with_it_and_is_started_again(tmp_pat
 
 
 def test_a_chunk_that_kills_helpers_is_left_to_them_and_named(tmp_path: Path) -> None:
-    watch, executor = Watch.here(), Processes(1)
-    helpers = Helpers(executor, lambda: None)
-    driver = os.getpid()
+    helpers = Helpers(Processes(1))
+    watch, driver = helpers.watch, os.getpid()
 
     def work(rows: Tensor) -> Rows:
         if os.getpid() == driver:
@@ -99,7 +98,7 @@ def test_a_chunk_that_kills_helpers_is_left_to_them_and_named(tmp_path: Path) ->
     def job() -> None:
         Run(tmp_path / "run", {"kind": "test"}, chunk=CHUNK, start=watch.start, progress=watch).map("stage", work, N)
 
-    mine = Run(tmp_path / "run", {"kind": "test"}, chunk=CHUNK, start=helpers.start(watch))
+    mine = Run(tmp_path / "run", {"kind": "test"}, chunk=CHUNK, start=helpers.start)
     with pytest.raises(BadInput, match=r"rows 3 to 5 \(its process died\) failed 3 times"), helpers.on(job):
         mine.map("stage", work, N)
     spans = [file.stem.split("-") for file in (tmp_path / "run" / "chunks" / "stage").iterdir()]
@@ -107,7 +106,7 @@ def test_a_chunk_that_kills_helpers_is_left_to_them_and_named(tmp_path: Path) ->
 
 
 def test_a_helper_that_is_killed_is_started_again(tmp_path: Path) -> None:
-    helpers = Helpers(Processes(1), lambda: None)
+    helpers = Helpers(Processes(1))
 
     def job() -> None:
         if not (tmp_path / "killed").exists():

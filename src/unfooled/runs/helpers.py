@@ -8,6 +8,7 @@ helper that dies is started again.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -21,12 +22,16 @@ from typing import Any
 
 from unfooled.runs.claims import Holder
 from unfooled.runs.executors import died
-from unfooled.runs.failures import Start
+from unfooled.runs.failures import ALONE, Start
 
 QUICK_SECONDS = 60.0
 """A helper that dies within so many seconds of its start died quickly."""
 MAX_QUICK_DEATHS = 3
 """Quick deaths in a row after which a helper is not started again."""
+MIN_CHUNK = 25
+"""Samples per file that are not divided any further for the sake of sharing."""
+PARTS_EACH = 8
+"""Parts per process that a stage should have, where it is large enough."""
 POLL_SECONDS = 0.2
 """Seconds between two looks at the helpers."""
 
@@ -75,14 +80,16 @@ class Helpers:
 
     Args:
         executor: Executor. None: there is no help.
-        source: Function without arguments that returns what the helpers work on.
+        source: Function without arguments that returns what the helpers work on. None: their job knows it.
+        watch: Watch over this process, for the helpers.
 
     Attributes:
         notes: What went wrong with helpers, one sentence each; the run does not need them.
     """
 
     executor: Executor | None
-    source: Callable[[], Any]
+    source: Callable[[], Any] | None = None
+    watch: Watch = field(default_factory=Watch.here)
     notes: list[str] = field(default_factory=list)
     _team: _Team | None = field(default=None, init=False, repr=False)
 
@@ -96,14 +103,19 @@ class Helpers:
         size = len(client.nthreads()) if client is not None else next((n for n in sizes if isinstance(n, int)), 1)
         return max(1, size)
 
-    def start(self, watch: Watch) -> Start:
-        """Return the start that the driver works for: with helpers, failed chunks are tried again."""
-        return Start() if self.executor is None else Start(watch.driver.token, helped=lambda: self.at_work)
+    @property
+    def start(self) -> Start:
+        """The start that this process works for: with helpers, failed chunks are tried again."""
+        return ALONE if self.executor is None else Start(self.watch.driver.token, helped=lambda: self.at_work)
 
     @property
     def at_work(self) -> bool:
         """True while there are helpers that have not ended."""
         return self._team is not None and self._team.at_work
+
+    def chunk(self, chunk: int, n: int) -> int:
+        """Return the samples per file of a stage: `chunk`, or fewer where helpers would have nothing to do."""
+        return min(chunk, max(MIN_CHUNK, math.ceil(n / (PARTS_EACH * (self.count + 1))))) if self.count else chunk
 
     @contextmanager
     def on(self, job: Callable[[], None]) -> Iterator[None]:

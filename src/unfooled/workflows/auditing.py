@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,7 @@ def audit(
     helpers = machine.helpers()
     with memory_limit(machine.memory):
         return _audited(
-            inputs, allowed, options, replace(machine, device=device, workers=1, scheduler=None),
+            inputs, allowed, options, machine.alone(device),
             out=out, title=title, chunk=chunk, seed=seed, command=command, notify=notify, progress=progress,
             executor=helpers,
         )  # fmt: skip

@@ -113,9 +113,8 @@ def audit(
     batch = batch or fitting_batch(work.subject.model, work.x)
     chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
-        watch = Watch.here()
-        job = partial(_assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, watch)
-        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start(watch)))
+        job = partial(_assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch)
+        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start))
         with helpers.on(job):
             outcome = work.perform(plan, seed, batch, ledger)
         ledger.run.failures.clear()
@@ -193,7 +192,7 @@ def _same(model: Model, x: Any, y: Any) -> tuple[Model, Any, Any]:
 
 
 def _assist(
-    given: Callable[[], tuple[Model, Any, Any]],
+    given: Callable[[], tuple[Model, Any, Any]] | None,
     threat: Threat,
     plan: Plan,
     about: About,
@@ -204,6 +203,7 @@ def _assist(
     watch: Watch,
 ) -> None:
     """Help with an audit in another process: run its stages in its folder, and write no result."""
+    assert given is not None
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
     work = _Work.of(model, x, y, threat, plan, about, seed)
