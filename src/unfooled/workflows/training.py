@@ -29,7 +29,7 @@ from unfooled.training import Batches, Checkpoint, Epoch, Monitor
 from unfooled.training import train as epochs_of
 from unfooled.training.losses.concepts import takes_rows
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
-from unfooled.training.progress import memory_of, threat_of
+from unfooled.training.progress import initialise_of, memory_of, threat_of
 from unfooled.workflows import catalog
 from unfooled.workflows.concepts import Concepts, built, check_buildable, not_learnt, with_attributes
 from unfooled.workflows.errors import BadOption
@@ -346,6 +346,8 @@ class _Work:
                 if start is None
                 else load_model(start, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle)
             )
+            if start is None and (initialise := initialise_of(objective)) is not None:
+                initialise(net, None)
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
