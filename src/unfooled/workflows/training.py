@@ -247,9 +247,7 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
         reason = "repeats each batch" if by_place else "sees all five of them"
         raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, reason)
     if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
-        raise BadOption(
-            "{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}"
-        )  # fmt: skip
+        raise BadOption("{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}")
     return Augmented(random_group, objective) if corrupted else objective
 
 
