@@ -30,7 +30,8 @@ class Certificate:
 
     Attributes:
         certified: Samples that are proven robust, (B,) bool.
-        lower: Lower bound of the smallest margin over the threat, in logits, (B,); -inf where none was found.
+        lower: Lower bound of the smallest margin over the threat, in logits, (B,); -inf where none was found. Of open
+            samples in the precision of x, without a bound of its rounding errors.
         level: Method that proves each sample, a `Level`, (B,).
         domains: Parts of the regions of samples proven by branch and bound.
         threat: The threat.
