@@ -4,6 +4,7 @@ from unfooled.explanations.masks import soft_mask, top_mask
 from unfooled.training.batches import Batches, BatchSource
 from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.concepts import FittedHead, Leakage, fit_head, independent_head, leakage
+from unfooled.training.initial import initialise_for_intervals
 from unfooled.training.loop import Epoch, train
 from unfooled.training.losses.arp import (
     Arp,
@@ -77,6 +78,7 @@ __all__ = [
     "arp",
     "fit_head",
     "independent_head",
+    "initialise_for_intervals",
     "iou_rounds",
     "label_hinge",
     "leakage",

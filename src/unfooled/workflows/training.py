@@ -29,7 +29,7 @@ from unfooled.training import Batches, Checkpoint, Epoch, Monitor
 from unfooled.training import train as epochs_of
 from unfooled.training.losses.concepts import takes_rows
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
-from unfooled.training.progress import memory_of, threat_of
+from unfooled.training.progress import initialise_of, memory_of, threat_of
 from unfooled.workflows import catalog
 from unfooled.workflows.concepts import Concepts, built, check_buildable, facts_of, learnt, names_of, with_attributes
 from unfooled.workflows.errors import BadOption
@@ -247,9 +247,7 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
         reason = "repeats each batch" if by_place else "sees all five of them"
         raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, reason)
     if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
-        raise BadOption(
-            "{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}"
-        )  # fmt: skip
+        raise BadOption("{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}")
     return Augmented(random_group, objective) if corrupted else objective
 
 
@@ -344,6 +342,8 @@ class _Work:
                 if start is None
                 else load_model(start, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle)
             )
+            if start is None and (initialise := initialise_of(objective)) is not None:
+                initialise(net, None)
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
