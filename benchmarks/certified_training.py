@@ -34,7 +34,7 @@ from unfooled.data import load_dataset
 from unfooled.evaluation.verify import verify
 from unfooled.models import StridedCnn
 from unfooled.statistics.intervals import share
-from unfooled.training import Batches, Checkpoint, Ibp, Ramp, initialise_for_intervals, train
+from unfooled.training import Batches, Checkpoint, Ibp, Ramp, Stepping, initialise_for_intervals, train
 
 HELD_OUT = 5000
 DEFAULTS = {
@@ -83,7 +83,7 @@ def trained(folder: Path, name: str, eps: float, seed: int, recipe: dict[str, fl
         seed=seed,
         checkpoint=Checkpoint(folder / f"{name}.pt", {}, {"eps": eps, "seed": seed, **recipe}),
         held_out=(data.x[held], data.y[held]),
-        clip=5.0,
+        stepping=Stepping(clip=5.0),
     ):
         seconds = time.process_time() - begin
         with torch.no_grad():
