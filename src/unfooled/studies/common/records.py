@@ -69,6 +69,8 @@ class StudySummary(Record):
         claims: Claims with their verdicts.
         notes: Limits of the figures, in sentences.
         pictures: Pictures of the page, in their order.
+        cpu_seconds: Processor seconds of the run. None: not measured.
+        load: Load of the machine at the end of each start (average of five minutes). Empty: not measured.
     """
 
     schema_version: int = 1
@@ -82,6 +84,8 @@ class StudySummary(Record):
     claims: list[Claim]
     notes: list[str]
     pictures: list[Picture] = Field(default_factory=list)
+    cpu_seconds: float | None = None
+    load: list[float] = Field(default_factory=list)
     command: str
     created: str
 
