@@ -101,9 +101,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         repeats = REPEATS if _random_states() != before else 1  # a few draws may be equal by chance
         scale = rounding(logits, model)
         random = any(bool((logits - reader(few)).abs().max() > scale) for _ in range(repeats))
-    hashes |= code_hashes(model)  # with what its calls import
-    if not random and (answers := answers_text(model, logits)):
-        hashes[ANSWERS] = answers
+    hashes |= code_hashes(model) | ({} if random else {ANSWERS: answers_text(model, logits)})
     if random:
         warnings.append(
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
