@@ -108,6 +108,13 @@ def notice(model: Any, sentence: str) -> None:
         notes.append(sentence)
 
 
+def notice_once(model: Any, sentence: str) -> None:
+    """Report a sentence about a model as `notice` does, unless it was reported before."""
+    habits = habits_of(model)
+    if habits is None or sentence not in habits.notes:
+        notice(model, sentence)
+
+
 def remind(habits: Habits) -> None:
     """Add the sentences about a model to the `noticing` context around the call, if there is one."""
     notes = _NOTES.get()
