@@ -75,6 +75,11 @@ def checked_once(model: Model, y: Tensor | None = None) -> _CheckedOnce:
     return model if isinstance(model, _CheckedOnce) else _CheckedOnce(model, y)
 
 
+def behind(model: Model) -> Model:
+    """Return the model that `checked_once` wrapped; any other as it is."""
+    return model.model if isinstance(model, _CheckedOnce) else model
+
+
 class _CheckedOnce:
     """A model that returns plain logits, and checks its first output."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,6 +38,8 @@ class Habits:
         writes: True if it writes into its input. None: not called yet.
         logits: Position of the logits in its output, such as "[1]". Empty: not known yet.
         enters: Type that its input is turned into. None: it takes the input as it is.
+        calls: Number of calls so far.
+        differentiated: True if it was called with an input that requires a gradient.
         returns: Half precision in which it returned logits. None: none.
         notes: Sentences about the model for the user.
     """
@@ -45,6 +47,8 @@ class Habits:
     writes: bool | None = None
     logits: str = ""
     enters: torch.dtype | None = None
+    calls: int = 0
+    differentiated: bool = False
     returns: torch.dtype | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -108,6 +112,13 @@ def notice(model: Any, sentence: str) -> None:
         notes.append(sentence)
 
 
+def notice_once(model: Any, sentence: str) -> None:
+    """Report a sentence about a model as `notice` does, unless it was reported before."""
+    habits = habits_of(model)
+    if habits is None or sentence not in habits.notes:
+        notice(model, sentence)
+
+
 def remind(habits: Habits) -> None:
     """Add the sentences about a model to the `noticing` context around the call, if there is one."""
     notes = _NOTES.get()
@@ -120,6 +131,12 @@ def half_of(model: Any) -> torch.dtype | None:
     known = [habits_of(part) for part in (model, *modules_of(model))]
     kinds = {habits.returns for habits in known if habits is not None} | set(weight_kinds(model))
     return next((kind for kind in (torch.bfloat16, torch.float16) if kind in kinds), None)
+
+
+def notes_on(model: Any, *, beyond: Sequence[str] = ()) -> list[str]:
+    """Return the sentences that were reported about a model, without those given."""
+    habits = habits_of(model)
+    return [] if habits is None else [sentence for sentence in habits.notes if sentence not in beyond]
 
 
 @contextmanager
@@ -140,12 +157,12 @@ class ModelFails(BadInput):
 def run(model: Model, x: Tensor) -> Any:
     """Call the model with a copy of x, so that x stays as it is whenever and however the model writes.
 
-    Writing that the first call shows, or autograd's count of writes at a later one, is reported once. A model with
+    Writing is reported once. It is seen by autograd's count of writes at every call, and by the values, since writes
+    through `.data` or an array are not counted, at some: see `_compares`. A model with
     weights in half precision gets the copy in it, see `in_its_precision`.
     """
     habits = habits_of(model)
-    called = habits is not None and habits.writes is not None
-    if habits is not None and called:
+    if habits is not None and habits.writes is not None:
         remind(habits)
 
     def call(kind: torch.dtype | None) -> tuple[Any, Tensor, bool]:
@@ -154,17 +171,26 @@ def run(model: Model, x: Tensor) -> Any:
         return model(given), given, _version(given) != before
 
     output, given, writes = in_its_precision(model, call, x.dtype)
-    if habits is not None and called:
-        if writes and not habits.writes:
-            habits.writes = True
+    if habits is None or not habits.writes:
+        if (habits is None or _compares(habits, x)) and not writes:
+            writes = not _equal(given, x.to(given.dtype))
+        if habits is not None:
+            habits.writes = writes
+        if writes:
             notice(model, WRITES)
-        return output
-    writes = writes or not _equal(given, x.to(given.dtype))
-    if habits is not None:
-        habits.writes = writes
-    if writes:
-        notice(model, WRITES)
     return output
+
+
+def _compares(habits: Habits, x: Tensor) -> bool:
+    """Count a call, and return whether the input is compared with its copy after it.
+
+    That is so at the calls 1, 2, 4, 8, ... and at the first for a gradient: rarely enough to cost nothing, and also at
+    points of an attack, where a model that rounds its input to a grid writes, as it does not at clean samples.
+    """
+    habits.calls += 1
+    first = x.requires_grad and not habits.differentiated
+    habits.differentiated |= x.requires_grad
+    return first or habits.calls & (habits.calls - 1) == 0
 
 
 def enter(model: Any, x: Tensor) -> Any:

@@ -24,7 +24,7 @@ from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.goals import predicted
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.calls import noticing
+from unfooled.core.model.calls import notes_on, noticing
 from unfooled.core.model.two_class import multi_label, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
@@ -125,7 +125,8 @@ def audit(
         context = AuditContext(
             outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
         )
-        found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged), *work.changed_code()]
+        late = [*work.changed_code(), *notes_on(work.subject.given, beyond=work.subject.warnings)]
+        found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged), *late]
         summary = summarise_audit(outcome, context, ledger, [*work.notes, *work.subject.warnings, *found])
         if folder is not None:
             store(folder, outcome, context, summary)

@@ -107,7 +107,6 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
             "over 20 fresh draws per sample."
         )
-    warnings += _precision(model)
     attacked, probabilities = model, bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     if probabilities:
         warnings.append(
@@ -127,7 +126,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         probabilities,
         free,
         not unreadable,
-        tuple(warnings),
+        (*warnings, *_precision(model)),
         logits.shape[1],
         hashes,
         access,
