@@ -146,9 +146,10 @@ def test_another_version(version: Any) -> None:
     with pytest.raises(BadInput, match=r"has version .*; this release reads version 1"):
         Surrogates.from_json(json.dumps(record))
     state = text().__getstate__() | {"version": version}
-    for one in (state, None, [], "word"):
+    other: list[Any] = [state, None, [], "word"]
+    for one in other:
         with pytest.raises(BadInput, match=r"has version .*; this release reads version 1"):
-            Surrogates.__new__(Surrogates).__setstate__(one)  # type: ignore[arg-type]
+            Surrogates.__new__(Surrogates).__setstate__(one)
 
 
 @pytest.mark.parametrize("words", ["", "{", "[" * 100_000, "3", "null", "[]", '"word"', b"\xff", None])
