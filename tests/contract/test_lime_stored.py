@@ -43,7 +43,7 @@ def table() -> Surrogates:
 
 
 def parts() -> Surrogates:
-    own = [
+    own: list[Any] = [
         text_part("a bad b"),
         row_part(SPACE, TABLE[0]),
         image_part(IMAGE[0], segments=torch.arange(36).reshape(6, 6) // 12),
