@@ -133,7 +133,7 @@ class _State:
 
 
 def _begin(model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, effort: Effort) -> _State:
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     graph = trace(model, x)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     network = graph.network(dtype)

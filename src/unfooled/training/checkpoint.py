@@ -86,7 +86,9 @@ class Checkpoint:
         except BadInput:
             raise
         except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-            raise BadInput(f"{self.path} is no checkpoint to resume from ({error}); {OTHER_FILE}") from error
+            raise BadInput(
+                f"{self.path} is no checkpoint to resume from ({str(error) or type(error).__name__}); {OTHER_FILE}"
+            ) from error
         return list(state["history"])
 
 

@@ -40,6 +40,10 @@ DEFAULT_ATTACK = "apgd-margin"
 CHUNK_SAMPLES = 100
 JUDGE_DRAWS = 20  # evaluations of a random model per judged point; the majority decides
 GRADIENT_DRAWS = 10  # evaluations of a random model averaged at every gradient of an ensemble
+ONE_ATTACK = (
+    "This is one attack on a model behind a purifier, which does not say what the purifier is worth; `unfooled audit` "
+    "attacks it in every way that its robust accuracy needs."
+)
 
 
 class AttackRecord(Partial):
@@ -226,6 +230,7 @@ class _Work:
         forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
         refused = _refused(int(undefined.sum()))
         notes = [*self.loaded.warnings, *self.subject.warnings, *recomputed_note(run.folder.damaged), *refused]
+        notes += [ONE_ATTACK] if self.subject.guarded else []
         return AttackRecord(
             **{k: settings[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,

@@ -109,7 +109,7 @@ def certify(
             "{effort:{0}} gives radii with a probability, not a certificate; leave out {" + option + "}", effort
         )
     inputs.check()
-    out = None if out is None else check_file(out if Path(out).suffix else f"{out}{SUFFIX}", (SUFFIX,))
+    out = None if out is None else check_file(out if Path(out).suffix else f"{check_file(out)}{SUFFIX}", (SUFFIX,))
     loaded = inputs.load(machine.prepare(seed), seed=seed)
     check_reach(allowed, loaded.x)
     if sigma is not None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.model.calls import enter
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.precision import widened
 
 
 class Classifier(nn.Module):
@@ -84,7 +86,8 @@ class Classifier(nn.Module):
                 f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {remedy} or "
                 "choose another model"
             )
-        return logits_of(self.module(self.normalise(x)), self.module)
+        # normalised in the precision of x, whatever the module computes in
+        return logits_of(enter(self.module, self.normalise(x)), self.module)
 
     def layers(self) -> list[str]:
         """Return the names of the layers whose output `features` can return."""
@@ -118,4 +121,4 @@ class Classifier(nn.Module):
             handle.remove()
         if not outputs:
             raise BadInput(f"layer {layer!r} of {self.name} was not called in the forward pass")
-        return outputs[-1]
+        return widened(outputs[-1]) if isinstance(outputs[-1], Tensor) else outputs[-1]

@@ -32,7 +32,6 @@ from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
-from unfooled.purification.guard import contains_guarded
 from unfooled.runs.chunks import Rows
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
@@ -93,7 +92,7 @@ def _results(
 ) -> Iterator[Attacked]:
     """Yield the result after each step; each says what is still left out."""
     gradients = gradients.ready(s.x, s.threat)
-    if label.is_cascade and not contains_guarded(s.subject.given):
+    if label.is_cascade and not s.subject.guarded:
         gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
     assert not isinstance(label.certify, str)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED)

@@ -15,12 +15,12 @@ from html import escape
 from typing import Any, Literal, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from unfooled.core.errors import printable
 from unfooled.drawing.figures import Picture
-from unfooled.runs.records import Environment, Record
+from unfooled.runs.records import Count, Environment, Record, Size
 
 Outcome = Literal["holds", "fails", "undecided"]
 Table = list[dict[str, Any]]
@@ -46,7 +46,14 @@ class Claim(Record):
     value: float | None
     low: float | None
     high: float | None
-    n: int
+    n: Count
+
+    @model_validator(mode="after")
+    def _possible(self) -> Claim:
+        """Refuse an interval whose ends are exchanged."""
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"the interval of a claim goes from {self.low:g} to {self.high:g}")
+        return self
 
 
 class StudySummary(Record):
@@ -71,7 +78,7 @@ class StudySummary(Record):
     title: str
     scale: str
     seeds: list[int]
-    seconds: float
+    seconds: Size
     environment: Environment
     tables: dict[str, Table]
     claims: list[Claim]
