@@ -25,7 +25,7 @@ SETTINGS_0_1 = "settings.json"
 """File in which version 0.1 stored the settings of data sets."""
 OUR_FILES = re.compile(
     r"\.claims/[^/]+|(chunks/([^/]+/)?)?\.?(\d+-\d+\.safetensors|config\.json|settings\.json)(\.[^/]*)?"
-    r"|\.users|\.(\d+|save)\.lock|starts/[0-9a-f]{16}\.json"
+    r"|\.failures/[^/]+|\.users|\.(\d+|save)\.lock|starts/[0-9a-f]{16}\.json"
 )
 """Names of our files in a folder of chunks, including partly written ones and those of version 0.1."""
 

@@ -46,11 +46,11 @@ _NAMES = {
     "LossOptions": "losses",
     "Machine": "machine",
     "MapAttack": "map_attack",
-    "Network": "training",
+    "Network": "recipe",
     "OwnNetwork": "reproducing",
     "PurifierOptions": "purify",
     "PurifierRecord": "purify",
-    "Recipe": "training",
+    "Recipe": "recipe",
     "TableOptions": "lime_options",
     "TextOptions": "lime_options",
     "TrainingRecord": "training",
@@ -186,7 +186,8 @@ if TYPE_CHECKING:
     from unfooled.workflows.map_attack import MapAttack
     from unfooled.workflows.purify import AppliedRecord, PurifierOptions, PurifierRecord, purify_apply, purify_fit
     from unfooled.workflows.rebuilding import FeatureOptions, features
+    from unfooled.workflows.recipe import Network, Recipe
     from unfooled.workflows.reporting import report
     from unfooled.workflows.reproducing import OwnNetwork, study
     from unfooled.workflows.scoring import LensRecord, lens
-    from unfooled.workflows.training import Network, Recipe, TrainingRecord, train
+    from unfooled.workflows.training import TrainingRecord, train

@@ -42,9 +42,9 @@ from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.executors import Helpers, Watch
 from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.hashes import code_hashes
+from unfooled.runs.helpers import Helpers, Watch
 from unfooled.runs.records import Config, read_record
 
 CHUNK_IN_TIME = 25
@@ -115,12 +115,13 @@ def audit(
     chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
         job = partial(
-            _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, Watch.here(),
+            _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
             code=code_hashes(work.subject.given),
         )  # fmt: skip
-        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress))
+        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start))
         with helpers.on(job):
             outcome = work.perform(plan, seed, batch, ledger)
+        ledger.run.failures.clear()
         context = AuditContext(
             outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
         )
@@ -207,7 +208,7 @@ def _same(model: Model, x: Any, y: Any) -> tuple[Model, Any, Any]:
 
 
 def _assist(
-    given: Callable[[], tuple[Model, Any, Any]],
+    given: Callable[[], tuple[Model, Any, Any]] | None,
     threat: Threat,
     plan: Plan,
     about: About,
@@ -223,12 +224,13 @@ def _assist(
 
     A model that came here as an object has no files of its own; `code` are those of the process that was started.
     """
+    assert given is not None
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
     work = _Work.of(model, x, y, threat, plan, about, seed)
     prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or code)
     config = work.config.model_copy(update={"fingerprint": prints})
-    work.perform(plan, seed, batch, Ledger(Run(folder, config, chunk=chunk, progress=watch)))
+    work.perform(plan, seed, batch, Ledger(Run(folder, config, chunk=chunk, progress=watch, start=watch.start)))
 
 
 def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:

@@ -45,6 +45,28 @@ class CurvePoint(Record):
     no_answer: Part = 0.0
 
 
+class ClassEnds(Record):
+    """Both ends of robust accuracy for a class, as numbers of samples.
+
+    Attributes:
+        label: The class.
+        n: Its samples.
+        unbroken: Those that are right and were not fooled.
+        certified: Those that are proven robust.
+    """
+
+    label: Count
+    n: Count
+    unbroken: Count
+    certified: Count
+
+    @model_validator(mode="after")
+    def _possible(self) -> ClassEnds:
+        if not self.certified <= self.unbroken <= self.n:
+            raise ValueError(f"{self.certified} certified, {self.unbroken} unbroken and {self.n} samples of a class")
+        return self
+
+
 class Example(Record):
     """A row of the gallery; pictures are rows of gallery.safetensors in the same order."""
 
@@ -280,7 +302,8 @@ class Summary(Shown):
 
     `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
     of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
-    where nothing was certified.
+    where nothing was certified. `certified_curve` is what is proven at other radii, over the samples of `curve`;
+    `certified_classes` has both ends by class, up to 100 classes.
 
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
@@ -303,6 +326,8 @@ class Summary(Shown):
     robust_accuracy_8bit: Estimate | None = None
     certified_accuracy: Estimate | None = None
     open: Part | None = None
+    certified_curve: list[CurvePoint] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    certified_classes: list[ClassEnds] = Field(default_factory=list, max_length=MAX_ENTRIES)
     verdict: str = ""
     trusted: bool = False
     because: str = ""
