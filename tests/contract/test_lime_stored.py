@@ -43,7 +43,7 @@ def table() -> Surrogates:
 
 
 def parts() -> Surrogates:
-    own = [
+    own: list[Any] = [
         text_part("a bad b"),
         row_part(SPACE, TABLE[0]),
         image_part(IMAGE[0], segments=torch.arange(36).reshape(6, 6) // 12),
@@ -146,9 +146,10 @@ def test_another_version(version: Any) -> None:
     with pytest.raises(BadInput, match=r"has version .*; this release reads version 1"):
         Surrogates.from_json(json.dumps(record))
     state = text().__getstate__() | {"version": version}
-    for one in (state, None, [], "word"):
+    wrong: list[Any] = [state, None, [], "word"]
+    for one in wrong:
         with pytest.raises(BadInput, match=r"has version .*; this release reads version 1"):
-            Surrogates.__new__(Surrogates).__setstate__(one)  # type: ignore[arg-type]
+            Surrogates.__new__(Surrogates).__setstate__(one)
 
 
 @pytest.mark.parametrize("words", ["", "{", "[" * 100_000, "3", "null", "[]", '"word"', b"\xff", None])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from unfooled.counterfactuals.records import (
@@ -31,7 +33,7 @@ def counterfactual_page(text: str, attributes: int = 15) -> str:
     results = []
     for outcome in Outcome:
         done = outcome in (Outcome.DONE, Outcome.UNREALISED)
-        moved = {"wanted": -1.0, "achieved": -0.5, "asked": -0.25, "reached": -0.2} if done else {}
+        moved: dict[str, Any] = {"wanted": -1.0, "achieved": -0.5, "asked": -0.25, "reached": -0.2} if done else {}
         results.append(
             Counterfactual(
                 item=text, predicted=text, target=text, outcome=outcome, sentence=text, cost=0.25 if done else None,

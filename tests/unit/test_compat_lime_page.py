@@ -87,8 +87,8 @@ def test_a_text_shows_probabilities_bars_and_marked_words() -> None:
 @pytest.mark.parametrize("kind", ["text", "table"])
 def test_a_page_says_that_soft_stability_was_not_measured(kind: str) -> None:
     if kind == "text":
-        explainer = LimeTextExplainer(random_state=0)
-        found = explainer.explain_instance("a bad film", lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
+        words = LimeTextExplainer(random_state=0)
+        found = words.explain_instance("a bad film", lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
         call = "with_text_stability(lime_text(predict, text), predict)"
     else:
         table = np.random.default_rng(0).normal(size=(30, 2))

@@ -137,7 +137,7 @@ def _rows(tried: Tried, i: int, space: AttributeSpace, carried: bool) -> list[At
     rows = []
     for f, name in enumerate(space.names):
         unit, start = float(space.gap[f]), float(before[f])
-        edited = {
+        edited: dict[str, Any] = {
             "wanted": (start + float(delta[f])) * unit, "achieved": (start + float(moved[f])) * unit,
             "asked": float(delta[f]), "reached": float(moved[f]),
         }  # fmt: skip

@@ -68,11 +68,11 @@ def refusing_unknown(function: Callable[P, R]) -> Callable[P, R]:
 
 def between(value: Any, low: float, high: float, name: str, what: str) -> float:
     """Return a number, refused below `low` and above `high`, if it is infinite, and if it is none."""
-    right = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and math.isfinite(value)
-    if not right:
+    number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
+    if not (low <= number <= high and math.isfinite(number)):
         limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise BadInput(f"{name} is {value!r}; it is {what} {limits}")
-    return float(value)
+    return number
 
 
 def at_least(value: Any, least: int, name: str, what: str) -> int:
