@@ -170,7 +170,7 @@ def clean(s: Setting) -> Clean:
     def work(rows: Tensor) -> Rows:
         with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
-        check_answered(votes.sum(0), rows)
+        check_answered(votes.sum(0), rows, s.y[rows])
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
         right_share = (votes.argmax(2) == s.y[rows]).double().mean(0)
         seen = {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "right_share": right_share}
