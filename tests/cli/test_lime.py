@@ -571,7 +571,7 @@ def test_categories_that_are_mostly_numbers(spoilt: Path) -> None:
     with (spoilt / "grades.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     (spoilt / "grades.py").write_text("def model(x):\n    return [[float(row[0])] for row in x]\n")
-    line = (*SPOILT_TABLE, "--model", "grades.py:model", "--train", "grades.csv")
+    line: tuple[str, ...] = (*SPOILT_TABLE, "--model", "grades.py:model", "--train", "grades.csv")
     run(spoilt, *line, "--categorical", "grade", "--row", "0")
     result, record, _ = result_of(spoilt, "out")
     assert "grade = A" in result.names[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -149,7 +151,7 @@ def test_losses_by_bounds_start_from_their_own_weights(tmp_path: object) -> None
     weights = {}
     for loss in ("standard", "ibp"):
         out = f"{tmp_path}/{loss}.pt"
-        options = {} if loss == "standard" else {"threat": "linf:0.1"}
+        options: dict[str, Any] = {} if loss == "standard" else {"threat": "linf:0.1"}
         train("digits", loss, out=out, recipe=Recipe(epochs=1, lr=1e-8, n=64), **options)
         weights[loss] = torch.load(out, weights_only=True)["model"]
     last = [next(v for k, v in reversed(w.items()) if v.ndim == 2) for w in weights.values()]

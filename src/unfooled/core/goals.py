@@ -104,10 +104,23 @@ class _CheckedOnce:
 
 
 def fooled(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
-    """Return which samples are misclassified (or hit the target), (B,) bool; NaN or infinite logits do not count."""
+    """Return which samples are misclassified (or hit the target), (B,) bool; those without an answer do not count."""
     prediction = logits.argmax(1)
     changed = prediction == y if targeted else prediction != y
-    return changed & torch.isfinite(logits).all(1)
+    return changed & answered(logits, None if targeted else y)
+
+
+def answered(logits: Tensor, y: Tensor | None = None) -> Tensor:
+    """Return for which samples a model decides, (B,) bool.
+
+    A logit that is NaN or infinite is no answer, except for -inf at a class that is not the label: a probability of 0.
+
+    Args:
+        logits: Logits, (B, K).
+        y: Labels, (B,). None: some class needs a finite logit.
+    """
+    own = logits.amax(1) if y is None else logits.gather(1, y[:, None].to(logits.device))[:, 0]
+    return (logits < torch.inf).all(1) & (own > -torch.inf)
 
 
 def fooling(

@@ -10,8 +10,9 @@ z are the logits, y is the label.
 References:
     Carlini, Wagner, Towards evaluating the robustness of neural networks, 2017, arXiv:1608.04644 (margin).
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (DLR).
-    Differs: in `dlr`, a zero denominator (three equal logits on top) leaves the margin undivided. A runner-up that is
-    always duplicated (z_pi2 = z_pi3) makes the loss -1 everywhere and its gradient 0, as in the paper: use `margin`.
+    Differs: in `dlr`, a zero denominator (three equal logits on top) or an infinite one leaves the margin undivided. A
+    runner-up that is always duplicated (z_pi2 = z_pi3) makes the loss -1 everywhere and its gradient 0, as in the
+    paper: use `margin`.
 """
 
 from __future__ import annotations
@@ -71,9 +72,15 @@ def dlr_targeted(target: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 def kl(probabilities: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Build the loss KL(p || softmax(z)), (B,), for fixed p, (B, K); labels are ignored."""
-    return lambda logits, _y: F.kl_div(logits.log_softmax(1), probabilities, reduction="none").sum(1)
+
+    def loss(logits: Tensor, _y: Tensor) -> Tensor:
+        log_p = logits.log_softmax(1)
+        impossible = torch.isneginf(log_p) & (probabilities == 0)  # 0 log 0 is 0
+        return F.kl_div(log_p.masked_fill(impossible, 0), probabilities, reduction="none").sum(1)
+
+    return loss
 
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
-    """Return top / bottom; top itself where bottom is 0."""
-    return top / torch.where(bottom > 0, bottom, torch.ones_like(bottom))
+    """Return top / bottom; top itself where bottom is 0, or infinite, as with a class that is ruled out."""
+    return top / torch.where((bottom > 0) & (bottom < torch.inf), bottom, torch.ones_like(bottom))

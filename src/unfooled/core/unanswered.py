@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import answered
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 
@@ -52,19 +53,26 @@ class Unanswered:
         return (where_rows(rows, self.points, points) if bool(rows.any()) else points), rows
 
 
-def check_answered(logits: Tensor, rows: Tensor | None = None) -> None:
-    """Refuse logits of clean samples of which some are NaN or infinite.
+def check_answered(logits: Tensor, rows: Tensor | None = None, y: Tensor | None = None) -> None:
+    """Refuse logits of clean samples that are no answer, see `goals.answered`.
 
     Args:
         logits: Logits, (B, K).
         rows: Positions of the samples, (B,), for the message. None: 0, 1, ...
+        y: Labels, (B,). None: they may have a logit of -inf.
 
     Raises:
         BadInput: Some are; the message says how many and which is the first.
     """
-    bad = (~torch.isfinite(logits).all(1)).nonzero()[:, 0]
+    bad = (~answered(logits, y)).nonzero()[:, 0]
     if len(bad):
         first = int(bad[0] if rows is None else rows[bad[0]])
+        if y is not None and bool(answered(logits[bad]).all()):
+            raise BadInput(
+                f"the model's logit of the label is -inf for {len(bad)} of {len(logits)} clean samples, the first is "
+                f"sample {first}, of class {int(y[bad[0]])}; check the class order, or give the class a finite logit: "
+                "model = lambda x: net(x).clamp(min=-100)"
+            )
         raise BadInput(
             f"the model returns NaN or infinite logits for {len(bad)} of {len(logits)} clean samples, the first is "
             f"sample {first}; mend the model, since nothing can be concluded from an attack on it"

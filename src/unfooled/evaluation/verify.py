@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import checked_once, fooled
+from unfooled.core.goals import answered, checked_once, fooled
 from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
@@ -127,10 +127,10 @@ def _count_draws(
     for _ in range(draws):
         logits_x, logits_z = reader(x, y), reader(z)
         fooled_x, fooled_z = (fooled(logits, y, targeted=targeted) for logits in (logits_x, logits_z))
-        finite = torch.isfinite(logits_z).all(1)
+        finite, finite_x = (answered(logits, None if targeted else y) for logits in (logits_z, logits_x))
         fooled_clean += fooled_x
         fooled_draws += fooled_z
-        right_clean += ~fooled_x & torch.isfinite(logits_x).all(1)
+        right_clean += ~fooled_x & finite_x
         right_draws += ~fooled_z & finite
         undefined |= ~finite
     return fooled_draws, fooled_clean, right_draws, right_clean, undefined, logits_z.argmax(1)

@@ -35,7 +35,7 @@ from unfooled.attacks.pgd import pgd
 from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_inputs, check_labels, check_mode, check_threat
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import answered, read_logits
 from unfooled.core.losses import margin
 from unfooled.core.model.batching import BatchBudget, batched, fitting_batch
 from unfooled.core.shapes import flat
@@ -289,7 +289,7 @@ class _MovedRows:
 
 def _target_gap(logits: Tensor, t: Tensor) -> Tensor:
     """Return the margin of the best other class over the target; NaN without a finite answer, (b,)."""
-    return margin(logits, t).where(torch.isfinite(logits).all(1), torch.nan)
+    return margin(logits, t).where(answered(logits, t), torch.nan)
 
 
 def d_det(model: Model, x: Tensor, y: Tensor, threat: Threat, **options: Any) -> FeatureSet:

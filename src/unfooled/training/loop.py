@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput, option
+from unfooled.core.goals import answered
 from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
 from unfooled.core.pulse import beat
@@ -298,7 +299,7 @@ def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device, inde
     """Return the accuracy after an epoch; refuse a network that gives no finite answers in evaluation mode."""
     with evaluating(model):
         logits = batched(lambda part: model(part.to(device)).cpu(), 512)(x)
-    if undefined := int((~torch.isfinite(logits)).any(1).sum()):
+    if undefined := int((~answered(logits, y.cpu())).sum()):
         raise BadInput(
             f"after epoch {index} the network returns NaN or infinite logits for {undefined} of {len(x)} samples; "
             "lower the learning rate (--lr)"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks import fgsm, pgd
+from unfooled.core.goals import answered
 from unfooled.core.model.modes import evaluating
 from unfooled.core.threats import Threat
 
@@ -60,7 +61,7 @@ class Monitor:
             points = fgsm(model, x, y, self.threat), pgd(model, x, y, self.threat, steps=self.steps)
             with torch.no_grad():
                 logits = [model(z) for z in points]
-        right = [(z.argmax(1) == y) & torch.isfinite(z).all(1) for z in logits]  # no answer is not right
+        right = [(z.argmax(1) == y) & answered(z, y) for z in logits]  # no answer is not right
         return float(right[0].double().mean()), float(right[1].double().mean())
 
     def judge(self, now: tuple[float, float], before: Sequence[tuple[float, float]]) -> str | None:

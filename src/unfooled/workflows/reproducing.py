@@ -102,10 +102,7 @@ def study(
     machine.prepare(min(seeds), shares=True)
     function = catalog.resolve(row.path)
     takes = catalog.takes(function)
-    network = {f.name: getattr(own, f.name) for f in fields(own)}
-    mean, std = statistics(own.mean, own.std)
-    network |= {"mean": mean, "std": std, "size": size_of(own.size)}
-    network = {option: value for option, value in network.items() if value is not None}
+    network = _network(own)
     options: dict[str, Any] = {"data": list(data)} if data else {}
     if "device" in takes or machine.device not in ("auto", "cpu"):
         options["device"] = device
@@ -123,6 +120,14 @@ def study(
         write_record(folder / "summary.json", summary)
     render_study(folder)
     return summary
+
+
+def _network(own: OwnNetwork) -> dict[str, Any]:
+    """Return the options of the user's network that are given: a study's names and forms."""
+    options = {f.name: getattr(own, f.name) for f in fields(own)}
+    mean, std = statistics(own.mean, own.std)
+    options |= {"mean": mean, "std": std, "size": size_of(own.size)}
+    return {option: value for option, value in options.items() if value is not None}
 
 
 def _help(job: Callable[..., StudySummary], limits: Limits | None, watch: Watch) -> None:

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor
 
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import answered, read_logits
 from unfooled.core.limits import Limits, allowing
 from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
@@ -323,4 +323,4 @@ class _Work:
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
     logits = batched(lambda part: read_logits(model, part.to(device)).cpu(), 200)(x)
-    return (logits.argmax(1) == y) & torch.isfinite(logits).all(1)
+    return (logits.argmax(1) == y) & answered(logits, y)

@@ -17,7 +17,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.core import losses
-from unfooled.core.goals import fooled, fooling, logits_at, read_logits
+from unfooled.core.goals import answered, fooled, fooling, logits_at, read_logits
 from unfooled.core.model.batching import batched
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import OutOfTime
@@ -96,7 +96,7 @@ class Problem:
         return batched(lambda at: work(self.take(at), at), self.batch)(rows)
 
     def evaluate(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the margins at `z`, NaN for logits that are not finite, and which samples are fooled, (n,) each.
+        """Return the margins at `z`, NaN without an answer, and which samples are fooled, (n,) each.
 
         Args:
             z: Points, (n, *D).
@@ -108,7 +108,7 @@ class Problem:
         for _ in range(self.draws):
             with torch.no_grad():
                 logits = read_logits(self.model, z, self.y, batch=self.batch) if check else self.logits(z)
-            margins.append(losses.margin(logits, self.y).where(torch.isfinite(logits).all(1), torch.nan))
+            margins.append(losses.margin(logits, self.y).where(answered(logits, self.y), torch.nan))
             hits.append(fooled(logits, self.y))
         confirmed = torch.stack(hits).double().mean(0) >= MIN_FOOLED_SHARE
         if not self.decisive and bool(confirmed.any()):  # over many tries some pass by luck: fresh draws decide

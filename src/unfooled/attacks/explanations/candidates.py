@@ -16,7 +16,7 @@ from torch import Tensor
 from unfooled.attacks.explanations.objectives import MapObjective, MapValue, normalised
 from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import logits_at, read_logits
+from unfooled.core.goals import answered, logits_at, read_logits
 from unfooled.core.model.batching import batched
 from unfooled.core.model.wrappers import Tapped, note_second_derivatives
 from unfooled.core.shapes import flat, where_rows
@@ -120,8 +120,8 @@ class Candidates:
         return self.shares_pass and self.allowed >= MIN_ALLOWED_SHARE * self.seen
 
     def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
-        """Return which samples keep their label, (b,) bool; False for NaN or infinite logits."""
-        return (logits.argmax(1) == self.y[at]) & torch.isfinite(logits).all(1)
+        """Return which samples keep their label, (b,) bool; False without an answer."""
+        return (logits.argmax(1) == self.y[at]) & answered(logits, self.y[at])
 
     def map_of(self, z: Tensor, at: Tensor) -> Tensor:
         """Return the true map at z, (b, H, W)."""

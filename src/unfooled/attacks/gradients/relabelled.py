@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks.gradients.twins import compute_directly, fit, steps_of, with_prefix
-from unfooled.core.goals import logits_at
+from unfooled.core.goals import answered, logits_at
 from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
 from unfooled.runs.chunks import ComputeOnce
@@ -45,7 +45,7 @@ class Recorded:
 
     def record(self, x: Tensor, logits: Tensor) -> None:
         """Store points and the model's labels there."""
-        finite = torch.isfinite(logits).all(1)
+        finite = answered(logits)
         self.points.append(x.detach()[finite])
         self.labels.append(logits.detach()[finite].argmax(1))
 

@@ -34,7 +34,7 @@ from unfooled.evaluation.audit.attacked_maps import attack_maps
 from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.nearest_shown import explain_nearest
-from unfooled.evaluation.audit.plan import Explaining, Plan
+from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, Plan
 from unfooled.evaluation.audit.proofs import proven_reach
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
@@ -43,6 +43,7 @@ from unfooled.evaluation.checks.points import check_points
 from unfooled.evaluation.checks.table import CheckId, Finding, above, finding
 from unfooled.evaluation.checks.verdict import Conclusion, conclude, merged
 from unfooled.evaluation.explanations.movement import map_scores
+from unfooled.evaluation.explanations.survival import AttackedExplanations
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
 
@@ -70,11 +71,8 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     explained = _explained(s, plan.explaining, points.x_adv, gradients, left_out)
     shown = in_time(lambda: explain_nearest(s, plan.explaining, attacked, right, gradients), left_out, NEAREST_SHOWN)
     distance, searched = _distances(s, plan, attacked, points)
-    on_maps, survival = plan.explanation_attack, None
-    if on_maps is not None:
-        survival = in_time(lambda: attack_maps(s, on_maps, right, gradients, searched), left_out, ON_MAPS)
+    survival = _survival(s, plan.explanation_attack, right, gradients, searched, left_out)
     certified, reach = _proven(s, attacked, right, left_out)
-    robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
         shown=s.subject.shown(s.x),
         clean=first,
@@ -88,7 +86,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right, random=s.subject.random)]),
-        conclusion=_conclusion(attacked, findings, robust),
+        conclusion=_conclusion(attacked, findings, robust_share(right, points, random=s.subject.random)),
         left_out=tuple(left_out),
         progress=state.log,
         aside=(gradients.forwards, 0),
@@ -100,6 +98,20 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         reach=reach,
         nearest_shown=shown,
     )
+
+
+def _survival(
+    s: Setting,
+    plan: ExplanationAttack | None,
+    right: Tensor,
+    gradients: Gradients,
+    searched: Tensor,
+    left_out: list[str],
+) -> AttackedExplanations | None:
+    """Attack the explanations; None where the plan has no such attack, or no time was left."""
+    if plan is None:
+        return None
+    return in_time(lambda: attack_maps(s, plan, right, gradients, searched), left_out, ON_MAPS)
 
 
 def _proven(s: Setting, attacked: Attacked, right: Tensor, left_out: list[str]) -> tuple[Tensor | None, Tensor | None]:
@@ -158,7 +170,7 @@ def clean(s: Setting) -> Clean:
     def work(rows: Tensor) -> Rows:
         with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
-        check_answered(votes.sum(0), rows)
+        check_answered(votes.sum(0), rows, s.y[rows])
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
         right_share = (votes.argmax(2) == s.y[rows]).double().mean(0)
         seen = {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "right_share": right_share}

@@ -13,7 +13,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.frontier import Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.core.goals import fooled
+from unfooled.core.goals import answered, fooled
 from unfooled.runs.chunks import Rows
 
 DRAWS = 60
@@ -27,7 +27,7 @@ def right_draws(problem: Problem, z: Tensor, draws: int = DRAWS) -> Tensor:
     right = []
     for _ in range(draws):
         logits = problem.logits(z)
-        right.append(~fooled(logits, problem.y) & torch.isfinite(logits).all(1))
+        right.append(~fooled(logits, problem.y) & answered(logits, problem.y))
     return torch.stack(right, 1)
 
 

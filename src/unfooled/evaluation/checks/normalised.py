@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import logits_at
+from unfooled.core.goals import answered, logits_at
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CHECKS, Finding, above, finding
 
@@ -57,7 +57,7 @@ def _accuracy(model: Model, x: Tensor, y: Tensor, draws: int) -> float:
     for _ in range(draws):
         with torch.no_grad():
             logits = logits_at(model, x)
-        hits.append(((logits.argmax(1) == y) & torch.isfinite(logits).all(1)).double().mean())
+        hits.append(((logits.argmax(1) == y) & answered(logits, y)).double().mean())
     return float(torch.stack(hits).mean())
 
 

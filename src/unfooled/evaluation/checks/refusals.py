@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import losses
-from unfooled.core.goals import logits_at
+from unfooled.core.goals import answered, logits_at
 from unfooled.core.shapes import per_sample
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -39,7 +39,7 @@ def find_refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     step = per_sample(torch.as_tensor(threat.eps, dtype=x.dtype, device=x.device).expand(len(x)), x) / 4
     for k in range(STEPS + 1):
         with torch.no_grad():
-            refused |= ~torch.isfinite(logits_at(model, z)).all(1)
+            refused |= ~answered(logits_at(model, z), y)
         g = gradient(model, z, y, losses.margin)[1] if k < STEPS else None
         if g is None:
             break

@@ -15,6 +15,7 @@ from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.binding import free_entries
 from unfooled.core.model.calls import noticing
+from unfooled.core.model.impossible import FiniteLogits, never_the_label, with_finite
 from unfooled.core.model.precision import HALF, name_of_kind, weight_kinds
 from unfooled.core.samples import first_channels
 from unfooled.core.types import Model
@@ -26,6 +27,13 @@ from unfooled.purification.guard import contains_guarded, noticing_guards
 from unfooled.runs.answers import answers_text
 from unfooled.runs.hashes import code_hashes, fingerprint
 from unfooled.runs.settings import ANSWERS
+
+PROBABILITIES = "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
+LABELS_ONLY = (
+    "The model returns 0 and 1, that is labels without scores, and no gradient tells how near a decision is. Return "
+    "the logits before the argmax or softmax; where there are none, audit a function from arrays to labels as what it "
+    "is: unfooled.BlackBox(answer, classes=K)."
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,9 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         before = _random_states()
         logits = reader(few, y[:16])
         repeats = REPEATS if _random_states() != before else 1  # a few draws may be equal by chance
+        attacked = _of_possible_classes(model, logits, y, warnings)
+        if isinstance(attacked, FiniteLogits):
+            reader, logits = checked_once(attacked, y), with_finite(logits, attacked.classes)
         scale = rounding(logits, model)
         random = any(bool((logits - reader(few)).abs().max() > scale) for _ in range(repeats))
     hashes |= code_hashes(model) | ({} if random else {ANSWERS: answers_text(model, logits)})
@@ -107,13 +118,12 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
             "over 20 fresh draws per sample."
         )
-    attacked, probabilities = model, bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    if probabilities:
-        warnings.append(
-            "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
-        )
-        attacked = LogOfProbabilities(model)
     access = access_of(model)
+    probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    if probabilities:
+        hard = access is Access.GRADIENTS and bool(((logits == 0) | (logits == 1)).all())
+        warnings.append(LABELS_ONLY if hard else PROBABILITIES)
+        attacked = LogOfProbabilities(model)
     if access is not Access.GRADIENTS:
         warnings += [NO_GRADIENTS, TWIN_EXPLAINED]
     free, unreadable = free_entries(model), refusal(model)
@@ -132,6 +142,20 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         access,
         bool(guards) or contains_guarded(model),
     )
+
+
+def _of_possible_classes(model: Model, logits: Tensor, y: Tensor, warnings: list[str]) -> Model:
+    """Return the model; where its logits of classes that are never the label are -inf, one of finite logits."""
+    never = never_the_label(logits, y)
+    classes = (torch.isneginf(logits).any(0) & never).nonzero()[:, 0].tolist()
+    if not classes:
+        return model
+    shown = ", ".join(map(str, classes[:5])) + (", ..." if len(classes) > 5 else "")
+    warnings.append(
+        f"The model rules out {len(classes)} of {logits.shape[1]} classes by logits of -inf ({shown}), which no label "
+        "names; the other classes were attacked."
+    )
+    return FiniteLogits(model, never)
 
 
 def _precision(model: Model) -> list[str]:

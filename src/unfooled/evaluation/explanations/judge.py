@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unfooled.attacks.explanations.candidates import CleanMaps, Explanation, Reduce, explained, mapped, usable_maps
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import logits_at
+from unfooled.core.goals import answered, logits_at
 from unfooled.core.losses import true_logit
 from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.shapes import flat, where_rows
@@ -238,7 +238,7 @@ def _true_logits(model: Model, x: Tensor, y: Tensor, batch: int) -> tuple[Tensor
 
 def _label_kept(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of y, and whether y is predicted, both (B,)."""
-    return true_logit(logits, y), (logits.argmax(1) == y) & torch.isfinite(logits).all(1)
+    return true_logit(logits, y), (logits.argmax(1) == y) & answered(logits, y)
 
 
 def _same_map(a: Tensor, b: Tensor) -> Tensor:
