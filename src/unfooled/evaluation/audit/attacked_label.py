@@ -71,7 +71,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
         for last in _results(s, label, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
     if last is not None and not last.left_out:
-        return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
+        return replace(last, certify=certify, notes=(*unproven, *last.notes))
     # Its gradients may not be ready; nothing here follows them.
     problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
     attack = Cascade(problem, s.ledger, certify=certify, checked=CHECKED)
@@ -84,7 +84,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
             last = replace(last, through=through, findings=[*last.findings, *through.findings])
-    return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
+    return replace(last, certify=certify, notes=(*unproven, *last.notes))
 
 
 def _results(
