@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from unfooled.counterfactuals.records import (
@@ -31,12 +33,15 @@ def counterfactual_page(text: str, attributes: int = 15) -> str:
     results = []
     for outcome in Outcome:
         done = outcome in (Outcome.DONE, Outcome.UNREALISED)
-        moved = {"wanted": -1.0, "achieved": -0.5, "asked": -0.25, "reached": -0.2} if done else {}
+        moved: dict[str, Any] = {"wanted": -1.0, "achieved": -0.5, "asked": -0.25, "reached": -0.2} if done else {}
         results.append(
             Counterfactual(
                 item=text, predicted=text, target=text, outcome=outcome, sentence=text, cost=0.25 if done else None,
                 exact=False, shortfall=0.0, whole=names[:3] if done else None, whole_exact=False,
-                rows=[AttributeRow(name=name, before=-0.5, **moved) for name in names],
+                rows=[
+                    AttributeRow(name=name, before=-0.5, stays=False if done and k == 5 else None, **moved)
+                    for k, name in enumerate(names)
+                ],
                 figures={text: figures} if done else {}, kappa=1.0 if done else None,
                 curve=[KappaPoint(kappa=k, valid=k > 1, selectivity=0.3) for k in (1.0, 5.0)] if done else [],
                 slope_of=names[0] if done else "", largest_difference=0.1,

@@ -23,7 +23,8 @@ from unfooled.evaluation.audit.audit import audit
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.claims import Holder
-from unfooled.runs.executors import MAX_WORKERS, DriverEnded, Helpers, Watch, cores, dask, processes, worker_count
+from unfooled.runs.executors import MAX_WORKERS, cores, dask, processes, worker_count
+from unfooled.runs.helpers import DriverEnded, Helpers, Watch
 from unfooled.workflows import Inputs, Machine
 
 PLAN = Plan(
@@ -106,11 +107,11 @@ def test_helpers_load_a_model_by_its_name(two: Executor, tmp_path: Path, monkeyp
     assert (tmp_path / "helped" / "report.html").is_file()
 
 
-def test_who_helps_is_asked_for_once_and_only_of_audits() -> None:
+def test_who_helps_is_asked_for_once_and_only_where_work_is_shared() -> None:
     with pytest.raises(BadInput, match="workers=2 asks for processes of this machine, scheduler for those of others"):
         Machine(workers=2, scheduler="tcp://127.0.0.1:9").helpers()
     for machine in (Machine(workers=2), Machine(workers="auto"), Machine(scheduler="tcp://127.0.0.1:9")):
-        with pytest.raises(BadInput, match="workers and scheduler are for audits"):
+        with pytest.raises(BadInput, match="this workflow runs in one process; leave out workers and scheduler"):
             machine.prepare()
     assert Machine().helpers() is None
 
@@ -162,8 +163,8 @@ def test_numbers_of_processes() -> None:
 
 
 def test_an_executor_that_does_not_say_its_size_gives_one_helper() -> None:
-    assert Helpers(None, lambda: None).count == 0
-    assert Helpers(Executor(), lambda: None).count == 1
+    assert Helpers(None).count == 0
+    assert Helpers(Executor()).count == 1
 
 
 def test_dask_that_is_not_there_is_said() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unfooled import BadInput, Linf, attacks, explanations, load_data
+from unfooled import QUICK, BadInput, Linf, Plan, attacks, audit, explanations, load_data
 from unfooled.core.goals import read_logits
 from unfooled.core.model import Classifier, logits_from
 from unfooled.core.model.calls import copied, noticing
@@ -133,6 +133,7 @@ def test_a_model_that_writes_later_gives_what_the_same_model_out_of_place_gives(
     assert torch.allclose(value, USES[use](Clean().eval(), X.clone()), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The model writes")
 def test_points_stay_in_the_threat_where_a_model_writes_only_to_some_values() -> None:
     class Some(Clean):
         def forward(self, x: Tensor) -> Tensor:
@@ -151,6 +152,45 @@ def test_a_later_write_is_said_once() -> None:
             logits_from(model, x)
     assert ["writes into its input" in note for note in notes] == [True]
     assert torch.equal(x, X)
+
+
+class OnGrid(Clean):
+    """Round the input to the grid of clean samples, by a write that autograd does not count."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.data.mul_(16).round_().div_(16)
+        return super().forward(x)
+
+
+class OnGridThroughNumpy(Clean):
+    def forward(self, x: Tensor) -> Tensor:
+        view = x.detach().numpy()
+        view[...] = (view * 16).round() / 16
+        return super().forward(x)
+
+
+class ForGradients(Clean):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x.data = (x.data * 16).round() / 16
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [OnGrid, OnGridThroughNumpy, ForGradients])
+def test_a_write_that_is_not_counted_is_said_where_it_changes_no_clean_sample(kind: type[Clean]) -> None:
+    model, x = kind().eval(), X.clone()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with torch.no_grad():
+            read_logits(model, x)
+        attacks.pgd(model, x, Y, THREAT, steps=10)
+    assert ["writes into its input" in str(w.message) for w in seen] == [True]
+    assert torch.equal(x, X)
+    plan = Plan(effort=QUICK, nearest_budget=100, nearest_n=1, explain_n=1, reasons=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = audit(kind().eval(), X[:4], Y[:4], THREAT, plan=plan) if kind is OnGrid else None
+    assert found is None or sum("writes into its input" in text for text in found.warnings) == 1
 
 
 class Small(nn.Module):

@@ -25,6 +25,7 @@ from unfooled.cli import (
     study,
     train,
 )
+from unfooled.cli.command import CheckedCommand
 from unfooled.cli.ending import Ending
 from unfooled.cli.errors import CLOSED, INTERRUPTED, guarded, refuse_empty, report_error
 
@@ -52,6 +53,10 @@ app.command(name="report")(report.report)
 app.command(name="evidence")(evidence.evidence)
 app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
+for group in (app, lime.app, purify.app):
+    for command in group.registered_commands:
+        if command.cls is None or not issubclass(command.cls, CheckedCommand):
+            command.cls = CheckedCommand
 
 
 def _version(wanted: bool) -> None:

@@ -51,6 +51,8 @@ def attack(
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -82,7 +84,7 @@ def attack(
     with show.stages(quiet or json) as progress:
         record = workflows.attack(
             inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify, out=out,
-            seed=seed, machine=workflows.Machine(device, threads, batch), progress=progress,
+            seed=seed, machine=workflows.Machine(device, threads, batch, None, workers, scheduler), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)

@@ -65,6 +65,8 @@ def features(
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -95,7 +97,7 @@ def features(
             options=workflows.FeatureOptions(layer, relu, start, steps, tol, clean, shard),
             fresh=fresh,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch),
+            machine=workflows.Machine(device, threads, batch, None, workers, scheduler),
             progress=progress,
         )
     if json:

@@ -51,6 +51,8 @@ def reproduce(
     max_classes: options.ClassesOpt = options.CLASSES,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -79,7 +81,8 @@ def reproduce(
                 model, boxes, arch, n, part, mean, std, size, labels, channels, trust_pickle or None
             ),
             limits=workflows.Limits(max_pixels, max_bytes, max_classes),
-            machine=workflows.Machine(device, threads), command=options.command(), progress=progress,
+            machine=workflows.Machine(device, threads, None, None, workers, scheduler), command=options.command(),
+            progress=progress,
         )  # fmt: skip
     if json:
         show.record(summary)

@@ -23,7 +23,7 @@ from unfooled.core.checks import check_differentiable
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
-from unfooled.explanations.gradients import differentiating, entry, prepared, scored, twice_differentiable
+from unfooled.explanations.gradients import differentiating, entry, marked, prepared, scored, twice_differentiable
 from unfooled.explanations.layers import Layer, find_spatial, place_of
 from unfooled.explanations.layouts import Spatial
 from unfooled.explanations.recording import name_of, output_of, recorded
@@ -132,5 +132,5 @@ def grad_cam_map(
             raise BadInput(f"layer {name!r} does not reach the logits; choose another, or none to have it found")
         maps, slopes = (spatial.maps(t).to(value.dtype) for t in (a, g))  # sums in 16 bits lose small terms
         s = (slopes.mean((2, 3), keepdim=True) * maps).sum(1)
-        s = s.clamp_min(0) if relu else s
+        s = marked(s.clamp_min(0) if relu else s, value)
         return CamMap(s if create_graph else s.detach(), name, spatial)

@@ -25,8 +25,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unfooled.core.checks import check_differentiable, check_inputs, check_mode, is_trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import behind, read_logits
 from unfooled.core.losses import cross_entropy, margin, true_logit
+from unfooled.core.model.calls import notice_once
+from unfooled.core.model.precision import widened
+from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Box
 from unfooled.core.types import Loss, Model
 
@@ -90,7 +93,7 @@ def differentiating() -> Iterator[None]:
 
 
 def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Check model, x and y, and return x and y for use in autograd (copied if created in inference mode).
+    """Check model, x and y, and return them for use in autograd: copied if created in inference mode, half x widened.
 
     A model in training mode is refused, since its output depends on the batch and the call would change its statistics.
     With `create_graph` it is allowed, for training losses that explain the model in training.
@@ -99,6 +102,7 @@ def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) 
         if not create_graph:
             check_mode(model)
         check_inputs(x, y, box=_ANYWHERE)
+        x = widened(x)
     return (x.clone() if x.is_inference() else x), (y.clone() if y.is_inference() else y)
 
 
@@ -112,16 +116,41 @@ def twice_differentiable(wanted: bool = True) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
 
 
+UNDEFINED = (
+    "The model returns NaN or infinite logits at some points where an explanation asks it; the maps of these samples "
+    "are NaN."
+)
+
+
 def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
-    """Return s(f(z), y), (B,); the model's output is checked, unless by `checked_once` before."""
-    return score(read_logits(model, z, y), y)
+    """Return s(f(z), y), (B,), NaN without a finite answer; the output is checked, unless by `checked_once` before.
+
+    Infinite logits of other classes are an answer, if the score is finite.
+
+    Raises:
+        BadInput: The model answers at none of the points, or its output is invalid. In trusted code the first is not
+            checked.
+    """
+    logits = read_logits(model, z, y)
+    value = score(logits, y)
+    undefined = torch.isnan(logits.detach()).any(1) | ~torch.isfinite(value.detach())
+    if not bool(undefined.any()):
+        return value
+    if not is_trusted():
+        if bool(undefined.all()):
+            raise BadInput(
+                f"the model returns NaN or infinite logits at all {len(z)} points where the explanation asks it; mend "
+                "the model, since there is nothing to explain"
+            )
+        notice_once(behind(model), UNDEFINED)
+    return value.masked_fill(undefined, torch.nan)
 
 
 def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph: bool) -> Tensor:
-    """Return d s(f(z), y) / dz, (B, *D), for a z that requires gradients.
+    """Return d s(f(z), y) / dz, (B, *D), for a z that requires gradients; NaN where the score is.
 
     Raises:
-        BadInput: The model's output is invalid, or does not depend on z for autograd.
+        BadInput: The model's output is invalid, does not depend on z for autograd, or is finite nowhere.
     """
     with twice_differentiable(create_graph):
         value = scored(model, z, y, score)
@@ -131,5 +160,12 @@ def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph
         raise BadInput(
             "the model's output does not depend on x for autograd (detach or rounding inside?); mend it there"
         )
+    g = marked(g, value)
     # For linear f the gradient does not depend on x; it is kept in x's graph, so that it can still be differentiated.
     return g + 0 * z if create_graph and not g.requires_grad else g
+
+
+def marked(g: Tensor, value: Tensor) -> Tensor:
+    """Return what was computed for each sample, (B, ...), with NaN where its score is not finite."""
+    undefined = ~torch.isfinite(value.detach())
+    return where_rows(undefined, torch.full_like(g, torch.nan), g) if bool(undefined.any()) else g

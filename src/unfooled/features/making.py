@@ -20,8 +20,9 @@ from unfooled.core.threats import L2, Threat
 from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
 from unfooled.features.inversion import weights_of
 from unfooled.runs.chunks import Progress, Rows, Run
-from unfooled.runs.hashes import network_hash, tensors_hash
-from unfooled.runs.settings import difference
+from unfooled.runs.failures import ALONE, Start
+from unfooled.runs.hashes import code_hashes, network_hash, tensors_hash
+from unfooled.runs.settings import PRINTS, difference
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the residual in the manifest."""
@@ -58,11 +59,13 @@ class Storage:
         chunk: Images per file in the folder.
         finished: Set that is already stored; returned if it was made with the same settings, else refused. None: no
             such set.
+        start: Start that this process works for, where several share the work, see `Run`.
     """
 
     folder: str | Path | None = None
     chunk: int = 500
     finished: FeatureSet | None = None
+    start: Start = ALONE
 
     def rows(self, work: Callable[[Tensor], Rows], about: dict[str, Any], n: int, progress: Progress | None) -> Rows:
         """Compute rows 0 to n of a set, chunk by chunk, or read those that are stored.
@@ -77,7 +80,8 @@ class Storage:
             BadInput: The folder was written with other settings; the message names the first that differs.
         """
         folder = None if self.folder is None else Path(self.folder)
-        return Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress).map(about["kind"], work, n)
+        run = Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress, start=self.start)
+        return run.map(about["kind"], work, n)
 
 
 SEARCH, STORAGE = Search(), Storage()
@@ -116,6 +120,7 @@ def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: in
         "encoder": encoder,
         "data": tensors_hash(x, y),
         "rows": tensors_hash(rows),
+        **({PRINTS: code} if (code := code_hashes(model)) else {}),
     }
 
 

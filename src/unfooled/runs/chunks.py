@@ -25,10 +25,12 @@ from unfooled.core.memory import trim_heap
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
 from unfooled.runs.clock import Clock
+from unfooled.runs.failures import ALONE, MAX_TRIES, Failures, Start, died, too_often
 from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
+from unfooled.runs.stage_names import stage_name
 from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
@@ -55,6 +57,7 @@ class Run:
         chunk: Largest number of rows per file; files of a slow model have fewer, see `unfooled.runs.pace`. An
             interrupted run loses at most the current one.
         progress: Callback, see `Progress`. None: none.
+        start: Start that this process works for, where several share its work: a chunk that fails is tried again.
 
     Attributes:
         seconds: Seconds per stage, including those of earlier starts.
@@ -63,6 +66,7 @@ class Run:
         folder: The open folder, for other files stored there.
         clock: Wall time over all starts.
         pace: Pace of the stages, which limits the parts of a slow model in a folder.
+        failures: Failed attempts at chunks in this start.
 
     Raises:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
@@ -72,18 +76,22 @@ class Run:
     config: Settings
     chunk: int = 100
     progress: Progress | None = None
+    start: Start = ALONE
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     folder: Folder = field(init=False, repr=False, compare=False)
     clock: Clock = field(init=False, repr=False, compare=False)
     pace: Pace = field(default_factory=Pace, init=False, repr=False, compare=False)
+    failures: Failures = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
         self.folder = open_folder(self.path, self.config)
         self.clock = Clock(self.folder.store)
+        self.folder.claims.start = self.start.token
+        self.failures = Failures(self.folder.store, self.folder.claims, self.start)
 
     def map(
         self,
@@ -201,7 +209,7 @@ class Run:
     def _advance(self, chunks: _Chunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
         """Compute one unclaimed chunk, or wait for other processes; return whether there are new chunks."""
         rows = self.chunk if self.folder.store is None else self.pace.rows(chunks.stage, self.chunk)
-        free = chunks.missing(rows, claimed=chunks.claimed())
+        free = self._free(chunks, rows)
         if not free:
             time.sleep(claims.POLL_SECONDS)
             return chunks.find(again=True)
@@ -211,7 +219,13 @@ class Run:
                 return False
             if chunks.find(again=True):  # another process may have stored it meanwhile
                 return True
-            result, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
+            try:
+                result, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
+            except Exception as error:
+                if not self.start.retries(error):
+                    raise
+                self.failures.note(chunks.file(a, b), error)
+                return False
             for name, value in result.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
@@ -219,6 +233,29 @@ class Run:
             self.pace.record(chunks.stage, b - a, facts)
             self.clock.note_progress()
         return True
+
+    def _free(self, chunks: _Chunks, rows: int) -> list[Span]:
+        """Return the chunks that may be computed now, in parts of some rows; those that failed come last.
+
+        Raises:
+            BadInput: All that is missing has failed too often.
+        """
+        failed = self.failures.of(chunks.prefix)
+        attempts = {span: errors for file, errors in failed.items() if (span := _span(file)) is not None}
+        claimed = chunks.claimed()
+        free = chunks.missing(rows, claimed=[*claimed, *attempts])
+        missing = [span for span in attempts if chunks.lacks(span)]
+        careful = self.start.helped()  # a helper tries again what another one died of
+        again = [
+            (a, b)
+            for a, b in missing
+            if len(attempts[a, b]) < MAX_TRIES
+            and not (careful and died(attempts[a, b]))
+            and not any(a < high and low < b for low, high in claimed)
+        ]
+        if missing and not (free or claimed or again) and all(len(attempts[span]) >= MAX_TRIES for span in missing):
+            raise too_often(stage_name(chunks.stage).description, [(span, attempts[span]) for span in missing])
+        return [*free, *again]
 
     def _report_whole(self, name: str, done: int) -> None:
         if self.progress is not None:
@@ -242,9 +279,18 @@ class _Chunks:
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
 
+    @property
+    def prefix(self) -> str:
+        """Start of the names of the stage's files."""
+        return f"chunks/{self.stage}/"
+
     def file(self, a: int, b: int) -> str:
         """Return the name of a chunk's file."""
-        return f"chunks/{self.stage}/{a}-{b}.safetensors"
+        return f"{self.prefix}{a}-{b}.safetensors"
+
+    def lacks(self, span: Span) -> bool:
+        """Return whether rows of a span are not known."""
+        return any(a < span[1] and span[0] < b for a, b in self.missing(self.n))
 
     def find(self, *, again: bool = False) -> bool:
         """Read the complete chunks in the folder; return whether there are new ones.
@@ -295,8 +341,7 @@ class _Chunks:
 
     def claimed(self) -> list[Span]:
         """Return the spans that other processes are computing."""
-        prefix = f"chunks/{self.stage}/"
-        spans = (_span(name) for name in self.folder.claims.live() if name.startswith(prefix))
+        spans = (_span(name) for name in self.folder.claims.live() if name.startswith(self.prefix))
         return [span for span in spans if span is not None]
 
     def spans(self) -> list[Span]:

@@ -49,6 +49,7 @@ class Holder:
         pid: Process number on that machine.
         started: Start time of the process as reported by the system. Empty: not known.
         beat: Seconds since the epoch when the claim was last refreshed.
+        start: Start that the process works for, where several processes share its work. Empty: none.
     """
 
     name: str
@@ -57,11 +58,12 @@ class Holder:
     pid: int
     started: str
     beat: float
+    start: str = ""
 
     @classmethod
-    def here(cls, name: str) -> Holder:
+    def here(cls, name: str, start: str = "") -> Holder:
         """Return a new claim of this process."""
-        return cls(name, uuid.uuid4().hex, _host(), os.getpid(), process_start(os.getpid()) or "", time.time())
+        return cls(name, uuid.uuid4().hex, _host(), os.getpid(), process_start(os.getpid()) or "", time.time(), start)
 
     @classmethod
     def parse(cls, data: bytes) -> Holder:
@@ -72,7 +74,8 @@ class Holder:
         """
         stored = json.loads(data)
         name, token, host, started = (str(stored[key]) for key in ("name", "token", "host", "started"))
-        return cls(name, token, host, int(stored["pid"]), started, float(stored["beat"]))
+        start = str(stored.get("start", ""))
+        return cls(name, token, host, int(stored["pid"]), started, float(stored["beat"]), start)
 
     def data(self) -> bytes:
         """Return the stored form of the claim."""
@@ -99,9 +102,11 @@ class Claims:
 
     Args:
         store: Store that holds the claim files. None: work in memory.
+        start: Start that this process works for, see `Holder`.
     """
 
     store: Store | None
+    start: str = ""
     _own: dict[str, Holder] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _refresher: threading.Thread | None = field(default=None, repr=False)
@@ -150,6 +155,12 @@ class Claims:
             else [holder.name for _, holder in self._holders(self.store) if not holder.has_ended]
         )
 
+    def deserted(self, start: str) -> list[str]:
+        """Return the names of claims whose processes died while they worked for a start, once for each process."""
+        files = [] if self.store is None else [file for file in self.store.list(FOLDER) if _numbered(file)]
+        holders = [self._holder(self.store, file) for file in files if self.store is not None]
+        return [one.name for one in holders if one is not None and one.start == start and one.has_ended]
+
     def _holders(self, store: Store) -> list[tuple[str, Holder]]:
         """Read the valid claims: the last one for each piece of work."""
         top = dict(sorted(_parts(file) for file in store.list(FOLDER) if _numbered(file)))
@@ -166,7 +177,7 @@ class Claims:
             if not (self._is_abandoned(file) if holder is None else holder.has_ended):
                 return None
         file = _file(key, max(numbers, default=-1) + 1)
-        mine = Holder.here(name)
+        mine = Holder.here(name, self.start)
         if not store.create_exclusive(file, mine.data(), durable=False):
             return None
         with self._lock:

@@ -1,50 +1,19 @@
-"""Executors: processes of this machine or of a cluster that help with a run; any `concurrent.futures.Executor` does.
-
-A helper runs the same program as the process that was started, in the same folder: it computes chunks that nobody has
-claimed, and takes the same decisions from the same stored results. So nothing but a short description travels, no
-result depends on the helpers, and whatever a helper that dies was computing is computed again by another process.
-"""
+"""Executors: processes of this machine or of a cluster; any other `concurrent.futures.Executor` does as well."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unfooled.core.errors import BadInput, option
-from unfooled.runs.claims import Holder
 
+T = TypeVar("T")
 MAX_WORKERS = 1024
-
-
-class DriverEnded(Exception):
-    """The process that asked for help is gone."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Progress callback of a helper; it raises `DriverEnded` once the process that asked for help has ended.
-
-    Args:
-        driver: That process.
-    """
-
-    driver: Holder
-
-    @classmethod
-    def here(cls) -> Watch:
-        """Watch this process."""
-        return cls(Holder.here("driver"))
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Raise `DriverEnded` if the process is gone."""
-        if self.driver.of_this_machine and self.driver.has_ended:
-            raise DriverEnded
+IDLE_SECONDS = 60
+"""Seconds without work after which a process of this machine ends."""
 
 
 def cores() -> int:
@@ -69,7 +38,7 @@ def worker_count(workers: str | int) -> int:
     return count
 
 
-def processes(count: int, *, threads: int | None = None) -> Executor | None:
+def processes(count: int, *, threads: int | None = None) -> Processes | None:
     """Return an executor of the processes that work beside this one; None for one process, which works alone.
 
     Args:
@@ -81,12 +50,60 @@ def processes(count: int, *, threads: int | None = None) -> Executor | None:
     """
     if count == 1:
         return None
-    from joblib.externals.loky import get_reusable_executor
+    return Processes(count - 1, threads or max(1, cores() // count))
 
-    each = threads or max(1, cores() // count)
-    environment = {name: str(each) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    executor: Executor = get_reusable_executor(max_workers=count - 1, env=environment, initializer=_quiet_start)
-    return executor
+
+@dataclass(eq=False)
+class Processes(Executor):
+    """Processes of this machine, each in a pool of its own, so that one that dies takes no other with it.
+
+    Args:
+        count: Number of processes; they are started when there is work.
+        threads: Threads of each.
+    """
+
+    count: int
+    threads: int = 1
+    _pools: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
+    _waiting: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Let the process with the least work call a function; one that died is started again."""
+        place = min(range(self.count), key=lambda k: self._waiting.get(k, 0))
+        try:
+            future: Future[T] = self._pool(place).submit(fn, *args, **kwargs)
+        except (BrokenExecutor, RuntimeError):  # it died, or was stopped
+            self._pools.pop(place, None)
+            future = self._pool(place).submit(fn, *args, **kwargs)
+        self._waiting[place] = self._waiting.get(place, 0) + 1
+        future.add_done_callback(lambda _: self._waiting.update({place: self._waiting[place] - 1}))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes once they have done their work; at once if `cancel_futures`."""
+        for pool in [self._pools.pop(place) for place in list(self._pools)]:
+            pool.shutdown(wait=wait, kill_workers=cancel_futures)
+
+    def dismiss(self) -> None:
+        """End the processes at once; the next work starts others."""
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def _pool(self, place: int) -> Any:
+        """Return the pool of one process."""
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        if place not in self._pools:
+            names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            self._pools[place] = ProcessPoolExecutor(
+                max_workers=1, timeout=IDLE_SECONDS, env={name: str(self.threads) for name in names},
+                initializer=_quiet_start,
+            )  # fmt: skip
+        return self._pools[place]
+
+
+def died(error: BaseException) -> bool:
+    """Return whether the error of a task says that its process died, rather than what the task raised."""
+    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"  # of Dask
 
 
 def _quiet_start() -> None:
@@ -121,69 +138,3 @@ def dask(address: str, *, timeout: float = 10.0) -> Executor:
         raise BadInput(f"the Dask scheduler at {address} has no workers; start some: dask worker {address}")
     executor: Executor = client.get_executor(pure=False)
     return executor
-
-
-def _at_home(folder: str, modules: list[str], job: Callable[[], None]) -> None:
-    """Call a function where relative paths and imports mean what they mean to the process that asked for help."""
-    sys.path += [place for place in modules if place not in sys.path]
-    if os.path.isdir(folder):  # noqa: PTH112  (a folder of another machine)
-        os.chdir(folder)
-    job()
-
-
-@dataclass
-class Helpers:
-    """Workers that help with one run.
-
-    Args:
-        executor: Executor. None: there is no help.
-        source: Function without arguments that returns what the helpers work on.
-
-    Attributes:
-        notes: What went wrong with helpers, one sentence each; the run does not need them.
-    """
-
-    executor: Executor | None
-    source: Callable[[], Any]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        """Number of helpers; 1 for an executor that does not say."""
-        client = getattr(self.executor, "_client", None)
-        if self.executor is None:
-            return 0
-        size = len(client.nthreads()) if client is not None else getattr(self.executor, "_max_workers", 1)
-        return max(1, int(size or 1))
-
-    @contextmanager
-    def on(self, job: Callable[[], None]) -> Iterator[None]:
-        """Let every worker call a function while the block runs, and wait for them at its end.
-
-        Args:
-            job: The function. It must end by itself once the work of the block is done.
-        """
-        futures: list[Future[None]] = []
-        for _ in range(self.count):
-            assert self.executor is not None
-            futures.append(self.executor.submit(_at_home, str(Path.cwd()), list(sys.path), job))
-        try:
-            yield
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-        self._settle(futures)
-
-    def _settle(self, futures: list[Future[None]]) -> None:
-        """Wait for the helpers, and note those that failed."""
-        failures: dict[str, int] = {}
-        for future in futures:
-            error = future.exception()
-            if error is not None and not isinstance(error, DriverEnded):
-                words = " ".join(str(error).split())[:200]
-                text = f"{type(error).__name__}: {words}" if words else type(error).__name__
-                failures[text] = failures.get(text, 0) + 1
-        for text, count in failures.items():
-            who = "A helping process" if count == 1 else f"{count} helping processes"
-            self.notes.append(f"{who} failed, and the others did the work ({text}).")

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ SETTINGS_0_1 = "settings.json"
 """File in which version 0.1 stored the settings of data sets."""
 OUR_FILES = re.compile(
     r"\.claims/[^/]+|(chunks/([^/]+/)?)?\.?(\d+-\d+\.safetensors|config\.json|settings\.json)(\.[^/]*)?"
-    r"|\.users|\.(\d+|save)\.lock|starts/[0-9a-f]{16}\.json"
+    r"|\.failures/[^/]+|\.users|\.(\d+|save)\.lock|starts/[0-9a-f]{16}\.json"
 )
 """Names of our files in a folder of chunks, including partly written ones and those of version 0.1."""
 
@@ -132,7 +132,7 @@ def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FO
     folder = Folder(store, settings_hash(settings), Claims(store))
     layout, before = _stored_settings(folder, store, as_text(settings).encode(), remedy)
     refuse_changed(path, before, settings, layout=layout, remedy=remedy)
-    return folder
+    return replace(folder, config=settings_hash(before))  # which holds the answers of the model at the first start
 
 
 def started(path: Path) -> bool:

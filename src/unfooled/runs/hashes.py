@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from json.encoder import encode_basestring_ascii
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from unfooled.core.model.anatomy import Anatomy, anatomy_of, bound, modules_of
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.samples import Streamed, facts, header, raw
+from unfooled.core.used_files import hashes_of
 
 
 def tensors_hash(*tensors: Tensor) -> str:
@@ -103,8 +105,19 @@ def anatomy_hash(anatomy: Anatomy) -> str:
 
 
 def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Return hashes of the model, its code and weights, and of the data."""
-    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16]}
+    """Return hashes of the model, its code and weights, of the files that its code uses, and of the data."""
+    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16], **code_hashes(model)}
+
+
+def code_hashes(model: Any) -> dict[str, str]:
+    """Return the hashes of the files that the user's code of a model depends on, by name; see `core.used_files`.
+
+    Empty for a model that was not loaded by the name of a file or module, as "file.py:name" is.
+    """
+    anatomy = anatomy_of(model)
+    modules = [module for root in anatomy.modules for module in root.modules()]
+    owned = [value for module in modules for value in vars(module).values()]
+    return hashes_of([model, *anatomy.parts, *modules, *owned])
 
 
 def has_shared_name(value: Any) -> bool:
@@ -177,7 +190,11 @@ def _add_tensor(total: Any, value: Tensor) -> None:
 
 def _add_content(total: Any, value: Any) -> None:
     """Add a value to a hash; different values add different bytes."""
-    if isinstance(value, Tensor):
+    kind = type(value)
+    if kind is str or kind is int or kind is float or kind is bool or value is None:  # most values by far
+        text = encode_basestring_ascii(value) if kind is str else str(value) if kind is int else json.dumps(value)
+        total.update(f"{len(text)} {text}".encode())
+    elif isinstance(value, Tensor):
         total.update(b"tensor ")
         _add_tensor(total, value)
     elif isinstance(value, Mapping):
@@ -190,5 +207,5 @@ def _add_content(total: Any, value: Any) -> None:
         for item in value:
             _add_content(total, item)
     else:
-        text = json.dumps(value) if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+        text = json.dumps(value) if isinstance(value, (int, float, str)) else repr(value)
         total.update(f"{len(text)} {text}".encode())

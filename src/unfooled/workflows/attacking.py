@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from unfooled.evaluation.verify import verify
 from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.folder import discard, recomputed_note
+from unfooled.runs.helpers import Helpers, Watch
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
 from unfooled.statistics.intervals import Estimate, mean_of_shares, share
@@ -40,6 +41,10 @@ DEFAULT_ATTACK = "apgd-margin"
 CHUNK_SAMPLES = 100
 JUDGE_DRAWS = 20  # evaluations of a random model per judged point; the majority decides
 GRADIENT_DRAWS = 10  # evaluations of a random model averaged at every gradient of an ensemble
+ONE_ATTACK = (
+    "This is one attack on a model behind a purifier, which does not say what the purifier is worth; `unfooled audit` "
+    "attacks it in every way that its robust accuracy needs."
+)
 
 
 class AttackRecord(Partial):
@@ -107,7 +112,7 @@ def attack(
         out: The .npz file: x (the points), y, clean_x, success, distance, and for a minimal-norm attack nearest_x and
             nearest_distance. Finished chunks are stored in a folder beside it until all are done.
         seed: Random seed.
-        machine: The device, and samples computed at once.
+        machine: The device, samples computed at once, and the processes that share the work.
         progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
@@ -124,26 +129,57 @@ def attack(
     choice.bound(allowed)  # refuses unusable options before anything is loaded
     inputs.check()
     out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
-    device = machine.prepare(seed)
-    loaded = inputs.load(device, seed=seed)
-    check_reach(allowed, loaded.x)
-    settings = {
-        "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
-        **choice.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
-    }  # fmt: skip
-    attacked: Model = loaded.model
-    if purify is not None:
-        attacked = guarded_by(loaded.model, behind or purify, loaded.x, device)
-        settings["purify"] = spelled(purify) if callable(purify) else str(purify)
-    subject = inspect_model(attacked, loaded.x, loaded.y)
-    settings["fingerprint"] = dict(subject.fingerprint)
+    device = machine.prepare(seed, shares=True)
+    task = _Task(inputs, allowed, str(threat), choice, purify, seed, machine.alone(device))
+    work, settings = task.loaded()
     read_archive(out, settings, kind="attack")  # refuses a file of another content
-    work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
-    run = Run(parts_of(out), work.config(settings), chunk=CHUNK_SAMPLES, progress=progress)
-    bound = choice.bound(allowed, work.batch)
-    record = work.judged(bound(work, run), bound.label, run, settings, out)
-    discard(parts_of(out))
+    parts, bound, helpers = parts_of(out).resolve(), choice.bound(allowed, work.batch), Helpers(machine.helpers())
+    chunk = helpers.chunk(CHUNK_SAMPLES, len(work.loaded.x))
+    run = Run(parts, work.config(settings), chunk=chunk, progress=progress, start=helpers.start)
+    with helpers.on(partial(_help, task, parts, chunk, helpers.watch)):
+        points = bound(work, run)
+    record = work.judged(points, bound.label, run, settings, out, notes=helpers.notes)
+    discard(parts)
     return record
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is attacked and how, by names, so that helpers can load it."""
+
+    inputs: Inputs
+    threat: Threat
+    threat_name: str
+    choice: _AttackChoice
+    purify: Purifier | None
+    seed: int
+    machine: Machine
+
+    def loaded(self) -> tuple[_Work, dict[str, Any]]:
+        """Load model and data; return them with the settings that the file states."""
+        inputs, purify = self.inputs, self.purify
+        device = self.machine.prepare(self.seed)
+        loaded = inputs.load(device, seed=self.seed)
+        check_reach(self.threat, loaded.x)
+        settings = {
+            "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": self.threat_name,
+            **self.choice.options, "seed": self.seed, **{k: v for k, v in inputs.options.items() if v is not None},
+        }  # fmt: skip
+        attacked: Model = loaded.model
+        if purify is not None:
+            attacked = guarded_by(loaded.model, self.choice.purify or purify, loaded.x, device)
+            settings["purify"] = spelled(purify) if callable(purify) else str(purify)
+        subject = inspect_model(attacked, loaded.x, loaded.y)
+        settings["fingerprint"] = dict(subject.fingerprint)
+        batch = self.machine.batch or fitting_batch(subject.model, loaded.x)
+        return _Work(loaded, subject, self.threat, self.seed, batch), settings
+
+
+def _help(task: _Task, parts: Path, chunk: int, watch: Watch) -> None:
+    """Help with an attack in another process: compute chunks, and write no result."""
+    work, settings = task.loaded()
+    run = Run(parts, work.config(settings), chunk=chunk, progress=watch, start=watch.start)
+    task.choice.bound(task.threat, work.batch)(work, run)
 
 
 @dataclass(frozen=True)
@@ -206,8 +242,9 @@ class _Work:
         return Config(**known, options={k: v for k, v in settings.items() if k not in known})
 
     def judged(
-        self, points: dict[str, Tensor], label: str, run: Run, settings: dict[str, Any], out: Path
-    ) -> AttackRecord:
+        self, points: dict[str, Tensor], label: str, run: Run, settings: dict[str, Any], out: Path, *,
+        notes: Sequence[str] = (),
+    ) -> AttackRecord:  # fmt: skip
         """Judge the points, write the file, and return the record."""
         x, y = self.loaded.x, self.loaded.y
         judge = partial(verify, self.subject.model, x, y, draws=JUDGE_DRAWS if self.subject.random else 1)
@@ -225,7 +262,9 @@ class _Work:
         write_archive(out, {k: v.cpu().numpy() for k, v in arrays.items()}, settings)
         forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
         refused = _refused(int(undefined.sum()))
-        notes = [*self.loaded.warnings, *self.subject.warnings, *recomputed_note(run.folder.damaged), *refused]
+        recomputed = recomputed_note(run.folder.damaged)
+        notes = [*self.loaded.warnings, *self.subject.warnings, *notes, *recomputed, *refused]
+        notes += [ONE_ATTACK] if self.subject.guarded else []
         return AttackRecord(
             **{k: settings[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,

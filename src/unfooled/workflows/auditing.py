@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.purification.guard import Guarded
 from unfooled.report import render
 from unfooled.runs.chunks import Progress
-from unfooled.runs.executors import Helpers
+from unfooled.runs.helpers import Helpers
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack, needs_clusters
@@ -203,7 +203,7 @@ def audit(
     helpers = machine.helpers()
     with memory_limit(machine.memory):
         return _audited(
-            inputs, allowed, options, replace(machine, device=device, workers=1, scheduler=None),
+            inputs, allowed, options, machine.alone(device),
             out=out, title=title, chunk=chunk, seed=seed, command=command, notify=notify, progress=progress,
             executor=helpers,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unfooled.core.memory import read_size
 from unfooled.runs.executors import dask, processes, worker_count
@@ -22,8 +22,8 @@ class Machine:
         threads: CPU threads of this process; None: unchanged.
         batch: Samples computed at once; None: from the free memory.
         memory: Memory that samples and points may take, "2GB" or bytes; None: half of what is free.
-        workers: Processes that share an audit, this one included: a number, "auto" (one per core), or an executor,
-            whose workers help.
+        workers: Processes that share the work of an audit, attack, study or set of features, this one included: a
+            number, "auto" (one per core), or an executor, whose workers help.
         scheduler: Address of a Dask scheduler whose workers help, instead of `workers`. None: none.
     """
 
@@ -52,6 +52,10 @@ class Machine:
             )
         return dask(self.scheduler)
 
+    def alone(self, device: str) -> Machine:
+        """Return the machine of a helper: this device, and no helpers."""
+        return replace(self, device=device, workers=1, scheduler=None)
+
     def prepare(self, seed: int = 0, *, shares: bool = False) -> str:
         """Check what every workflow takes, set the number of threads, and return the device.
 
@@ -66,7 +70,7 @@ class Machine:
         import torch
 
         if not shares and (self.workers not in (1, "1") or self.scheduler is not None):
-            raise BadOption("{workers} and {scheduler} are for audits; this workflow runs in one process")
+            raise BadOption("this workflow runs in one process; leave out {workers} and {scheduler}")
         at_least("batch", self.batch, 1)
         if self.memory is not None:
             read_size(self.memory)

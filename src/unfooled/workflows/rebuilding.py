@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from unfooled.features.inversion import Encoder, last_features
 from unfooled.features.making import Search, Storage
 from unfooled.runs.chunks import Progress
 from unfooled.runs.folder import discard, saving, started
+from unfooled.runs.helpers import Helpers, Watch
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
@@ -85,7 +86,7 @@ def features(
         options: Options of the kind.
         fresh: Start again.
         seed: Random seed.
-        machine: The device, and images computed at once.
+        machine: The device, images computed at once, and the processes that share the work.
         progress: Called as `(stage, images done, images in all)`.
 
     Returns:
@@ -98,8 +99,8 @@ def features(
     allowed = _check(kind, threat, options)
     inputs.check()
     out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
-    device = machine.prepare(seed)
-    parts = out.parent / (out.name + ".parts")
+    device, helpers = machine.prepare(seed, shares=True), Helpers(machine.helpers())
+    parts = (out.parent / (out.name + ".parts")).resolve()
     refuse_other(out, parts)
     if fresh and not discard(parts):
         raise BadOption("another process works in {0}; wait for it, or choose another {out}", parts)
@@ -109,19 +110,46 @@ def features(
     if done is None:  # features may be finite where the logits are not
         with torch.no_grad():
             check_answered(read_logits(loaded.model, loaded.x, batch=256))
-    made = _bind_method(loaded, kind, allowed, options, machine.batch)(
-        seed=seed, classes=loaded.classes, storage=Storage(parts, options.shard, done), progress=progress
-    )
+    task = _Task(inputs, kind, allowed, options, seed, machine.alone(device))
+    storage = Storage(parts, helpers.chunk(options.shard, len(loaded.x)), done, helpers.start)
+    if done is None:
+        with helpers.on(partial(_help, task, replace(storage, start=helpers.watch.start), helpers.watch)):
+            made = task.make(loaded, storage, progress)
+    else:
+        made = task.make(loaded, storage, progress)
     if made is not done:
         about = {
             "model": inputs.model_name,
             "from": {"data": inputs.data_name, "n": len(loaded.x), **inputs.options},
-            "warnings": loaded.warnings,
+            "warnings": [*loaded.warnings, *helpers.notes],
         }
         with saving(parts):
             made = save_features(out, made, about)
     discard(parts)
     return {**made.manifest, "out": str(out), "manifest": str(manifest_of(out))}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Set that is made, by names, so that helpers can load what it is made from."""
+
+    inputs: Inputs
+    kind: str
+    threat: Threat | None
+    options: FeatureOptions
+    seed: int
+    machine: Machine
+
+    def make(self, loaded: Loaded, storage: Storage, progress: Progress | None) -> Any:
+        """Make the set, chunk by chunk."""
+        method = _bind_method(loaded, self.kind, self.threat, self.options, self.machine.batch)
+        return method(seed=self.seed, classes=loaded.classes, storage=storage, progress=progress)
+
+
+def _help(task: _Task, storage: Storage, watch: Watch) -> None:
+    """Help to make a set in another process: compute chunks, and write no result."""
+    device = task.machine.prepare(task.seed)
+    task.make(task.inputs.load(device, seed=task.seed), storage, watch)
 
 
 def _bind_method(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOptions, batch: int | None) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unfooled.core.limits import Limits, allowing
 from unfooled.report.study_page import render_study
 from unfooled.runs.chunks import Progress
+from unfooled.runs.helpers import Helpers, Watch
+from unfooled.runs.records import write_record
 from unfooled.studies.attention import OwnNetwork as StudyNetwork
 from unfooled.studies.common.records import StudySummary
 from unfooled.workflows import catalog
@@ -77,7 +80,7 @@ def study(
         seeds: Random seeds.
         data: Names of the data sets to use, of those of the scale; None: all.
         own: Your own network.
-        machine: The device, if the study takes one. Its `batch` is not used.
+        machine: The device, if the study takes one, and the processes that share its units. Its `batch` is not used.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         command: Command line that reproduces the study, for the record.
         progress: Called as `(stage, units done, units in all)`.
@@ -95,8 +98,8 @@ def study(
         raise BadOption("{seeds} is {0}; it must be at least 1", 0)
     at_least("n", own.n, 1)
     folder = check_folder(Path("runs") / f"{name}-{scale}" if out is None else out)
-    device = machine.prepare(max(seeds))
-    machine.prepare(min(seeds))
+    device = machine.prepare(max(seeds), shares=True)
+    machine.prepare(min(seeds), shares=True)
     function = catalog.resolve(row.path)
     takes = catalog.takes(function)
     network = {f.name: getattr(own, f.name) for f in fields(own)}
@@ -111,10 +114,21 @@ def study(
             raise BadOption("the study {0} takes no {" + option + "}; leave it out", name)
     if network:
         options["own"] = StudyNetwork(**{FIELDS.get(option, option): value for option, value in network.items()})
-    with allowing(limits):
-        summary: StudySummary = function(
-            scale, out=folder, seeds=seeds, progress=progress, command=command,
-            **options,
-        )  # fmt: skip
+    helpers = Helpers(machine.helpers())
+    job = partial(function, scale, out=folder.resolve() if helpers.count else folder, seeds=seeds, command=command)
+    with allowing(limits), helpers.on(partial(_help, partial(job, **options), limits, helpers.watch)):
+        summary: StudySummary = job(progress=progress, **options)
+    if helpers.notes:
+        summary = summary.model_copy(update={"notes": [*summary.notes, *helpers.notes]})
+        write_record(folder / "summary.json", summary)
     render_study(folder)
     return summary
+
+
+def _help(job: Callable[..., StudySummary], limits: Limits | None, watch: Watch) -> None:
+    """Help with a study in another process: compute the units that nobody else computes.
+
+    A helper that sees the end of the study writes the same summary as the process that was started.
+    """
+    with allowing(limits):
+        job(progress=watch)

@@ -15,7 +15,9 @@ NAME_LENGTH = 80
 CONTEXT = 120
 
 STYLE = """
-.lx{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:1em;color-scheme:light dark}
+.lx{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:1em;color-scheme:light dark;
+min-height:100vh;box-sizing:border-box}
+.lx code{overflow-wrap:anywhere}
 .lx h2{font-size:1em;margin:0 0 .4em}.lx section{margin:0 0 1.4em;max-width:60em;overflow-x:auto}
 .lx table{border-collapse:collapse}.lx th{font-weight:400;text-align:left;padding:.1em .8em .1em 0}
 .lx td{padding:.1em .3em;text-align:right}.lx thead th{color:var(--muted)}.lx p{color:var(--muted);margin:.3em 0}
@@ -105,6 +107,24 @@ def predicted_value(value: float, least: float, largest: float) -> str:
         f'<tr><th>{number(least)} (least)</th><td class="b">{bar(share)}</td><td>{number(largest)} (largest)</td></tr>'
     )
     return section(f"Predicted value {number(value)}", f"<table>{row}</table>")
+
+
+def reliance(score: float | None, call: str) -> str:
+    """Return the view of how far the weights can be relied on: R2, and the call that measures the soft stability.
+
+    Args:
+        score: weighted R2 in sample of the label fitted last; None: not known.
+        call: call of the native explanations.
+    """
+    fit = (
+        ""
+        if score is None or not math.isfinite(score)
+        else f"<p>R2 {score:.2f} in sample, of the label fitted last.</p>"
+    )
+    text = (
+        f"Soft stability was not measured: the model is not part of this explanation. <code>{html.escape(call)}</code>"
+    )
+    return section("Reliance", f"{fit}<p>{text} of unfooled.explanations.lime measures it.</p>")
 
 
 def weight_bars(title: str, against: str, towards: str, pairs: Sequence[tuple[object, float]], budget: int) -> str:
