@@ -8,7 +8,7 @@ PIP := -m pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo test test-slow check newest dist constraints bench docs clean
+.PHONY: setup demo test test-slow check newest dist constraints bench gallery docs clean
 
 setup: .venv/.installed  ## the package and what it needs
 
@@ -22,7 +22,10 @@ setup: .venv/.installed  ## the package and what it needs
 	$(BIN)/python $(PIP) -e ".[dev]"
 	touch $@
 
-.venv/.installed-docs: .venv/.installed
+.venv/.installed-gallery: .venv/.installed-dev  ## run the examples that changed, and store what they print for the site
+	$(BIN)/python docs/gallery.py
+
+docs: .venv/.installed
 	$(BIN)/python $(PIP) -e ".[docs]"
 	touch $@
 

@@ -37,7 +37,7 @@ from unfooled.studies.attention.recipes import ARP, BASE, SHUFFLED, equal_comput
 from unfooled.studies.attention.records import Judged, Results
 from unfooled.studies.attention.samples import Samples
 from unfooled.studies.attention.training_results import comparison_table, training_claims
-from unfooled.training import Batches, Checkpoint, Ramp, train
+from unfooled.training import Batches, Checkpoint, Ramp, Stepping, train
 
 ARMS = (BASE, ARP, SHUFFLED)
 THREAT = Linf(8 / 255)
@@ -83,7 +83,8 @@ def fitted(
     file = out / f"{name.replace(' ', '_')}-{seed}.pt"
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     keep = Checkpoint(file, about, settings)
-    for epoch in train(net, batches, loss, optimizer, epochs=pieces, seed=seed, checkpoint=keep, clip=5.0):
+    stepping = Stepping(clip=5.0)
+    for epoch in train(net, batches, loss, optimizer, epochs=pieces, seed=seed, checkpoint=keep, stepping=stepping):
         notes = ", ".join(f"{k} {v:.3f}" for k, v in epoch.notes.items())
         print(f"{name}: {epoch.index + 1}/{pieces}, loss {epoch.loss:.3f}, {epoch.seconds:.0f} s {notes}", flush=True)
         if epoch.seconds > 480:

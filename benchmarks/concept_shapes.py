@@ -41,7 +41,7 @@ from unfooled.features.inversion import invert_features
 from unfooled.models import ConceptCnn, load_model
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
-from unfooled.training import Batches, ConceptLoss, leakage, train
+from unfooled.training import Batches, ConceptLoss, Stepping, leakage, train
 from unfooled.workflows.concepts import LEARNT, attribute_auc
 
 EPOCHS, BATCH, LR, SEED = 12, 64, 4e-3, 0
@@ -57,7 +57,7 @@ def network(path: Path, scenes: Shapes) -> tuple[ConceptCnn, dict[str, Any]]:
         optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=1e-4)
         loss = ConceptLoss(scenes.y, scenes.attributes)
         batches = Batches(scenes.x, torch.arange(len(scenes)), BATCH, SEED)
-        for epoch in train(net, batches, loss, optimizer, epochs=EPOCHS, seed=SEED, clip=5.0):
+        for epoch in train(net, batches, loss, optimizer, epochs=EPOCHS, seed=SEED, stepping=Stepping(clip=5.0)):
             print(f"epoch {epoch.index}: loss {epoch.loss:.4f}, {epoch.seconds:.0f} s", flush=True)
         seconds = round(time.perf_counter() - started, 1)
         path.parent.mkdir(parents=True, exist_ok=True)

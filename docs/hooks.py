@@ -1,4 +1,7 @@
-"""Completion of pages when the site is built, so that a new method needs no line there; used by mkdocs.yml."""
+"""Completion of pages when the site is built, so that a new method or example needs no line there; used by mkdocs.yml.
+
+The gallery has a page for each script in examples/: its text, its code, and what it printed when `make gallery` ran it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,61 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {"ATTACKS": "--attack", "EXPLANATIONS": "--method", "LOSSES": "--loss"}
 """Tables of the catalog, and the option that takes their names."""
+
+
+EXAMPLES, PRINTED = ROOT / "examples", ROOT / "docs" / "gallery"
+
+
+def on_config(config: Any) -> Any:
+    """Add the gallery to the navigation; mkdocs calls this first."""
+    pages = [{"Gallery": "gallery/index.md"}, *({title(path): f"gallery/{path.stem}.md"} for path in examples())]
+    config.nav.insert(5, {"Gallery": pages})
+    return config
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the pages of the gallery, which are no files; mkdocs calls this when it has listed the others."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "gallery/index.md", content=gallery()))
+    for path in examples():
+        files.append(File.generated(config, f"gallery/{path.stem}.md", content=example(path)))
+    return files
+
+
+def examples() -> list[Path]:
+    """Return the scripts of the gallery, by name."""
+    return sorted(EXAMPLES.glob("*.py"))
+
+
+def title(path: Path) -> str:
+    """Return the name of a script as words."""
+    return path.stem.replace("_", " ").capitalize().replace("Lime", "LIME")
+
+
+def text_of(path: Path) -> str:
+    """Return the docstring of a script."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def gallery() -> str:
+    """Return the list of all scripts."""
+    rows = [f"- [{title(path)}]({path.stem}.md): {text_of(path).splitlines()[0]}" for path in examples()]
+    return "# Gallery\n\nScripts that run as they stand, with what they print.\n\n" + "\n".join(rows) + "\n"
+
+
+def example(path: Path) -> str:
+    """Return the page of a script: its text, its code, and what it printed."""
+    text, code = text_of(path), path.read_text(encoding="utf-8")
+    shown = code.partition('"""\n\n')[2]
+    words = [line for line in text.splitlines() if not line.startswith("python examples/")]
+    command = f"```sh\npython examples/{path.name}\n```"
+    parts = [f"# {title(path)}", "\n".join(words).strip(), command]
+    printed = PRINTED / f"{path.stem}.txt"
+    if printed.is_file():
+        parts.append(f"It prints\n\n```text\n{printed.read_text(encoding='utf-8').partition(chr(10))[2].strip()}\n```")
+    parts.append(f"## The script\n\n```python\n{shown.strip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, *, page: Any, **kwargs: Any) -> str:

@@ -48,7 +48,9 @@ def same(): return torch.rand(20, 1, 8, 8), torch.zeros(20).long()
 """
 
 M, T = "--model nets.py:net", "--threat linf:0.1"
-A = f"audit {M} {T} --n 8 --effort quick --reasons none -q"
+B = f"audit {M} {T} --effort quick -q"
+A = f"{B} --n 8 --reasons none"
+HUGE = "1" + 30 * "0"
 CALLS: list[tuple[str, str]] = [
     # models
     ("audit --model absent.pt --threat linf:0.1", "absent.pt"),
@@ -85,9 +87,9 @@ CALLS: list[tuple[str, str]] = [
     (f"{A} --size 8x", "--size"),
     (f"{A} --size 1000000", "--size"),
     (f"{A} --channels 2", "--channels"),
-    (f"{A} --n 0", "--n is 0"),
-    (f"{A} --n -3", "--n is -3"),
-    (f"{A} --n three", "--n"),
+    (f"{B} --n 0", "--n is 0"),
+    (f"{B} --n -3", "--n is -3"),
+    (f"{B} --n three", "--n"),
     (f"{A} --labels absent.txt", "absent.txt"),
     (f"{A} --labels same.txt", "share a name"),
     (f"{A} --labels empty.txt", "no labels"),
@@ -150,7 +152,7 @@ CALLS: list[tuple[str, str]] = [
     (f"{A} --chunk 0 --out run", "--chunk"),
     (f"{A} --effort lazy", "effort"),
     (f"{A} --explain gut", "explanation"),
-    (f"{A} --reasons-n 0 --reasons saliency", "--reasons-n"),
+    (f"{B} --n 8 --reasons-n 0 --reasons saliency", "--reasons-n"),
     (f"audit {M} {T} --attack apgd-cw", "attack"),
     (f"audit {M} {T} --attack pgd --steps 0", "--steps"),
     (f"audit {M} {T} --attack pgd --restarts 0", "--restarts"),
@@ -268,6 +270,102 @@ CALLS: list[tuple[str, str]] = [
     ("study broken-defences --out names.txt", "cannot write"),
     ("study attention --data absent", "data set"),
     ("study attention --model nets.py:net --n 0 --data digits", "--n is 0"),
+    # links in circles, empty files, folders named like files, other encodings
+    (f"audit --model loop.npz {T}", "symbolic links"),
+    (f"audit --model folder.pt {T}", "config.json"),
+    (f"audit --model void.pt --arch small-cnn {T}", "cut off"),
+    (f"audit --model void.safetensors --arch small-cnn {T}", "safetensors"),
+    (f"audit --model own.npz {T}", "model file"),
+    (f"audit --model fine {T}", "config.json"),
+    (f"audit --model nets.py: {T}", "nets.py"),
+    (f"audit --model :net {T}", "importing"),
+    (f"audit --model nets.py:net:net {T}", "nets.py:net"),
+    (f"audit --model \udcff.pt {T}", "no file"),
+    (f"{A} --data loop.npz", "symbolic links"),
+    (f"{A} --data folder.npz", "no images"),
+    (f"{A} --data void.npz", "cut off"),
+    (f"{A} --data cut.npz", "cut off"),
+    (f"{A} --data void.csv", "no data file"),
+    (f"{A} --data fine", "no images"),
+    (f"{A} --data 'a\nb.npz'", "cut off"),
+    (f"{A} --data /dev/null", "device"),
+    (f"{A} --labels wide.txt", "wide.txt"),
+    (f"{A} --labels folder.txt", "folder.txt"),
+    (f"{A} --labels loop.npz", "symbolic links"),
+    (f"{A} --out loop.npz", "leads nowhere"),
+    (f"{A} --out old", "holds no settings"),
+    (f"{A} --out fine/summary.json", "no folder"),
+    (f"attack {M} {T} --out loop.npz", "leads nowhere"),
+    (f"attack {M} {T} --out void.npz --n 8", "no result of this command"),
+    (f"certify {M} {T} --out empty", "folder"),
+    (f"certify {M} {T} --check void.safetensors", "no certificate"),
+    (f"certify {M} {T} --check empty", "directory"),
+    (f"features {M} --out loop", "leads nowhere"),
+    (f"features {M} --out fine --n 8", "no result of this command"),
+    (f"purify fit {M} --out loop", "leads nowhere"),
+    ("purify apply fine --out q", "no purifier.npz"),
+    ("train --out void.pt --epochs 1 --n 20", "EOFError"),
+    ("train --out folder.pt", "folder"),
+    ("train --model void.pt", "cut off"),
+    ("report fine --out loop", "leads nowhere"),
+    ("report net.pt", "run folder"),
+    ("report old", "summary.json"),
+    ("evidence loop", "run folder"),
+    ("evidence fine --out empty", "folder"),
+    ("lens void.npy a.npy --k 3", "no NumPy file"),
+    ("lens folder.npy a.npy --k 3", "no file"),
+    ("lens own.npz a.npy --k 3", "own.npz:x"),
+    ("lime table --model nets.py:own --train void.csv", "is empty"),
+    ("lime table --model nets.py:own --train wide.csv --label y", "UTF-8"),
+    ("lime table --model nets.py:own --train head.csv --label y", "no rows"),
+    ("lime table --model nets.py:own --train ragged.csv --label y", "3 columns"),
+    ("lime table --model nets.py:own --train twice.csv --label y", "two columns"),
+    ("lime table --model nets.py:own --train zeros.csv --label y", "zero bytes"),
+    ("lime table --model nets.py:own --train folder.csv", "folder"),
+    ("lime table --model nets.py:own --train fine.csv --label y --row 999", "20 rows"),
+    ("lime text --model nets.py:own --text wide.txt", "UTF-8"),
+    ("lime text --model nets.py:own --text net.pt", "UTF-8"),
+    (f"lime image {M} --index 99999", "540 samples"),
+    (f"counterfactual {M} --data digits --attributes wide.csv", "CSV"),
+    (f"counterfactual {M} --data digits --attributes void.csv", "path"),
+    (f"study attention {M} --data void.npz", "cut off"),
+    ("demo --out loop", "leads nowhere"),
+    # numbers that are none, are 0 by rounding, or that nothing counts
+    (f"audit {M} --threat linf:1e-400", "single precision"),
+    (f"audit {M} --threat linf:1e-50", "single precision"),
+    (f"audit {M} --threat linf:1_0", "write a number"),
+    (f"audit {M} --threat linf:\uff11", "write a number"),
+    (f"audit {M} --threat linf:0x1", "write a number"),
+    (f"audit {M} --threat linf:1/255/2", "write a number"),
+    (f"audit {M} --threat linf:0.1,l2:1", "write a number"),
+    (f"{A} --std 1e-400", "single precision"),
+    (f"{A} --fail-under robust_accuracy=1e-400", "single precision"),
+    (f"{A} --fail-under robust_accuracy=-1", "[0, 1]"),
+    (f"{A} --budget 0s", "above 0"),
+    (f"{A} --budget 10parsecs", "write a time"),
+    (f"{A} --memory 0", "--memory"),
+    (f"{A} --memory lots", "--memory"),
+    (f"{A} --workers 0", "--workers"),
+    (f"{A} --batch {HUGE}", "at most"),
+    (f"{A} --chunk {HUGE} --out run", "at most"),
+    (f"attack {M} {T} --out q.npz --steps {HUGE}", "at most"),
+    (f"explain {M} {T} --w {HUGE}", "at most"),
+    (f"train --epochs {HUGE}", "at most"),
+    (f"study broken-defences --seeds {HUGE}", "at most"),
+    ("lens a.npy a.npy --k 3,,4", "whole numbers"),
+    # options given twice
+    (f"audit {M} --threat linf:0.1 --threat linf:0.2", "--threat is given twice"),
+    (f"{A} --n 9", "--n is given twice"),
+    ("train --lr 1 --lr 2", "--lr is given twice"),
+    ("report fine --out x --out y", "--out is given twice"),
+    ("lens a.npy a.npy --k 3 --seed 1 --seed 2", "--seed is given twice"),
+    # files of a gate
+    (f"{A} --baseline fine", "--out"),
+    (f"{A} --baseline fine --out run", "config.json"),
+    (f"{A} --baseline net.pt --out run", "baseline"),
+    (f"{A} --junit empty", "--junit is empty"),
+    (f"{A} --sarif names.txt/x", "--sarif"),
+    (f"{A} --junit x.xml --sarif ./x.xml", "both"),
 ]
 """A call, and words that its sentence must have."""
 
@@ -308,6 +406,7 @@ def furnished(home: Path) -> None:
     np.save(home / "a.npy", x[:, 0])
     np.save(home / "b.npy", x[:10, 0])
     Image.new("L", (8, 8)).save(home / "mask.png")
+    odd(home)
     over = {"value": 7.0, "low": 0.2, "high": 0.8, "n": 10}
     share = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 10}
     records = {
@@ -321,6 +420,27 @@ def furnished(home: Path) -> None:
     for name, text in records.items():
         (home / name).mkdir()
         (home / name / "summary.json").write_text(text)
+
+
+def odd(home: Path) -> None:
+    """Write links in circles, empty and cut files, folders named like files, and texts of other encodings."""
+    for name in ("loop", "loop.npz"):
+        (home / name).symlink_to(name)
+    for name in ("void.csv", "void.npz", "void.npy", "void.pt", "void.safetensors"):
+        (home / name).touch()
+    for name in ("folder.npz", "folder.npy", "folder.pt", "folder.csv", "folder.txt", "old"):
+        (home / name).mkdir()
+    (home / "old/config.json").write_text("[]")
+    (home / "cut.npz").write_bytes((home / "own.npz").read_bytes()[:500])
+    (home / "a\nb.npz").write_bytes(b"other")
+    rows = "a,b,y\n" + "".join(f"{k},{2 * k},{k % 2}\n" for k in range(20))
+    (home / "fine.csv").write_text(rows)
+    (home / "wide.csv").write_bytes(rows.encode("utf-16"))
+    (home / "wide.txt").write_bytes("a\nb\n".encode("utf-16"))
+    (home / "zeros.csv").write_bytes(rows.encode().replace(b"3", b"\0"))
+    (home / "head.csv").write_text("a,b,y\n")
+    (home / "ragged.csv").write_text("a,b,y\n1,2,0\n1\n")
+    (home / "twice.csv").write_text("a,a,y\n1,2,0\n1,2,1\n")
 
 
 def tried(home: Path, line: str, words: str) -> dict[str, Any]:
@@ -354,7 +474,8 @@ def main() -> None:
         for line, words in CALLS:
             if options.only in line:
                 rows.append(tried(home, line, words))
-                print(f"{', '.join(rows[-1]['faults']) or 'right':<24} {line}: {rows[-1]['says']}", flush=True)
+                text = f"{', '.join(rows[-1]['faults']) or 'right':<24} {line}: {rows[-1]['says']}"
+                print(text.encode(errors="backslashreplace").decode(), flush=True)
     record = {
         "command": "python -m benchmarks.reliability.bad_inputs",
         "environment": json.loads(Environment.here("cpu").model_dump_json()),

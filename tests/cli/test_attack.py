@@ -154,6 +154,8 @@ def test_a_model_is_attacked_behind_a_purifier(home: Path) -> None:
     assert run(home, *asked("pgd-margin", "--out", "bare", "--purify", "purifier"), code=2).stderr  # another work
     assert bare["passes"] != {}
     assert behind["robust_accuracy"]["n"] == 6
+    assert any("`unfooled audit` attacks it in every way" in text for text in behind["warnings"])
+    assert not any("unfooled audit" in text for text in bare["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from tests.cli.test_study import run
 
+from unfooled import BadInput
+from unfooled.workflows import Inputs, certify
+
 CODE = """
 import torch
 from torch import nn
@@ -55,6 +58,31 @@ def test_proofs_are_written_and_checked_again(home: Path) -> None:
     (home / "proofs.safetensors").write_bytes(data)
     _, err = run(home, "certify", "--model", "mine.py:net", *BASE, "--check", "proofs.safetensors", code=2)
     assert "was changed" in err
+
+
+def test_a_second_start_goes_on_where_the_first_was_stopped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("unfooled.workflows.certifying.CHUNK", 5)
+    inputs, steps = Inputs("mine.py:net", "mine.py:data", n=12), []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        steps.append((stage, done, total))
+        if done == 5 and len(steps) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        certify(inputs, "linf:0.004", out="proofs.safetensors", progress=stop)
+    assert not (home / "proofs.safetensors").exists()
+    with pytest.raises(BadInput, match="threat was"):
+        certify(inputs, "linf:0.005", out="proofs.safetensors")
+    with pytest.raises(BadInput, match="effort was"):
+        certify(inputs, "linf:0.004", effort="quick", out="proofs.safetensors")
+    record = certify(inputs, "linf:0.004", out="proofs.safetensors", progress=stop)
+    assert steps == [("certify", done, 12) for done in (0, 5, 0, 5, 10, 12)]
+    assert not (home / "proofs.safetensors.parts").exists()
+    plain = certify(inputs, "linf:0.004")
+    assert record.certified_accuracy == plain.certified_accuracy
+    assert certify(inputs, "linf:0.004", check="proofs.safetensors").certified_accuracy == plain.certified_accuracy
 
 
 def test_smoothing_says_whose_figures_they_are(home: Path) -> None:

@@ -292,7 +292,7 @@ def test_an_edit_that_fails_where_targeted_pgd_does_not_is_said_to(home: Path) -
 def test_what_is_left_out_is_printed(home: Path) -> None:
     words = (*ONE[:4], "either.csv", *ONE[5:-1], "1", "--model", "quarters:frozen", "--out", "left")
     printed = run(home, *words).stdout
-    assert "1 have too few images of one value and stay." in printed
+    assert "1 have too few images of one value and stay, and an edit goes at most 1 switch beyond the values" in printed
     assert "left out, fewer than 5 images of one value: never" in printed
     assert "cannot be read off" not in printed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
 import io
 import json
 import re
@@ -153,7 +154,12 @@ def test_a_text_without_features_and_a_regression(home: Path) -> None:
     assert "There are no features" in (home / "none/lime.html").read_text()
     done = run(home, "lime", "text", "--model", "own.py:score", "--text", "film.txt", "--out", "score")
     assert "output 0" in done.stdout
-    assert result_of(home, "score")[1]["explanations"][0]["stability"] is None
+    value, low, high = result_of(home, "score")[1]["explanations"][0]["stability"]
+    assert 0 <= low <= value <= high <= 1
+    assert "soft stability" in done.stdout
+    assert "the answer stays on its side of that with all features hidden" in (home / "score/lime.html").read_text()
+    run(home, "lime", "text", "--model", "own.py:score", "--text", "film.txt", "--stability", "0", "--out", "score")
+    assert "Soft stability was not measured; <code>with_text_stability" in (home / "score/lime.html").read_text()
 
 
 def test_few_samples_are_said_in_words(home: Path) -> None:
@@ -181,7 +187,9 @@ def test_rows(home: Path, model: str) -> None:
 def test_a_regression_of_a_row_of_the_training_table(home: Path) -> None:
     done = run(home, *TABLE, "--model", "own.py:regression", "--row", "3", "--out", "regression")
     assert "row 3 (label yes)" in done.stdout
-    assert "between the least and the largest seen" in (home / "regression/lime.html").read_text()
+    page = (home / "regression/lime.html").read_text()
+    assert "between the least and the largest seen" in page
+    assert "the answer stays on its side of that with all features hidden" in page
     again = run(home, *TABLE, "--model", "own.py:Votes", "--row", "3", "--out", "votes", "--sampler", "hidden")
     assert "class yes" in again.stdout or "class no" in again.stdout
 
@@ -466,3 +474,111 @@ def test_options_of_lime_in_explain(home: Path) -> None:
     assert abs(shrunk).max() < 0.9 * abs(np.load(home / "maps/maps.npz")["attribution"]).max()
     said = run(home, *line, "--method", "lime:steps=3", code=2).stderr
     assert "lime has no option 'steps'; did you mean samples?; it has samples, ridge, batch" in said
+
+
+SPOILT = """
+import numpy as np
+
+class Plain:
+    classes_ = np.array(["no", "yes"])
+
+    def predict_proba(self, x):
+        x = np.asarray(x, dtype=object)[:, :2].astype(float)
+        if np.isnan(x).any():
+            raise ValueError("Input contains NaN")
+        p = 1 / (1 + np.exp(-2 * x[:, 0]))
+        return np.stack([1 - p, p], axis=1)
+
+class Filled(Plain):
+    def predict_proba(self, x):
+        x = np.asarray(x, dtype=object).copy()
+        x[:, :2] = np.nan_to_num(x[:, :2].astype(float))
+        return Plain.predict_proba(self, x)
+
+class Frames(Plain):
+    feature_names_in_ = np.array(["size", "noise", "colour"])
+"""
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "Tables of 30 rows with bad cells: training rows 4 and 7, and 3 without a noise; rows 1, 2 and 3 of the new table."
+    folder = tmp_path_factory.mktemp("spoilt")
+    (folder / "own.py").write_text(SPOILT)
+    draw = np.random.default_rng(0).normal(size=(30, 2))
+    rows = [[f"{a:.2f}", f"{b:.2f}", c] for (a, b), c in zip(draw, ["red", "blue"] * 15, strict=True)]
+    with_gap = [[*row] for row in rows]
+    with_gap[3][1] = "NA"
+    both = [[*row] for row in with_gap]
+    both[4][0], both[7][1] = "n.a. (lost)", "inf"
+    new = [["1.0", "0.5", "red"], ["?", "0", "red"], ["1", "", "red"], ["1", "inf", "red"]]
+    for name, table in {"clean": rows, "gap": with_gap, "both": both, "new": new}.items():
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["size", "noise", "colour"], *table])
+    return folder
+
+
+SPOILT_TABLE = ("lime", "table", "--samples", "100", "--stability", "10", "--out", "out")
+
+
+@pytest.mark.parametrize("model", ["own.py:Plain", "own.py:Frames", "own.py:Filled"])
+def test_a_bad_cell_of_another_row_does_not_matter(spoilt: Path, model: str) -> None:
+    line = (*SPOILT_TABLE, "--model", model)
+    if model == "own.py:Frames":
+        pytest.importorskip("pandas")
+    run(spoilt, *line, "--train", "clean.csv", "--csv", "new.csv", "--row", "0")
+    assert result_of(spoilt, "out")[1]["warnings"] == []
+    done = run(spoilt, *line, "--train", "both.csv", "--row", "0,29")
+    result, record, page = result_of(spoilt, "out")
+    said = [
+        "2 of 30 training rows are left out: row 4 has 'n.a. (lost)' in column 'size', which holds numbers; give the "
+        "column as categorical if such values are categories."
+    ]
+    if model != "own.py:Filled":
+        left_out = "1 of 30 training rows are left out: the model has no answer where column 'noise' is missing"
+        said.append(f"{left_out}, as in row 3.")
+    assert record["warnings"] == said
+    assert said[0] in done.stdout
+    assert all(html.escape(one) in page for one in said)
+    assert result.weights.shape == (2, 1, 3)
+    pick = ("lime", "pick", "--model", model, "--train", "both.csv", *SPOILT_TABLE[2:], "--budget", "2")
+    run(spoilt, *pick)
+    record = result_of(spoilt, "out")[1]
+    left = 2 if model == "own.py:Filled" else 3
+    assert record["warnings"] == [*said, f"{left} of 30 rows cannot be explained, and are left out."]
+    assert record["pick"]["among"] == 30 - left
+    assert not {4, 7} & set(record["pick"]["index"])
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("1", "row 1 of new.csv has '?' in column 'size', which is no number"),
+        ("0,3", "row 3 of new.csv has 'inf' in column 'noise', which is infinite"),
+        ("2", "row 2 of new.csv: column 'noise' is missing in the row"),
+    ],
+)
+def test_a_bad_cell_of_the_row_is_refused_by_its_place(spoilt: Path, row: str, says: str) -> None:
+    line = (*SPOILT_TABLE, "--model", "own.py:Plain", "--train", "clean.csv", "--csv", "new.csv", "--row", row)
+    assert says in run(spoilt, *line, code=2).stderr
+    own = (*SPOILT_TABLE, "--model", "own.py:Plain", "--train", "both.csv", "--row")
+    assert "row 4 of both.csv has 'n.a. (lost)' in column 'size'" in run(spoilt, *own, "4", code=2).stderr
+    assert "row 3 of both.csv: column 'noise' is missing in the row" in run(spoilt, *own, "3", code=2).stderr
+
+
+def test_categories_that_are_mostly_numbers(spoilt: Path) -> None:
+    rows = [["size", "grade"], *([str(k / 7), str(k % 3) if k else "A"] for k in range(30))]
+    with (spoilt / "grades.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    (spoilt / "grades.py").write_text("def model(x):\n    return [[float(row[0])] for row in x]\n")
+    line = (*SPOILT_TABLE, "--model", "grades.py:model", "--train", "grades.csv")
+    run(spoilt, *line, "--categorical", "grade", "--row", "0")
+    result, record, _ = result_of(spoilt, "out")
+    assert "grade = A" in result.names[0]
+    assert record["warnings"] == []
+    assert "row 0 of grades.csv has 'A' in column 'grade', which is no number" in run(spoilt, *line, code=2).stderr
+    run(spoilt, *line, "--row", "1")
+    assert "1 of 30 training rows are left out: row 0 has 'A'" in result_of(spoilt, "out")[1]["warnings"][0]
+    line = (*line, "--label", "grade")  # labels are never left out
+    run(spoilt, *line, "--row", "0")
+    assert result_of(spoilt, "out")[1]["explanations"][0]["item"] == "row 0 (label A)"

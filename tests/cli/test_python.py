@@ -234,6 +234,7 @@ def test_options_have_one_name(name: str) -> None:
         workflows.TableOptions,
         workflows.PurifierOptions,
         workflows.Gate,
+        workflows.AttributeFiles,
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}
     known = set(inspect.signature(getattr(workflows, name)).parameters) | fields

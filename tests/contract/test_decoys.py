@@ -90,6 +90,25 @@ def test_scores_that_decide_are_not_accused(name: str, seed: int) -> None:
     assert not jump(HONEST[name](linear(5, SHAPE, seed=seed)), (x > 0.5).float())
 
 
+def test_the_way_between_two_points_is_halved_ten_times() -> None:
+    """With fewer halvings a margin that changes fast looks like a jump, and a small jump like none."""
+    x = points(40, SHAPE)
+    net = linear(5, SHAPE)
+    one, other = pairs(x, net(x).argmax(1))
+    counted = Counted(net)
+    found = borders(counted, x[one], x[other], "between samples")
+    assert counted.forwards == 13 * len(one)
+    assert found.value is not None
+    assert 2**-12 < found.value < 2**-8
+
+    def far(z: Tensor) -> Tensor:  # the whole change within a hundredth of the way: no jump
+        return torch.stack([(0.5 - z[:, 0]) * 100, (z[:, 0] - 0.5) * 100], 1).clamp(-1, 1)
+
+    ends = torch.zeros(4, 1), torch.ones(4, 1)
+    assert not borders(far, *ends, "between samples").fired
+    assert borders(lambda z: far(z).sign(), *ends, "between samples").fired
+
+
 def test_the_check_is_one_of_those_before_the_attack() -> None:
     label, score, x = tiny_net(5, SHAPE), tiny_net(5, SHAPE, seed=7), points(30, SHAPE)
     y = label(x).argmax(1)

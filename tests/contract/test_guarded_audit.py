@@ -280,6 +280,32 @@ def test_a_guard_inside_of_another_model(net: Classifier) -> None:
     assert seen.guard.missing == []
 
 
+class Slotted:
+    """A model in a place where no search for modules looks."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parts = {"first": [model]}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.logits(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.parts["first"][0](x)
+
+
+@pytest.mark.parametrize("hidden", [Slotted, lambda model: Slotted(model).logits], ids=["object", "method"])
+def test_a_guard_that_no_search_finds_is_seen_when_it_is_called(
+    net: Classifier, hidden: Callable[[nn.Module], Any]
+) -> None:
+    summary = audited(hidden(guard(net, low_band)), 4)
+    refused(summary, *required(EPS, clusters=False, random=False))
+    assert any("give guard(model, purify) itself" in text for text in summary.warnings)
+    assert audited(hidden(net), 4).guard is None
+
+
 def flipped(x: Tensor) -> Tensor:
     """The image, with a gradient of the wrong sign."""
     return 2 * x.detach() - x

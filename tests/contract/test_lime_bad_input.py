@@ -30,6 +30,7 @@ from unfooled.explanations.lime import (
     around,
     conditional,
     constant,
+    felzenszwalb,
     grid,
     hidden,
     image_part,
@@ -37,6 +38,7 @@ from unfooled.explanations.lime import (
     mask_token,
     neighbours,
     paired,
+    quickshift,
     row_part,
     slic,
     stratified_normal,
@@ -141,6 +143,32 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }  # fmt: skip
 
 
+SEGMENTERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "slic n": (lambda: slic(n_segments=50), "no option 'n_segments'; did you mean segments.*; its options are s"),  # type: ignore[call-arg]
+    "slic many": (lambda: slic(1, 2, 3, 4), "slic was given 4 values; its options are segments, compactness, sigma"),  # type: ignore[call-arg]
+    "slic words": (lambda: slic(compactness="high"), "compactness is 'high'; it is a weight of at least"),  # type: ignore[arg-type]
+    "slic sigma": (lambda: slic(sigma=-1), "sigma is -1; it is a width of at least 0"),
+    "slic flat": (lambda: slic(compactness=0), "compactness is 0"),
+    "quickshift": (lambda: quickshift(random_seed=1), "no option 'random_seed'.*; its options are kernel_size, max_"),  # type: ignore[call-arg]
+    "quickshift ratio": (lambda: quickshift(ratio=2), "ratio is 2; it is a weight from 0 to 1"),
+    "quickshift distance": (lambda: quickshift(max_dist=np.inf), "max_dist is inf"),
+    "quickshift seed": (lambda: quickshift(seed=1.5), "seed is 1.5"),  # type: ignore[arg-type]
+    "felzenszwalb": (lambda: felzenszwalb(minsize=1), "felzenszwalb has no option 'minsize'; did you mean min_size"),  # type: ignore[call-arg]
+    "felzenszwalb size": (lambda: felzenszwalb(min_size=0), "min_size is 0"),
+    "felzenszwalb scale": (lambda: felzenszwalb(scale=float("nan")), "scale is nan"),
+    "grid": (lambda: grid(size=3), "grid has no option 'size'.*; its options are cells, least"),  # type: ignore[call-arg]
+    "grid many": (lambda: grid(1, 2, 3), "grid was given 3 values"),  # type: ignore[call-arg]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_options_of_segmenters(name: str) -> None:
+    call, sentence = SEGMENTERS[name]
+    with pytest.raises(BadInput, match=sentence) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(name: str) -> None:
     call, sentence = REFUSED[name]
@@ -219,7 +247,7 @@ def test_soft_stability_of_texts_rows_and_parts() -> None:
     steady = with_row_stability(lime_tabular(sign, row, 0, space=SPACE), sign, row, space=SPACE, settings=one)
     assert steady.stability == ((1.0, 1.0, 1.0),)
     regression = lime_tabular(lambda table: table[:, 0], row, space=SPACE)
-    assert with_row_stability(regression, lambda table: table[:, 0], row, space=SPACE).stability is None
+    assert with_row_stability(regression, lambda table: table[:, 0], row, space=SPACE).stability == ((1.0, 1.0, 1.0),)
 
 
 def test_a_page_of_parts_and_of_a_row() -> None:

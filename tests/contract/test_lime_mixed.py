@@ -39,6 +39,26 @@ def predict(texts: Sequence[str], rows: Sequence[list[float]], images: Sequence[
     return [[-value, value] for value in total]
 
 
+def test_a_row_of_a_space_is_a_part() -> None:
+    table = np.random.default_rng(0).integers(0, 5, size=(40, 3)).astype(float)
+    space = TabularSpace.learn(table, names=["a", "b", "c"], groups=[["a", "b"]])
+    part = space.row(table[3], seed=7)
+    assert part.names == space.names(list(table[3]))
+    assert part.hide(np.array([True, True])) == table[3].tolist()
+    hidden = part.hide(np.array([False, True]), 2)
+    assert hidden == row_part(space, table[3], seed=7).hide(np.array([False, True]), 2)
+    assert hidden[:2] in table[:, :2].tolist(), "a group comes from one training row"
+    assert hidden[2] == table[3, 2]
+    found = lime_parts(lambda rows: [[row[2]] for row in rows], [space.row(table[3])], samples=200)
+    assert found.as_map()[0][0][0] == 1
+    assert text_part("a b").hide(np.array([True, False])).split() == ["a"]
+    assert image_part(torch.rand(1, 4, 4), segments=torch.arange(16).reshape(4, 4) // 8).hide(np.ones(2, bool)).shape
+    with pytest.raises(BadInput, match="there are 2 rows; a part is one row"):
+        space.row(table[:2])
+    with pytest.raises(BadInput, match="is missing in the row"):
+        space.row(np.array([0, np.nan, 1]))
+
+
 def test_the_parts_share_one_surrogate() -> None:
     space = TabularSpace.learn(TABLE, names=["size", "noise"])
     x = points(1, (1, 4, 4), dtype=torch.float64)[0]
@@ -127,7 +147,7 @@ def test_a_segmenter_without_scikit_image(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(__import__("sys").modules, "skimage", None)
     with pytest.raises(BadInput, match="needs scikit-image"):
         slic()(torch.zeros(1, 3, 8, 8))
-    with pytest.raises(TypeError):
+    with pytest.raises(BadInput, match="slic has no option 'kernel'"):
         slic(kernel=3)  # type: ignore[call-arg]
 
 

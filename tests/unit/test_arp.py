@@ -25,6 +25,7 @@ from unfooled.training import (
     Batches,
     Madry,
     Ramp,
+    Stepping,
     arp,
     iou_rounds,
     label_hinge,
@@ -246,7 +247,8 @@ def test_trained_by_the_loop_with_notes_and_resumed(tmp_path: Path) -> None:
         loss = Ramp(arp(Linf(0.05), steps=2), 1.0)
         keep = Checkpoint(tmp_path / path, settings={"loss": str(loss)})
         optimizer = torch.optim.SGD(model.parameters(), 0.05)
-        done = list(train(model, Batches(x, y, 4), loss, optimizer, epochs=epochs, checkpoint=keep, schedule=False))
+        steady = Stepping(schedule=False)
+        done = list(train(model, Batches(x, y, 4), loss, optimizer, epochs=epochs, checkpoint=keep, stepping=steady))
         return model, done
 
     whole, epochs = start("a.pt", 2)

@@ -20,6 +20,7 @@ from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.proof import Level, covers
 from unfooled.certification.region import Region
 from unfooled.models.nets.cifar_resnet import CifarResnet
+from unfooled.runs.chunks import Run
 
 LADDER = [
     Effort("intervals", Level.INTERVALS),
@@ -251,6 +252,45 @@ def test_a_certificate_is_stored_and_checked_again(tmp_path: Path, effort: Effor
     assert torch.equal(again.check(model, x, y, Linf(0.06)), proof.certified)
     if effort.limits is not None:
         assert bool((again.level == Level.DOMAINS).any())
+
+
+class Killed(Exception):
+    """A stop in the middle of the work."""
+
+
+@pytest.mark.parametrize("effort", [LADDER[2], LADDER[-1]], ids=lambda e: e.name)
+def test_a_certification_that_was_killed_goes_on_to_the_same_certificate(tmp_path: Path, effort: Effort) -> None:
+    model, x, y = samples("fully connected", 10)
+    y = torch.where(torch.arange(10) == 6, (y + 1) % 3, y)
+    threat = Linf(torch.linspace(0.01, 0.1, 10))
+    whole = certify(model, x, y, threat, effort=effort)
+    reports: list[int] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        reports.append(done)
+        if done == 6 and reports.count(6) == 1:
+            raise Killed
+
+    def run() -> Run:
+        return Run(tmp_path / "parts", {"what": "test"}, chunk=3, progress=progress)
+
+    with pytest.raises(Killed):
+        certify(model, x, y, threat, effort=effort, run=run())
+    stored = sorted(path.name for path in (tmp_path / "parts/chunks/certify").iterdir() if path.suffix)
+    assert stored == ["0-3.safetensors", "3-6.safetensors"]
+    (tmp_path / "parts/chunks/certify/0-3.safetensors").write_bytes(b"damaged")
+    again = run()
+    proof = certify(model, x, y, threat, effort=effort, run=again)
+    assert reports == [0, 3, 6, 0, 3, 6, 9, 10]
+    assert len(again.folder.damaged) == 1
+    assert torch.equal(proof.certified, whole.certified)
+    assert torch.equal(proof.level, whole.level)
+    assert torch.allclose(proof.lower, whole.lower, atol=1e-5)
+    assert proof.examples.keys() == whole.examples.keys()
+    assert bool(proof.check(model, x, y)[proof.certified].all())
+    assert torch.equal(proof.domains.owner.unique(), whole.domains.owner.unique())
+    proof.save(tmp_path / "proof.safetensors")
+    assert torch.equal(Certificate.load(tmp_path / "proof.safetensors").check(model, x, y), whole.check(model, x, y))
 
 
 def test_a_certificate_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled import Linf
-from unfooled.certification import certify, interval_margins, relaxed_margins
+from unfooled.certification import certify, interval_margins, relaxed_margins, trace
+from unfooled.certification.crown import Relaxed, backward, interval_bounds, margin_rows
+from unfooled.certification.region import Region
 from unfooled.core.types import TrainingLoss
-from unfooled.training import CrownIbp, Ibp, MtlIbp, Sabr, Standard
+from unfooled.training import CrownIbp, Ibp, MtlIbp, Ramp, Sabr, Standard, initialise_for_intervals
 from unfooled.training.losses.certified import worst_cross_entropy
-from unfooled.workflows import make_loss
+from unfooled.training.progress import initialise_of
+from unfooled.workflows import Recipe, make_loss, train
 from unfooled.workflows.losses import LossOptions
 
 THREAT = Linf(0.1)
@@ -99,3 +102,71 @@ def test_weights_out_of_range_are_refused() -> None:
         Sabr(THREAT, interval_margins, share=0)
     with pytest.raises(ValueError, match="mix is -1"):
         MtlIbp(THREAT, interval_margins, mix=-1)
+
+
+def test_the_clean_weight_falls_while_eps_grows() -> None:
+    ramp = Ramp(CrownIbp(THREAT, interval_margins, relaxed_margins, clean=0.5, mix=0.0), epochs=4, wait=2)
+    at = {epoch: ramp.at(epoch) for epoch in (1.0, 2.0, 4.0, 6.0, 9.0)}
+    assert [now.threat.eps for now in at.values()] == pytest.approx([0, 0, 0.05, 0.1, 0.1])  # type: ignore[attr-defined]
+    assert [now.clean for now in at.values()] == pytest.approx([1, 1, 0.75, 0.5, 0.5])  # type: ignore[attr-defined]
+    assert [now.mix for now in at.values()] == pytest.approx([1, 1, 0.5, 0, 0])  # type: ignore[attr-defined]
+    assert Ramp(Ibp(THREAT, interval_margins, clean=0.2), 1).at(0.5).clean == pytest.approx(0.6)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="wait is -1; it must be at least 0"):
+        Ramp(Ibp(THREAT, interval_margins), 1, wait=-1)
+
+
+def test_a_ramp_without_a_wait_is_written_as_before() -> None:
+    assert str(Ramp(Ibp(THREAT, interval_margins), 2.0)).endswith(", epochs=2.0)")
+    assert str(Ramp(Ibp(THREAT, interval_margins), 2.0, 1)).endswith(", epochs=2.0, wait=1)")
+
+
+@pytest.mark.parametrize("clean", [0.0, 1.0])
+def test_a_weight_of_zero_or_one_costs_no_other_term(clean: float) -> None:
+    model, x, y = subject()
+
+    def never(*_: object) -> Tensor:
+        raise AssertionError
+
+    margins = never if clean else interval_margins
+    value = Ibp(THREAT, margins, clean=clean)(model, x, y)
+    truth = F.cross_entropy(model(x), y) if clean else worst_cross_entropy(interval_margins(model, x, y, THREAT))
+    assert float(value.detach()) == pytest.approx(float(truth.detach()))
+    assert CrownIbp(THREAT, interval_margins, never, mix=0.0)(model, x, y).requires_grad
+
+
+def test_initial_weights_leave_the_width_of_intervals() -> None:
+    layers = [layer for _ in range(6) for layer in (nn.Linear(300, 300), nn.ReLU())]
+    model, x = nn.Sequential(*layers), 0.5 + 0.1 * torch.randn(4, 300)
+    initialise_for_intervals(model, torch.Generator().manual_seed(0))
+    nodes = interval_bounds(trace(model, x).network(), Region.of(x, Linf(0.05), torch.float32)).nodes
+    widths = [float((high - low).mean()) for low, high in nodes[::2]]
+    assert all(0.7 < width / widths[0] < 1.4 for width in widths)
+
+
+def test_losses_by_bounds_start_from_their_own_weights(tmp_path: object) -> None:
+    assert initialise_of(Ramp(Sabr(THREAT, interval_margins), 1)) is initialise_for_intervals
+    assert initialise_of(Standard()) is None
+    weights = {}
+    for loss in ("standard", "ibp"):
+        out = f"{tmp_path}/{loss}.pt"
+        options = {} if loss == "standard" else {"threat": "linf:0.1"}
+        train("digits", loss, out=out, recipe=Recipe(epochs=1, lr=1e-8, n=64), **options)
+        weights[loss] = torch.load(out, weights_only=True)["model"]
+    last = [next(v for k, v in reversed(w.items()) if v.ndim == 2) for w in weights.values()]
+    expected = 2 * torch.pi / last[1].shape[1] ** 2
+    assert float(last[1].var()) == pytest.approx(expected, rel=0.2)
+    assert float(last[0].var()) != pytest.approx(expected, rel=0.2)
+
+
+def test_rows_copy_only_the_bounds_that_they_need() -> None:
+    model, x, y = subject()
+    network = trace(model, x).network()
+    bounds, rows = interval_bounds(network, Region.of(x, THREAT, torch.float32)), margin_rows(network, y)
+    relaxed = Relaxed.of(bounds, rows, by_lines=False)
+    backward(rows, relaxed)
+    assert sorted(relaxed.bounds.nodes._copies) == [2]  # type: ignore[attr-defined]
+    assert "region" not in vars(relaxed.bounds)
+    again = bounds.take(torch.tensor([3, 1, 3])).take(torch.tensor([1, 1, 0]))
+    assert torch.equal(again.region.x, x[[1, 1, 3]])
+    assert torch.equal(again.nodes[1][0], bounds.nodes[1][0][[1, 1, 3]])
+    assert [len(low) for low, _ in again.nodes[:2]] == [3, 3]

@@ -145,6 +145,8 @@ def test_the_autoencoder_removes_noise() -> None:
     assert not any(p.requires_grad for p in net.parameters())
     noisy = (x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     assert (net(noisy) - x).square().mean() < 0.5 * (noisy - x).square().mean()
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        assert torch.equal(net(x.to(dtype)), net(x.to(dtype).float()).to(dtype))
     again = fit_autoencoder(x[:16], seed=3, epochs=1, width=4)
     assert torch.equal(again(x), fit_autoencoder(x[:16], seed=3, epochs=1, width=4)(x))
 

@@ -358,6 +358,22 @@ def test_explaining_needs_no_scikit_learn() -> None:
     assert done.stdout.split() == ["False", "False", "False"]
 
 
+def test_composed_images_lie_in_memory_in_their_own_order() -> None:
+    """A sum over an image is rounded in the order of memory, and on a flat one the score is all rounding."""
+    layouts = []
+
+    def model(x: Any) -> Any:
+        layouts.append(x.flags.c_contiguous and x.flags.writeable)
+        return np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], axis=1)
+
+    for image in (cases.IMAGE, cases.IMAGE[..., 0], np.asfortranarray(cases.IMAGE)):
+        LimeImageExplainer(random_state=0).explain_instance(
+            image, model, num_samples=12, segmentation_fn=cases.squares, top_labels=1
+        )
+    assert layouts
+    assert all(layouts)
+
+
 def test_users_may_override_data_labels() -> None:
     class Own(LimeImageExplainer):
         def data_labels(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tests.reference import lime_cases as cases
 
-from unfooled.compat.lime import LimeTextExplainer
+from unfooled.compat.lime import LimeTabularExplainer, LimeTextExplainer
 from unfooled.compat.lime.explanation import DomainMapper, Explanation, id_generator
 
 OURS = cases.modules("unfooled.compat.lime")
@@ -82,6 +82,25 @@ def test_a_text_shows_probabilities_bars_and_marked_words() -> None:
     assert sorted(set(read.marks)) == sorted(first)
     assert len(read.marks) == sum(len(re.findall(rf"\b{word}\b", cases.TEXT)) for word in first)
     assert cases.TEXT in re.sub(r"\s+", " ", read.text)
+
+
+@pytest.mark.parametrize("kind", ["text", "table"])
+def test_a_page_says_that_soft_stability_was_not_measured(kind: str) -> None:
+    if kind == "text":
+        explainer = LimeTextExplainer(random_state=0)
+        found = explainer.explain_instance("a bad film", lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
+        call = "with_text_stability(lime_text(predict, text), predict)"
+    else:
+        table = np.random.default_rng(0).normal(size=(30, 2))
+        explainer = LimeTabularExplainer(table, random_state=0)
+        found = explainer.explain_instance(table[0], lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
+        call = "with_row_stability(lime_tabular(predict, rows, space=space), predict, rows, space=space)"
+    text = checked(found.as_html()).text
+    assert f"Soft stability was not measured: the model is not part of this explanation. {call} of" in text
+    assert "in sample, of the label fitted last" in text
+    found.score = None
+    assert "in sample" not in checked(found.as_html()).text
+    assert "soft_stability(f, selected, r)" in checked(Explanation(DomainMapper()).as_html(labels=[])).text
 
 
 def test_options_leave_views_out() -> None:

@@ -42,6 +42,31 @@ def test_names_are_those_recorded(original: Any) -> None:
     assert cases.signatures(original) == RECORD["names"]
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+@pytest.mark.parametrize("value", [0.1, 0.3, 1 / 3])
+def test_flat_images_agree(original: Any, value: float, dtype: Any) -> None:
+    """All answers are equal but for rounding, which decides the score; so the images are summed in the same order."""
+
+    def mean(x: Any) -> Any:
+        return np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], axis=1)
+
+    def sure(x: Any) -> Any:
+        return np.tile([[value, 1 - value]], (len(x), 1))
+
+    image = np.full((16, 16, 3), value).astype(dtype)
+    for model in (mean, sure):
+        for samples in (20, 300):
+            made = []
+            for lime in (original, OURS):
+                explainer = lime.lime_image.LimeImageExplainer(random_state=1)
+                with contextlib.redirect_stderr(io.StringIO()):
+                    found = explainer.explain_instance(
+                        image, model, num_samples=samples, segmentation_fn=cases.squares, num_features=5
+                    )
+                made.append((float(found.score), float(found.local_pred[0])))
+            assert made[1] == pytest.approx(made[0], abs=1e-6), (model.__name__, samples)
+
+
 @pytest.mark.parametrize("random_seed", [None, 3])
 def test_the_default_segmentation_agrees(original: Any, random_seed: int | None) -> None:
     """quickshift of scikit-image, on a grey and on a coloured picture."""

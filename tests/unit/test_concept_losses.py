@@ -24,6 +24,7 @@ from unfooled.training import (
     Madry,
     Ramp,
     Standard,
+    Stepping,
     fit_head,
     independent_head,
     leakage,
@@ -239,7 +240,7 @@ def test_every_loss_learns_labels_and_attributes_from_row_numbers(name: str) -> 
     assert takes_rows(loss)
     batches = Batches(x, torch.arange(64), 16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    list(train(model, batches, loss, optimizer, epochs=25, clip=5.0))
+    list(train(model, batches, loss, optimizer, epochs=25, stepping=Stepping(clip=5.0)))
     e, logits = concept_logits(model, x, ATTRIBUTES)
     assert number((logits.argmax(1) == y).float().mean()) > 0.8
     assert number(((e > 0) == (a > 0.5)).float().mean()) > 0.8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,3 +329,22 @@ def test_the_answer_does_not_depend_on_the_batch_or_the_dtype() -> None:
     half = flip_edit(head, e.float())
     assert half.delta.dtype == torch.float64
     assert (labels(head, e.float() + half.delta) == half.target).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": torch.ones(6)}, {"groups": [(0, 1), (2, 3)]}])
+def test_no_boundary_is_met_where_nothing_is_flipped(options: dict[str, Any]) -> None:
+    """The target is predicted already, or no permitted change reaches it; `targeted_edit` says the same."""
+    source = torch.Generator().manual_seed(0)
+    head = AffineHead(torch.randn(4, 6, generator=source), torch.randn(4, generator=source))
+    a = torch.randint(2, (9, 6), generator=source).double()
+    own = head.logits(a).argmax(1)
+    edit = flip_attributes(head, a, target=own, cost=Cost(**options))
+    assert torch.equal(edit.cost, torch.zeros(9, dtype=torch.float64))
+    assert not edit.active.any() and not edit.delta.any() and torch.equal(edit.target, own)
+    assert not targeted_edit(head, a, own).active.any()
+    barred = AffineHead(torch.zeros(4, 6), torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    for result in (
+        flip_attributes(barred, a, target=0, cost=Cost(**options)), flip_attributes(barred, a, cost=Cost(**options)),
+        flip_edit(barred, a), targeted_edit(barred, a, 0),
+    ):  # fmt: skip
+        assert not result.feasible.any() and not result.active.any()

@@ -60,7 +60,18 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: AffineHead.of(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))),
         r"its layer '1' is a ReLU; take the output of '1' as the embedding and read AffineHead.of\(head\[2:\]\)",
     ),
-    "softmax behind": (lambda: AffineHead.of(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))), "'1' is a Softmax"),
+    "softmax behind": (
+        lambda: AffineHead.of(nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))),
+        r"'1' is a Softmax, and none follows it; leave off what is behind '0' and read AffineHead.of\(head\[:1\]\)",
+    ),
+    "relu behind": (
+        lambda: AffineHead.of(
+            nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4), nn.Linear(4, 3), nn.ReLU(), nn.Softmax(1))
+        ),
+        r"'5' is a Softmax, and none follows it; take the output of '1' as the embedding, leave off what is behind '3' "
+        r"and read AffineHead.of\(head\[2:4\]\)",
+    ),
+    "relu alone": (lambda: AffineHead.of(nn.Sequential(nn.ReLU())), "none of its layers is; give the last linear"),
     "own module": (lambda: AffineHead.of(Bent()), r"Bent, is not affine: .* goes into its last linear layer, 'last'"),
     "cosine head": (lambda: AffineHead.of(Cosine(4, 3)), "Cosine, is not affine"),
     "no module": (lambda: AffineHead.of(torch.eye(3)), "a Tensor; give a torch module"),  # type: ignore[arg-type]

@@ -133,7 +133,10 @@ ADVICE: dict[str, tuple[nn.Module, str]] = {
     "a second input": (Two(), r"needs more inputs than x, 'meta'; wrap it in a function of x"),
     "a second input by name": (TwoByName(), r"needs more inputs than x, 'meta'; wrap it"),
     "double": (linear().double(), r"has float64 weights, the samples are float32; convert it: model\.float\(\)"),
-    "half": (linear().half(), r"has float16 weights, the samples are float32; convert it: model\.float\(\)"),
+    "half and single": (
+        nn.Sequential(linear().half(), nn.Linear(10, 10)),
+        r"weights are float16 and float32; cast between its parts, or convert it: model\.float\(\)",
+    ),
     "convolution": (nn.Sequential(nn.Conv2d(1, 2, 3).double(), nn.Flatten(), nn.Linear(72, 10).double()), "float64 w"),
 }
 

@@ -61,6 +61,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("path", WITH_PYTHON, ids=name_of)
 def test_python_snippets_run(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(str(workplace))  # as in a session that was started there
     state = torch.get_rng_state()
     names: dict[str, Any] = {}
     for block in blocks(path, "python"):

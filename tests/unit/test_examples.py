@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit import test_lime_tutorials as lime_tutorials
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
@@ -330,3 +331,31 @@ def test_purify_digits(printed: Printed) -> None:
     assert rows["static"] > rows["bare network"]
     assert rows["worst"] <= min(rows["BPDA"], rows["end to end"], rows["static"])
     assert rows["worst"] < rows["static"]
+
+
+NOTEBOOKS = {
+    "basic usage, two class": test_lime_newsgroups,
+    "multiclass": test_lime_topics,
+    "continuous features": test_lime_iris,
+    "categorical features": test_lime_adult,
+    "H2O": lime_tutorials.test_a_model_of_frames,
+    "images, basic": lime_tutorials.test_images_of_any_callable_natively,
+    "images, Keras and PyTorch": lime_tutorials.test_the_calls_of_the_image_notebooks,
+    "images, clean and attacked": test_lime_digits,
+    "faces and gradient boosting": lime_tutorials.test_faces_like_images_by_principal_components,
+    "MNIST and a forest": test_lime_digits_of_a_forest,
+    "MNIST and a forest, lime's calls": lime_tutorials.test_a_forest_on_grey_digits,
+    "regression": lime_tutorials.test_a_regression,
+    "recurrent": lime_tutorials.test_a_recurrent_network,
+    "Latin hypercube": lime_tutorials.test_a_latin_hypercube_around_a_row,
+    "submodular pick": test_lime_pick,
+}
+"""Tests that run LIME's notebooks at reduced size."""
+
+
+def test_each_notebook_of_lime_has_its_test() -> None:
+    ours = {name for name in {**globals(), **vars(lime_tutorials)} if name.startswith("test_")}
+    run = {test.__name__ for test in NOTEBOOKS.values()}
+    assert run <= ours
+    assert {name for name in ours if name.startswith("test_lime_")} <= run, "an example of lime is no notebook's"
+    assert {name for name in vars(lime_tutorials) if name.startswith("test_")} <= run

@@ -39,7 +39,7 @@ from unfooled.studies.mnist_features.claims import (
     claims_of_training,
 )
 from unfooled.studies.mnist_features.scale import AS_TABLED, SCALES, Recipe, Retraining
-from unfooled.training import Batches, Standard, train
+from unfooled.training import Batches, Standard, Stepping, train
 from unfooled.training.checkpoint import Checkpoint
 
 TINY = MnistScale(
@@ -248,7 +248,8 @@ def test_the_rate_decays_with_the_updates_and_goes_on_after_a_kill(tmp_path: Pat
             net = nn.Linear(3, 2)
         optimizer = DecayedAdam(net.parameters(), 0.1, 0.5)
         keep = Checkpoint(tmp_path / file)
-        for _ in train(net, Batches(x, y, 8), Standard(), optimizer, epochs=epochs, schedule=False, checkpoint=keep):
+        steady = Stepping(schedule=False)
+        for _ in train(net, Batches(x, y, 8), Standard(), optimizer, epochs=epochs, stepping=steady, checkpoint=keep):
             pass
         return net, optimizer
 

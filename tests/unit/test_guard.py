@@ -49,6 +49,20 @@ def test_the_logits_are_those_of_the_purified_input() -> None:
     assert torch.equal(g, torch.autograd.grad(model(median(other)).square().sum(), other)[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("purify", [median, DenoisingAutoencoder(1, 2), Shifted(tiny_net(3, SHAPE))])
+def test_images_of_other_precisions_are_computed_in_that_of_the_weights(purify: Purify, dtype: torch.dtype) -> None:
+    model, x = net(), points(5, SHAPE, dtype=torch.float32).to(dtype)
+    guarded = guard(model, purify)
+    assert torch.equal(guarded(x), guarded(x.float()))
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(guarded(leaf).square().sum(), leaf)
+    assert g.dtype == dtype
+    assert bool((g != 0).any())
+    assert guard(model.double(), median)(x.double()).dtype == torch.float64
+    assert guard(lambda z: z.flatten(1), median)(x).dtype == dtype
+
+
 def test_bpda_goes_backwards_through_the_approximation() -> None:
     model, x = net(), points(5, SHAPE, dtype=torch.float32)
     guarded = guard(model, bit_depth)

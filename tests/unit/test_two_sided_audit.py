@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.certification import exact_margins
 from unfooled.evaluation.audit import proofs
+from unfooled.evaluation.audit.records import ClassEnds
 from unfooled.evaluation.audit.records import Summary as Record
 from unfooled.report.words import two_sided, verdict_sentences
 from unfooled.workflows.bounds import check_bounds, read_bound
@@ -81,6 +84,56 @@ def test_what_is_proven_is_stored_for_each_sample(runs: tuple[Summary, Summary, 
     assert both.certified_accuracy is not None
     assert both.certified_accuracy.value == pytest.approx(float(expected.double().mean()))
     assert Record.model_validate_json((out / "summary.json").read_text()).open == both.open
+
+
+def test_what_is_proven_at_other_radii_is_a_curve_below_that_of_the_attack(runs: tuple[Summary, Summary, Path]) -> None:
+    plain, both, _ = runs
+    assert plain.certified_curve == []
+    model, x, y = subject()
+    few, truth = slice(0, both.curve_n), {}
+    for k in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5):
+        proof = uf.certification.certify(model, x[few], y[few], Linf(0.03 * k), effort="quick")
+        truth[round(0.03 * k, 6)] = float(proof.certified.double().mean())
+    found = {round(p.eps, 6): p.accuracy.value for p in both.certified_curve}
+    assert found.pop(0.0) == both.curve[0].accuracy.value
+    assert found == pytest.approx(truth)
+    assert {p.accuracy.n for p in both.certified_curve} == {both.curve_n}
+    attacked = {round(p.eps, 6): p.accuracy.value for p in both.curve}
+    shared = attacked.keys() & truth.keys()
+    assert len(shared) > 1
+    assert all(truth[eps] <= (attacked[eps] or 0) for eps in shared)
+
+
+def test_the_reach_of_every_sample_is_found_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = subject(24)
+    calls = []
+    certify = proofs.Prover.proves
+
+    def counted(self: proofs.Prover, x: Tensor, y: Tensor, threat: Any) -> Tensor:
+        calls.append(len(x))
+        return certify(self, x, y, threat)
+
+    monkeypatch.setattr(proofs.Prover, "proves", counted)
+    options = {"certify": "quick", "nearest_n": 24, "norms": (math.inf,), "nearest_budget": 100}
+    summary = uf.audit(model, x, y, Linf(0.06), plan=PLAN.with_options(**options))
+    values = [p.accuracy.value or 0 for p in summary.certified_curve]
+    assert values == sorted(values, reverse=True)
+    assert values[1] > values[4] > values[6]
+    assert summary.certified_accuracy is not None
+    assert values[4] == pytest.approx(summary.certified_accuracy.value)
+    assert len(calls) == 3  # that of the audit, and two rounds
+    assert calls[1] == 21  # those that are right
+
+
+def test_both_ends_by_class_add_up(runs: tuple[Summary, Summary, Path]) -> None:
+    plain, both, _ = runs
+    assert plain.certified_classes == []
+    assert [c.label for c in both.certified_classes] == [0, 1, 2]
+    assert sum(c.n for c in both.certified_classes) == 60
+    assert sum(c.certified for c in both.certified_classes) == round(60 * (both.certified_accuracy.value or 0))
+    assert sum(c.unbroken for c in both.certified_classes) == round(60 * (both.robust_accuracy.value or 0))
+    with pytest.raises(ValueError, match="5 certified, 3 unbroken and 9 samples of a class"):
+        ClassEnds(label=0, n=9, unbroken=3, certified=5)
 
 
 def test_some_proven_samples_are_attacked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +236,27 @@ def test_the_page_shows_a_bar_from_proven_to_attacked(runs: tuple[Summary, Summa
 
     _, _, out = runs
     text = render([out], out / "report.html").read_text()
-    assert 'class="between"' in text
+    assert text.count('class="between"') == 1 + 3
+    assert "Proven and attacked, by class" in text
+    assert text.count('<g class="series s0 dashed">') == 2  # the proven end, wide and narrow
+    assert '<th scope="col" class="num">Proven</th>' in text
     assert "are open: no attack broke" in text
+
+
+def test_the_page_shows_the_classes_with_the_widest_open_part(runs: tuple[Summary, Summary, Path]) -> None:
+    from unfooled.report.runs import read_runs
+    from unfooled.report.sections.proofs import proven_sections
+
+    _, both, out = runs
+    (run,) = read_runs([out])
+    ends = [ClassEnds(label=k, n=10, unbroken=8, certified=8 - k % 7) for k in range(30)]
+    many = both.model_copy(update={"certified_classes": ends, "classes": [f"c{k}" for k in range(30)]})
+    ((_, bars, more),) = proven_sections([replace(run, summary=many)])
+    assert (len(bars), more) == (20, 10)
+    assert (bars[0].name, bars[0].proven, bars[0].open, bars[0].text) == ("c6", 20, 60, "2 to 8 of 10")
+    assert bars[0].label == "c6: 2 proven, 6 open, 2 broken or wrong, of 10"
+    void = both.model_copy(update={"verdict": "NOT EVALUABLE", "trusted": False})
+    assert proven_sections([replace(run, summary=void)]) == []
 
 
 def test_a_bound_on_certified_accuracy_is_a_gate(runs: tuple[Summary, Summary, Path]) -> None:

@@ -78,7 +78,7 @@ def alma(
         hundreds of steps inside), the scale of the steps is at most the best distance, a point counts as adversarial
         if its label has changed by more than rounding, and the result is moved back towards x.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2))
     first, a = _options(norm, first, average)
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)

@@ -79,7 +79,7 @@ def apgd(
         >>> apgd(model, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), Linf(0.2), steps=5).shape
         torch.Size([1, 2])
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     if start is not None and restarts != 1:
         raise BadInput(

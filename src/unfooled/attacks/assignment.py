@@ -77,7 +77,7 @@ def assignment(
         BadInput: Clusters of one class only, none of a label's class, a count that differs from that of `distance`, or
             inputs that cannot be used.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     label = label.to(y.device)
     _check_clusters(label, y)

@@ -59,7 +59,7 @@ def bisect(
     Raises:
         BadInput: Another norm, or inputs that cannot be used.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     round_steps = max(1, steps // max(1, rounds) - 1)

@@ -63,7 +63,7 @@ def ddn(
         CVPR 2019, arXiv:1811.09600.
         Differs from the published code: nothing is rounded to 8 bits, and the result is moved back towards x.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (2,))
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     z = x if start is None else start

@@ -73,7 +73,7 @@ def fab(
         gradient, samples leave once they are within `eps`, a zero gradient is replaced by a random one, and the result
         is moved back towards x. `targeted` (to hit a class, through the boundary of the likeliest other) is added.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
     if targeted and targets is not None:
         raise BadInput("targeted hits y, targets are classes to leave y for; give one of them")

@@ -53,7 +53,7 @@ def fgsm(
         >>> fgsm(model, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), Linf(0.1))
         tensor([[0.2000, 0.2000]])
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     with frozen(model):
         objective = fooling(model, y, loss, targeted=targeted)

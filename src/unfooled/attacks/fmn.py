@@ -65,7 +65,7 @@ def fmn(
         Differs from the published code: the dual norm is bounded away from 0, so that a zero gradient gives no infinite
         radius, L1 is projected onto ball and box at once, and the result is moved back towards x.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm)
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     z = x if start is None else start

@@ -68,7 +68,7 @@ def hop_skip_jump(
         Differs from the published code: fewer probes at first, first points also from coarse and two-valued noise, and
         every sample has its own noise and budget.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (2, math.inf))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")

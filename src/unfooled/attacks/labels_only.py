@@ -57,7 +57,7 @@ def labels_only(
         Chen, Gu, RayS, KDD 2020, arXiv:2006.12792. Chen, Jordan, Wainwright, HopSkipJumpAttack, S&P 2020,
         arXiv:1904.02144.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     if threat.norm == 0:
         raise BadInput(f"labels_only supports Linf, L2 and L1, the threat is {threat}; use another norm")
     if threat.box != UNIT:

@@ -69,7 +69,7 @@ def low_frequency(
         >>> low_frequency(model, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), Linf(0.2), steps=5).shape
         torch.Size([1, 2])
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     if threat.norm == 0:
         raise BadInput("low frequencies change every entry, L0 allows few; choose Linf, L2 or L1")

@@ -102,7 +102,7 @@ def pdpgd(
         instead of .1 leads out of many local minima; the proximal step is solved exactly in Adam's metric, instead of
         by five iterations; and the result is moved back towards x.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     delta = torch.zeros_like(x) if start is None else (start - x).detach()

@@ -67,7 +67,7 @@ def pgd(
         >>> pgd(model, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), Linf(0.2), steps=5).shape
         torch.Size([1, 2])
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
 
     def climb(x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None) -> Tensor:
@@ -119,7 +119,7 @@ def pgd_from(
     Raises:
         BadInput: As `pgd`, or a start of another shape.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     with frozen(model):
         return _climb(

@@ -61,7 +61,7 @@ def rays(
         radius is searched from the best one downwards in doubling steps before it is bisected; after single coordinates
         the blocks start again in random orders; samples proceed independently.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (math.inf,))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")

@@ -43,7 +43,7 @@ def restarted(attack: Attack, restarts: int) -> BudgetAttack:
         targeted: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        check_attack(x, y, threat)
+        x = check_attack(x, y, threat)
 
         def propose(x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None) -> Tensor:
             return attack(model, x, y, threat, targeted=targeted, generator=source)

@@ -59,7 +59,7 @@ def sigma_zero(
         arXiv:2402.01879.
         Differs from the published code: it takes targets, and the smallest changes are undone at the end.
     """
-    check_minimal(model, x, y, steps)
+    x = check_minimal(model, x, y, steps)
     threat = unbounded(norm, (0,))
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     delta = torch.zeros_like(x) if start is None else (start - x).detach()

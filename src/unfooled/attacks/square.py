@@ -102,7 +102,7 @@ def square(
         Differs from the published code: every sample draws its own windows (there, one window serves the whole batch),
         and vectors are searched as one row of pixels.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     return square_search(
         fooling(model, y, loss, targeted=targeted),

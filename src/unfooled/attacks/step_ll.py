@@ -94,7 +94,7 @@ def _step(
     noise: float,
 ) -> Tensor:
     """Take the step of length 1 - noise, after a random one of length noise, in multiples of eps."""
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     x, whole = x.detach(), threat.bounded(x)
     with frozen(model):

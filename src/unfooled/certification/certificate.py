@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import L1, L2, Box, Linf, Threat
 from unfooled.runs.files import read_file, write_whole
 from unfooled.runs.hashes import content_hash, model_hash, tensors_hash
-from unfooled.runs.sealed import Seal, open_rows, seal_rows
+from unfooled.runs.sealed import Rows, Seal, open_rows, seal_rows
 
 SEAL = Seal("certificate, version 1", "certificate")
 
@@ -30,7 +30,8 @@ class Certificate:
 
     Attributes:
         certified: Samples that are proven robust, (B,) bool.
-        lower: Lower bound of the smallest margin over the threat, in logits, (B,); -inf where none was found.
+        lower: Lower bound of the smallest margin over the threat, in logits, (B,); -inf where none was found. Of open
+            samples in the precision of x, without a bound of its rounding errors.
         level: Method that proves each sample, a `Level`, (B,).
         domains: Parts of the regions of samples proven by branch and bound.
         threat: The threat.
@@ -62,14 +63,39 @@ class Certificate:
     def __str__(self) -> str:
         return f"{int(self.certified.sum())} of {len(self.certified)} samples certified, {self.threat}"
 
+    @classmethod
+    def joined(
+        cls, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, parts: Sequence[Rows]
+    ) -> Self:  # fmt: skip
+        """Return the certificate of all samples from the `proven_rows` of consecutive samples.
+
+        Args:
+            model: The model.
+            x: All inputs.
+            y: All labels.
+            threat: The threat.
+            parts: Rows of at least one part.
+        """
+        start, domains, examples = 0, None, {}
+        for rows in parts:
+            own = Domains(**{f.name: rows[f"domain_{f.name}"] for f in fields(Domains)})
+            own = replace(own, owner=own.owner + start)
+            domains = own if domains is None else domains.joined(own)
+            for k, sample in enumerate(rows.get("example_owner", torch.zeros(0)).tolist()):
+                examples[int(sample) + start] = rows["example_point"][k]
+            start += len(rows["level"])
+        assert domains is not None
+        lower, level = (torch.cat([rows[name] for rows in parts]) for name in ("lower", "level"))
+        return cls.of(model, x, y, threat, lower, level, domains, examples)
+
     def save(self, path: str | Path) -> None:
         """Write the certificate to a file, a safetensors file with its SHA-256 in the header."""
         eps = torch.as_tensor(self.threat.eps, dtype=torch.float64).cpu()
-        rows = {"certified": self.certified, "lower": self.lower, "level": self.level, "eps": eps.reshape(-1)}
+        rows = proven_rows(self.lower, self.level, self.domains, {})
+        rows |= {"certified": self.certified, "eps": eps.reshape(-1)}
         rows["model"], rows["data"] = _as_bytes(self.model_hash), _as_bytes(self.data_hash)
         if self.threat.free is not None:
             rows["free"] = self.threat.free.cpu()
-        rows |= {f"domain_{f.name}": getattr(self.domains, f.name) for f in fields(Domains)}
         box = self.threat.box
         facts = {"norm": self.threat.norm, "low": box.low, "high": box.high, "each": float(eps.ndim)}
         write_whole(Path(path), seal_rows({k: v.contiguous() for k, v in rows.items()}, facts, SEAL))
@@ -130,6 +156,15 @@ class Certificate:
             raise BadInput("the certificate belongs to another model; certify this one again")
         if tensors_hash(x, y) != self.data_hash:
             raise BadInput("the certificate belongs to other samples or labels; certify these again")
+
+
+def proven_rows(lower: Tensor, level: Tensor, domains: Domains, examples: Mapping[int, Tensor]) -> Rows:
+    """Return what was proven of some samples as tensors that a file can hold; see `Certificate` for the arguments."""
+    rows = {"lower": lower, "level": level, **{f"domain_{f.name}": getattr(domains, f.name) for f in fields(Domains)}}
+    if examples:
+        rows["example_owner"] = torch.tensor(sorted(examples))
+        rows["example_point"] = torch.stack([examples[k].cpu() for k in sorted(examples)])
+    return {k: v.contiguous() for k, v in rows.items()}
 
 
 def threat_facts(threat: Threat) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unfooled.certification.alpha import Steps
 from unfooled.certification.branch import Limits, branch_and_bound
-from unfooled.certification.certificate import Certificate
+from unfooled.certification.certificate import Certificate, proven_rows
 from unfooled.certification.crown import (
     Bounds,
     Rows,
@@ -38,7 +38,11 @@ from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.model.batching import batched
 from unfooled.core.threats import Threat
+from unfooled.runs.chunks import Run
+from unfooled.runs.sealed import Rows as StoredRows
 
+STAGE = "certify"
+"""Name of the work in a run."""
 ROUNDING = 1e-5
 """Least margin of a certified sample, relative to its largest logit: the model itself computes in float32, and logits
 that are nearer may change their order by rounding."""
@@ -132,9 +136,7 @@ class _State:
         return time.monotonic() >= self.end
 
 
-def _begin(model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, effort: Effort) -> _State:
-    check_attack(x, y, threat)
-    graph = trace(model, x)
+def _begin(graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort) -> _State:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     network = graph.network(dtype)
     if len(y) and int(y.max()) >= network.classes:
@@ -201,9 +203,7 @@ def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> N
         missing = (lower <= 0).nonzero()[:, 0]
         limits = effort.limits or Limits(seconds=0.0, first=effort.slopes or Steps(0))
         seconds = min(limits.seconds, state.end - time.monotonic())
-        limits = Limits(
-            seconds, limits.domains, limits.batch, limits.candidates, effort.slopes or limits.first, limits.later
-        )
+        limits = replace(limits, seconds=seconds, first=effort.slopes or limits.first)
         search = None if find is None or effort.limits is None else lambda points, s=sample: find(points, s)
         result = branch_and_bound(bounds, rows.take(missing.to(rows.owner.device)), missing, limits, search=search)
         state.margins[sample, missing] = torch.maximum(state.margins[sample, missing], result.lower.double())
@@ -216,8 +216,6 @@ def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> N
 
 
 def _owned(domains: Domains, sample: int) -> Domains:
-    from dataclasses import replace
-
     return replace(domains, owner=torch.full_like(domains.owner, sample))
 
 
@@ -252,8 +250,9 @@ def bounds(
         BadInput: The inputs cannot be used, or the model has an operation that cannot be bounded.
     """
     chosen = effort_of(effort)
+    x = check_attack(x, y, threat)
     with torch.no_grad():
-        state = _begin(model, x, y, threat, chosen)
+        state = _begin(trace(model, x), x, y, threat, chosen)
         _prove(state, chosen, None)
     return state.margins.amin(1).to(x)
 
@@ -266,6 +265,7 @@ def certify(
     *,
     effort: str | Effort = "normal",
     find: Find | None = None,
+    run: Run | None = None,
 ) -> Certificate:
     """Prove samples robust.
 
@@ -277,6 +277,7 @@ def certify(
         effort: "intervals", "quick", "normal", "thorough", or an `Effort`.
         find: Function that looks for an adversarial example from the minimisers of open parts. None: the minimisers
             alone are tried.
+        run: Run that stores finished parts of `run.chunk` samples, and reports progress. None: no part is stored.
 
     Returns:
         The certificate; every proof in it has passed the second check.
@@ -285,15 +286,52 @@ def certify(
         BadInput: The inputs cannot be used, or the model has an operation that cannot be bounded.
     """
     chosen = effort_of(effort)
+    x = check_attack(x, y, threat)
     with torch.no_grad():
-        state = _begin(model, x, y, threat, chosen)
-        _prove(state, chosen, find)
-        network = state.graph.network(torch.float64)
-        again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
+        graph = trace(model, x)
+        if run is None:
+            return Certificate.of(model, x, y, threat, *_certified(graph, x, y, threat, chosen, find))
+    return Certificate.joined(model, x, y, threat, _in_run(run, graph, x, y, threat, chosen, find))
+
+
+def _certified(
+    graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort, find: Find | None
+) -> tuple[Tensor, Tensor, Domains, dict[int, Tensor]]:
+    """Return lower bounds and levels of samples, (B,), the proven parts of their regions, and the examples met."""
+    state = _begin(graph, x, y, threat, effort)
+    _prove(state, effort, find)
+    network = state.graph.network(torch.float64)
+    again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
     lower = state.margins.amin(1)
     proven = state.level > Level.OPEN
     failed = proven & ~(again > state.least)
     state.level[failed] = int(Level.OPEN)
     lower = torch.where(proven, again, lower)
     kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]
-    return Certificate.of(model, x, y, threat, lower, state.level, state.domains.take(kept), state.examples)
+    return lower, state.level, state.domains.take(kept), state.examples
+
+
+def _in_run(
+    run: Run, graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort, find: Find | None
+) -> list[StoredRows]:
+    """Return the rows of the certificates of all parts: stored ones, and those that are computed now."""
+    parts: list[StoredRows] = []
+
+    def report() -> None:
+        if run.progress is not None:
+            run.progress(STAGE, sum(len(rows["level"]) for rows in parts), len(x))
+
+    report()
+    for at in in_parts(torch.arange(len(x)), run.chunk):
+        start, rows = int(at[0]), at.to(x.device)
+        search = None if find is None else lambda points, sample, start=start: find(points, start + sample)
+
+        def compute(rows: Tensor = rows, search: Find | None = search) -> StoredRows:
+            some = x[rows], y[rows], threat.take(rows)
+            with torch.no_grad():
+                lower, level, domains, examples = _certified(graph, *some, effort, search)
+            return proven_rows(lower, level, domains, examples)
+
+        parts.append(run.part(f"{STAGE}/{start}-{start + len(at)}", compute)[0])
+        report()
+    return parts

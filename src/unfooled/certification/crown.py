@@ -16,9 +16,10 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from functools import cached_property
+from typing import Self, overload
 
 import torch
 from torch import Tensor
@@ -33,26 +34,58 @@ from unfooled.core.shapes import flat
 ROW_BYTES = 256 * 2**20  # memory for the coefficients of one part of the rows
 
 
+class _Taken(Sequence[Interval]):
+    """Bounds of nodes for some samples, copied when they are first asked for: most rows need few of them."""
+
+    def __init__(self, nodes: Sequence[Interval], rows: Tensor) -> None:
+        self._nodes, self._rows = nodes, rows
+        self._copies: dict[int, Interval] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @overload
+    def __getitem__(self, i: int) -> Interval: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Interval]: ...
+
+    def __getitem__(self, i: int | slice) -> Interval | list[Interval]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(len(self))[i]]
+        if i not in self._copies:
+            low, high = self._nodes[i]
+            self._copies[i] = low[self._rows], high[self._rows]
+        return self._copies[i]
+
+
 @dataclass(frozen=True, eq=False)
 class Bounds:
     """Bounds of the nodes of a network for some samples.
 
     Attributes:
         network: The network.
-        region: Set of inputs around the samples.
+        whole: Set of inputs around all samples.
         nodes: Lower and upper bounds of each node, (B, *shape).
         unit: Unit of rounding by which bounds are moved outwards; 0: not at all.
+        rows: Samples that the bounds are for, as positions in `whole`. None: all of them, in order.
     """
 
     network: Network
-    region: Region
-    nodes: list[Interval]
+    whole: Region
+    nodes: Sequence[Interval]
     unit: float = 0.0
+    rows: Tensor | None = None
+
+    @cached_property
+    def region(self) -> Region:
+        """Set of inputs around the samples."""
+        return self.whole if self.rows is None else self.whole.take(self.rows)
 
     def take(self, rows: Tensor) -> Self:
         """Return the bounds for some samples, in any order and number."""
-        nodes = [(low[rows], high[rows]) for low, high in self.nodes]
-        return replace(self, region=self.region.take(rows), nodes=nodes)
+        own = rows if self.rows is None else self.rows[rows]
+        return replace(self, nodes=_Taken(self.nodes, rows), rows=own)
 
     def reach(self, i: int) -> Tensor:
         """Return the largest size of every entry of a node, (B, *shape)."""
@@ -133,7 +166,7 @@ def backward(rows: Rows, relaxed: Relaxed) -> tuple[Tensor, Tensor, dict[int, Te
     network, unit = bounds.network, bounds.unit
     total, at_bends = rows.a.new_zeros(len(rows.a)), {}
     pending = {rows.start: rows.a}
-    coefficients = torch.zeros_like(bounds.region.x)
+    coefficients = rows.a.new_zeros(()).expand(len(rows.a), *bounds.whole.x.shape[1:])
     for i in range(rows.start, -1, -1):
         if i not in pending:
             continue
@@ -291,7 +324,7 @@ def is_finite(bounds: Bounds) -> Tensor:
 
 def undecided(bounds: Bounds) -> Tensor:
     """Return the number of entries before an activation that relaxation would bound anew, for each sample, (B,)."""
-    network, count = bounds.network, torch.zeros(len(bounds.region.x), dtype=torch.int64)
+    network, count = bounds.network, torch.zeros(len(bounds.nodes[0][0]), dtype=torch.int64)
     for i in network.curved:
         low, high = bounds.nodes[network.nodes[i].inputs[0]]
         count += flat((low < 0) & (high > 0)).sum(1).cpu() if i in network.bends else flat(low).shape[1]

@@ -20,7 +20,9 @@ from unfooled.certification.builders import BUILDERS, HEADS, Builder, Unknown
 from unfooled.certification.network import Head, Network
 from unfooled.core.checks import check_mode
 from unfooled.core.errors import BadInput
+from unfooled.core.model.calls import enter
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.precision import HALF, name_of_kind
 
 BATCH = 7  # samples of the traced call; an unusual number, so that no other dimension is taken for the batch
 REMEDY = "randomized smoothing, unfooled.certification.smooth, needs no bounds of operations"
@@ -136,13 +138,19 @@ def trace(model: Callable[..., Any], x: Tensor) -> Graph:
     sample = x[:1].detach().repeat(BATCH, *[1] * (x.ndim - 1))
     try:
         with torch.no_grad():
-            module = make_fx(functionalize(lambda z: logits_of(model(z), model)))(sample)
+            module = make_fx(functionalize(lambda z: logits_of(enter(model, z), model)))(sample)
     except BadInput:
         raise
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"the operations of {name} cannot be recorded: {first[:200]}; {REMEDY}") from None
     module.graph.eliminate_dead_code()
+    short = next((node.kwargs["dtype"] for node in module.graph.nodes if node.kwargs.get("dtype") in HALF), None)
+    if short is not None:
+        raise BadInput(
+            f"{name} computes in {name_of_kind(short)}, whose rounding no bound covers; give "
+            "it in float32: model.float()"
+        )
     graph = Graph(module, name, x.device)
     _check_answers(graph, model, x)
     return graph
@@ -158,7 +166,7 @@ def _check_answers(graph: Graph, model: Callable[..., Any], x: Tensor) -> None:
         points = some + scale * ((low + (high - low) * noise) - some)
         with torch.no_grad():
             network = graph.network(x.dtype if x.dtype == torch.float64 else torch.float32)
-            mine, given = network.logits(points), logits_of(model(points.clone()), model)
+            mine, given = network.logits(points), logits_of(enter(model, points.clone()), model)
             if network.head is Head.SOFTMAX:
                 mine = mine.softmax(1)
             elif network.head is Head.LOG_SOFTMAX:

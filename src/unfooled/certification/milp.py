@@ -189,7 +189,7 @@ def exact_margins(
     Raises:
         BadInput: The network is too large or has other activations, or the threat another norm.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     bounds = _bounded(model, x, threat)
     with torch.no_grad():
         return [_smallest(bounds.take(torch.tensor([k])), x[k : k + 1], y[k : k + 1], seconds) for k in range(len(x))]
@@ -234,7 +234,7 @@ def exact_distance(
     if norm not in kinds:
         raise BadInput(f"the exact distance is found in the norms inf and 1, not {norm:g}")
     threat = kinds[norm](most, box=box)
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     bounds = _bounded(model, x, threat)
     with torch.no_grad():
         return [_nearest(bounds.take(torch.tensor([k])), x[k : k + 1], y[k : k + 1], seconds) for k in range(len(x))]

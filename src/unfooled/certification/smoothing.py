@@ -74,10 +74,11 @@ def ceiling(sigma: float, draws: int, *, norm: float = 2.0, failure: float = 0.0
 
 def lower_bound(hits: Tensor, draws: int, failure: float) -> Tensor:
     """Return the one-sided lower confidence bound of a probability by Clopper and Pearson, (B,)."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     hits = hits.cpu()
-    value = torch.as_tensor(beta.ppf(failure, hits.numpy().clip(1), draws - hits.numpy() + 1), dtype=torch.float64)
+    k = hits.double().numpy().clip(1)
+    value = torch.as_tensor(betaincinv(k, draws - k + 1, failure), dtype=torch.float64)
     return torch.where(hits > 0, value, 0.0)
 
 

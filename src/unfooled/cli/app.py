@@ -27,6 +27,7 @@ from unfooled.cli import (
 )
 from unfooled.cli.ending import Ending
 from unfooled.cli.errors import CLOSED, INTERRUPTED, guarded, refuse_empty, report_error
+from unfooled.cli.once import OnceCommand
 
 app = typer.Typer(
     name="unfooled",
@@ -52,6 +53,10 @@ app.command(name="report")(report.report)
 app.command(name="evidence")(evidence.evidence)
 app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
+for group in (app, lime.app, purify.app):
+    for command in group.registered_commands:
+        if command.cls is None or not issubclass(command.cls, OnceCommand):
+            command.cls = OnceCommand
 
 
 def _version(wanted: bool) -> None:

@@ -23,7 +23,9 @@ def certify(
         str, typer.Option("--effort", help="Effort of the proofs: intervals, quick, normal, thorough, smoothing:SIGMA.")
     ] = "normal",
     draws: Annotated[int, typer.Option("--draws", help="Draws of smoothing, which limit its radius.")] = 1000,
-    out: Annotated[Path | None, typer.Option("--out", help="File of the certificate, a .safetensors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File of the certificate, a .safetensors; a second start continues.")
+    ] = None,
     check: Annotated[
         Path | None, typer.Option("--check", help="Certificate to check again, in float64, instead of a new one.")
     ] = None,
@@ -59,10 +61,11 @@ def certify(
     inputs = workflows.Inputs(
         model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
     )
-    record = workflows.certify(
-        inputs, threat, effort=effort, draws=draws, out=out, check=check, seed=seed,
-        machine=workflows.Machine(device, threads),
-    )  # fmt: skip
+    with show.stages(quiet or json) as progress:
+        record = workflows.certify(
+            inputs, threat, effort=effort, draws=draws, out=out, check=check, seed=seed,
+            machine=workflows.Machine(device, threads), progress=progress,
+        )  # fmt: skip
     if json:
         show.record(record)
     elif not quiet:

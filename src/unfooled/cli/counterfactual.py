@@ -26,6 +26,14 @@ def counterfactual(
         ),
     ],
     data: options.DataOpt,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Folder that the paths of --attributes are below; by default that of the CSV or of --data.",
+            rich_help_panel=options.SOURCE,
+        ),
+    ] = None,
     arch: options.ArchOpt = None,
     target: Annotated[
         str | None,
@@ -78,9 +86,9 @@ def counterfactual(
     )
     with show.stages(quiet or json) as progress:
         record = workflows.counterfactual(
-            inputs, attributes, target=target, keep=keep or (), threat=threat, steps=steps, index=index, out=out,
-            seed=seed, machine=workflows.Machine(device, threads, batch), command=options.command(),
-            progress=progress,
+            inputs, workflows.AttributeFiles(attributes, images), target=target, keep=keep or (), threat=threat,
+            steps=steps, index=index, out=out, seed=seed, machine=workflows.Machine(device, threads, batch),
+            command=options.command(), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)
@@ -91,12 +99,15 @@ def counterfactual(
 def print_record(record: CounterfactualRecord, out: Path) -> None:
     """Print the answer and a table for each image, the success rates, the warnings and the page."""
     from unfooled.cli import show
+    from unfooled.report.sections.counterfactual import auc_text
 
     poor = {fact.name for fact in record.attributes if not fact.usable}
+    must_stay = {fact.name for fact in record.attributes if fact.kept}
     for one in record.results:
-        print_one(one, poor)
+        print_one(one, poor, must_stay)
     for name, text in record.success.items():
         show.out.print(f"[dim]{show.plain(name)}: {show.plain(text)}", soft_wrap=True)
+    show.out.print(f"[dim]{show.plain(auc_text(record))}", soft_wrap=True)
     unread = [fact.name for fact in record.attributes if not fact.usable and fact.name not in record.left_out]
     if unread:
         listed = f"{len(unread)} of {len(record.attributes)} attributes cannot be read off the network (AUC below 0.8)"
@@ -111,8 +122,8 @@ def print_record(record: CounterfactualRecord, out: Path) -> None:
     show.page(out / "counterfactual.html")
 
 
-def print_one(one: Counterfactual, poor: set[str]) -> None:
-    """Print the answer about an image, and the attributes that change most."""
+def print_one(one: Counterfactual, poor: set[str], must_stay: set[str]) -> None:
+    """Print the answer about an image, the attributes that change most, and those that must stay."""
     from rich.table import Table
 
     from unfooled.cli import show
@@ -120,6 +131,8 @@ def print_one(one: Counterfactual, poor: set[str]) -> None:
     show.out.print(
         f"[bold]{show.plain(one.item)}[/bold]: {show.plain(one.predicted)}. {show.plain(one.sentence)}", soft_wrap=True
     )
+    if one.outcome != "same":
+        show.out.print(show.plain(whole_flips(one)), soft_wrap=True)
     if not one.curve:
         return
     lines = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
@@ -127,9 +140,10 @@ def print_one(one: Counterfactual, poor: set[str]) -> None:
     for heading in ("before", "wanted", "achieved"):
         lines.add_column(heading, justify="right", no_wrap=True)
     rows = sorted(one.rows, key=lambda row: (-abs(row.asked), -abs(row.reached or 0.0)))
-    for row in rows[:SHOWN]:
+    for row in [*rows[:SHOWN], *(row for row in rows[SHOWN:] if row.name in must_stay)]:
         values = (show.number(value) for value in (row.before, row.wanted, row.achieved))
-        lines.add_row(show.plain(row.name), *values, style="dim" if row.name in poor else "")
+        style = "yellow" if row.stays is False else "dim" if row.name in poor else ""
+        lines.add_row(f"{show.plain(row.name)}{' (must stay)' if row.name in must_stay else ''}", *values, style=style)
     show.out.print(lines)
     selective = "; ".join(
         f"{show.plain(name)}: {'valid' if figures.valid else 'not valid'}"
@@ -138,3 +152,10 @@ def print_one(one: Counterfactual, poor: set[str]) -> None:
         for name, figures in one.figures.items()
     )
     show.out.print(f"[dim]{selective}", soft_wrap=True)
+
+
+def whole_flips(one: Counterfactual) -> str:
+    """Return the sentence on the fewest whole attributes to flip."""
+    if one.whole is None:
+        return "No flips of whole attributes are enough."
+    return f"{'Fewest' if one.whole_exact else 'At most these'} whole attributes to flip: {', '.join(one.whole)}."

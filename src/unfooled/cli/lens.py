@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from unfooled.cli import options
 from unfooled.cli.errors import Refused
+from unfooled.cli.once import OnceCommand
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LISTS = ("--k", "--w")
 
 
-class ListCommand(TyperCommand):
+class ListCommand(OnceCommand):
     """A command that takes several numbers after one option: `--w 1 2 3` for `--w 1,2,3`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -90,8 +90,8 @@ def lens(
 
 def numbers(given: list[str], option: str) -> list[int]:
     """Read whole numbers from "1", "1,2" and repeated options, each once, in the order given."""
-    words = [word for text in given for word in text.split(",") if word.strip()]
-    if not words or not all(re.fullmatch(r"\s*\d+\s*", word) for word in words):
+    words = [word for text in given for word in text.removesuffix(",").split(",")]
+    if not all(re.fullmatch(r"\s*\d+\s*", word) for word in words):
         raise Refused(f"{option} is {' '.join(given)!r}; give whole numbers, {option} 1 2 3 or {option} 1,2,3")
     return list(dict.fromkeys(int(word) for word in words))
 

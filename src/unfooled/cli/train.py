@@ -96,6 +96,10 @@ def train(
             "folder whose clusters it uses.",
         ),
     ] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--sources", help="Network whose adversarial examples are trained on too (ensemble); repeatable."),
+    ] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -104,6 +108,10 @@ def train(
     batch: Annotated[int, typer.Option("--batch", help="Samples per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Decoupled weight decay (AdamW).")] = 1e-4,
+    average: Annotated[
+        float,
+        typer.Option("--average", help="Share of the average of the weights that a step keeps, 0.995; 0 for none."),
+    ] = 0.0,
     augment: Annotated[
         str | None,
         typer.Option(
@@ -160,11 +168,11 @@ def train(
             threat=threat,
             options=workflows.LossOptions(
                 attack_steps, beta, ramp, start, remove, replays, align, weight, base, path, inner, explain, smooth, k,
-                rectify, preserve, label, attribute, sparse, rho, attributes, purify,
+                rectify, preserve, label, attribute, sparse, rho, attributes, purify, sources,
             ),
             network=workflows.Network(arch, model, mean, std, trust_pickle),
             recipe=workflows.Recipe(
-                epochs, batch, lr, weight_decay, augment, watch, n, size, devices, precision, channels
+                epochs, batch, lr, weight_decay, augment, watch, n, size, devices, precision, channels, average
             ),
             limits=workflows.Limits(max_pixels, max_bytes, max_classes),
             out=out,

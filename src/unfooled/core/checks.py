@@ -18,6 +18,7 @@ from torch import Tensor
 from unfooled.core.errors import NO_GRADIENT, BadInput, OneOutput, option
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.modes import in_training
+from unfooled.core.model.precision import widened
 from unfooled.core.samples import extent, non_finite_rows
 from unfooled.core.threats import UNIT, Box, Threat
 
@@ -174,9 +175,13 @@ def check_threat(x: Tensor, threat: Threat) -> None:
         raise BadInput(f"eps has {len(threat.eps)} values for {len(x)} samples; give one number or one per sample")
 
 
-def check_attack(x: Tensor, y: Tensor, threat: Threat) -> None:
-    """Check the inputs of an attack inside a threat; the model's outputs are checked at its first call."""
+def check_attack(x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    """Check the inputs of an attack inside a threat, and return x, half precision widened to float32.
+
+    The model's outputs are checked at its first call.
+    """
     if is_trusted():
-        return
+        return x
     check_inputs(x, y, box=getattr(threat, "box", UNIT))
     check_threat(x, threat)
+    return widened(x) if isinstance(x, Tensor) else x  # streamed samples are float32

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.precision import HALF, name_of_kind
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,19 +49,22 @@ def as_samples(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def in_precision_of(model: Any, x: Any) -> tuple[Any, tuple[str, ...]]:
-    """Turn samples of another precision into float32 for a model that has float32 weights alone, and say so.
+    """Turn samples in half precision into float32, and those in float64 for a model of float32 weights, and say so.
 
     Args:
-        model: Any callable; one without `parameters` takes the samples as they are.
+        model: Any callable; one without `parameters` takes samples in float64 as they are.
         x: Samples; what is no tensor of float64, float16 or bfloat16 is passed on.
     """
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float64, *HALF):
+        return x, ()
     weights = getattr(model, "parameters", None)
     kinds = {w.dtype for w in weights() if w.is_floating_point()} if callable(weights) else set()
-    others = (torch.float64, torch.float16, torch.bfloat16)
-    if not isinstance(x, Tensor) or x.dtype not in others or kinds != {torch.float32}:
-        return x, ()
-    kind = str(x.dtype).removeprefix("torch.")
-    return x.float(), (f"The samples are {kind} and the model has float32 weights; all was computed in float32.",)
+    kind = name_of_kind(x.dtype)
+    if kinds == {torch.float32}:
+        return x.float(), (f"The samples are {kind} and the model has float32 weights; all was computed in float32.",)
+    if x.dtype in HALF:
+        return x.float(), (f"The samples are {kind}; points and distances were computed in float32.",)
+    return x, ()
 
 
 def is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from unfooled.core.checks import check_labels, check_logits, is_trusted
 from unfooled.core.model.batching import batched
 from unfooled.core.model.calls import run, run_checked
 from unfooled.core.model.outputs import labelled, logits_of
+from unfooled.core.model.precision import HALF
 from unfooled.core.types import Loss, Model, Objective
 
 
@@ -55,7 +56,8 @@ def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
 
 def unwrapped(output: Any, n: int, model: Any = None) -> Tensor:
     """Return the logits of a model's output for n samples, (n, K), refusing another shape."""
-    logits = output if isinstance(output, Tensor) else logits_of(output, model)
+    plain = isinstance(output, Tensor) and output.dtype not in HALF
+    logits = output if plain else logits_of(output, model)
     return logits if logits.ndim == 2 and len(logits) == n else check_logits(logits, n)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 
 _LIMIT: ContextVar[int | None] = ContextVar("memory", default=None)
 
@@ -30,10 +30,10 @@ def read_size(text: str | int) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", str(text).lower())
     if isinstance(text, bool) or match is None or match[2] not in UNITS:
-        raise BadInput(f"memory is {text!r}; write a size such as 2GB or 500MB")
+        raise BadInput(f"{option('memory')} is {text!r}; write a size such as 2GB or 500MB")
     size = float(match[1]) * UNITS[match[2]]
     if not MIN_LIMIT <= size < 2**63:
-        raise BadInput(f"memory is {text!r}; it must be at least 16MiB, such as 2GB or 500MB")
+        raise BadInput(f"{option('memory')} is {text!r}; it must be at least 16MiB, such as 2GB or 500MB")
     return int(size)
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from unfooled.core.errors import BadInput, nearest
+from unfooled.core.used_files import note_user, using
 
 
 @contextmanager
@@ -55,7 +56,9 @@ def imported(source: str) -> Iterator[Any]:
     if place.endswith(".py") and not Path(place).is_file():
         raise BadInput(f"{source}: there is no file {place}")
     folders = [Path.cwd(), Path(place).resolve().parent] if place.endswith(".py") else [Path.cwd()]
-    with importable(*folders):
+    module_name = str(Path(place).resolve()) if place.endswith(".py") else place
+    with importable(*folders), using(module_name) as used:
+        used.begin(module_name if place.endswith(".py") else None)
         try:
             module = _module_of(place)
         except (Exception, SystemExit) as error:
@@ -64,4 +67,7 @@ def imported(source: str) -> Iterator[Any]:
             names = [name for name in vars(module) if not name.startswith("_")]
             hint = nearest(attribute, names) or f"; it has {', '.join(names[:8]) or 'no public names'}"
             raise BadInput(f"{source}: {place} has no {attribute!r}{hint}")
-        yield getattr(module, attribute)
+        used.begin(getattr(module, "__file__", None) if used.main is None else None)
+        item = getattr(module, attribute)
+        note_user(item, used)
+        yield item

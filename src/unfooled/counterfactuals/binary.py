@@ -178,5 +178,7 @@ def _branch_and_bound(head: AffineHead, a: np.ndarray, target: int | None, cost:
         after[first] = -np.inf
     sheet.target[s] = int(after.argmax()) if target is None else target
     sheet.exact[s], sheet.shortfall[s] = exact, short
+    if not 0 < sheet.cost[s] < np.inf:
+        return  # nothing is flipped, and no boundary is met
     margins = after[sheet.target[s]] - after[rivals]
     sheet.active[s, rivals] = margins == margins.min() if target is not None else rivals == sheet.target[s]

@@ -99,7 +99,7 @@ def flip_edit(
     sheet.target = np.where(np.isfinite(distance).any(1), distance.argmin(1), short.argmin(1))
     sheet.cost = distance[rows, sheet.target]
     sheet.shortfall = short.min(1)
-    sheet.active[rows, sheet.target] = True
+    sheet.active[rows, sheet.target] = np.isfinite(sheet.cost)
     sheet.delta = _changes(task, sheet.target, overshoot)
     return sheet.edit(torch.as_tensor(e).device)
 

@@ -192,13 +192,25 @@ def _refuse_nonaffine(layer: nn.Sequential) -> None:
     others = [
         k for k, (_, part) in enumerate(children) if not isinstance(part, (*AFFINE, nn.Sequential)) and _leaf(part)
     ]
-    if others:
-        name, part = children[others[-1]]
-        rest = f"AffineHead.of(head[{others[-1] + 1}:])" if others[-1] + 1 < len(children) else "the layers before it"
+    if not others:
+        return
+    name, part = children[others[-1]]
+    problem = f"the head is not affine: its layer {name!r} is a {type(part).__name__}"
+    if others[-1] + 1 < len(children):
         raise BadInput(
-            f"the head is not affine: its layer {name!r} is a {type(part).__name__}; take the output of {name!r} "
-            f"as the embedding and read {rest}"
+            f"{problem}; take the output of {name!r} as the embedding and read AffineHead.of(head[{others[-1] + 1}:])"
         )
+    end = len(children)  # the end of the last affine layers
+    while end - 1 in others:
+        end -= 1
+    before = max((k for k in others if k < end), default=-1)
+    if not end:
+        raise BadInput(f"{problem}, and none of its layers is; give the last linear layer of the network")
+    taken = f"take the output of {children[before][0]!r} as the embedding, " if before >= 0 else ""
+    raise BadInput(
+        f"{problem}, and none follows it; {taken}leave off what is behind {children[end - 1][0]!r} and read "
+        f"AffineHead.of(head[{before + 1 if before >= 0 else ''}:{end}])"
+    )
 
 
 def _leaf(part: nn.Module) -> bool:

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -89,6 +89,28 @@ class Realized:
     steps: Tensor
     kappa: Tensor
     curve: tuple[Carried, ...]
+
+
+def replaced_rows(result: Realized, rows: Tensor, other: Realized, others: Tensor) -> Realized:
+    """Return a result in which some samples are replaced by those of another search.
+
+    Args:
+        result: The result.
+        rows: Samples that are replaced, (m,).
+        other: Result of the other search, at the same kappas.
+        others: Its samples, (m,).
+    """
+
+    def merged(one: Any, two: Any) -> dict[str, Any]:
+        pairs = {f.name: (getattr(one, f.name), getattr(two, f.name)) for f in fields(one)}
+        return {
+            name: a.index_copy(0, rows.to(a.device), b[others.to(b.device)])
+            for name, (a, b) in pairs.items()
+            if isinstance(a, Tensor)
+        }
+
+    curve = tuple(replace(a, **merged(a, b)) for a, b in zip(result.curve, other.curve, strict=True))
+    return replace(result, curve=curve, **merged(result, other))
 
 
 @dataclass(frozen=True, eq=False)

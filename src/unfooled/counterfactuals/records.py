@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from unfooled.counterfactuals.spaces import AucRows
 from unfooled.runs.records import Environment, Record
 
 
@@ -30,6 +31,9 @@ class AttributeRow(Record):
         before, wanted, achieved: Its value for the image, after the edit, and for the changed image. None: no edit.
         asked, reached: Changes that the edit asks for and that the changed image shows, in switches. A switch is the
             mean value where the attribute is present minus that where it is absent.
+        stays: True: it had to stay, and the changed image leaves it as it was, within the tolerance; False: it does
+            not, or the attribute crosses from present to absent or back. None: it was free to change, cannot be read,
+            or there is no changed image.
     """
 
     name: str
@@ -38,6 +42,7 @@ class AttributeRow(Record):
     achieved: float | None = None
     asked: float = 0.0
     reached: float | None = None
+    stays: bool | None = None
 
 
 class Figures(Record):
@@ -117,7 +122,8 @@ class AttributeFact(Record):
 
     Attributes:
         name: Its name.
-        auc: Area under the ROC curve: held out for probes. None: too few images of one value.
+        auc: Area under the ROC curve. None: too few images of one value.
+        auc_rows: Images that it was computed on; those that a probe is not fitted on are held out. None: not stated.
         usable: True for an AUC of at least .8; of the others nothing is claimed, and no edit changes them.
         kept: True: it had to stay.
         switch: Mean value where it is present minus where it is absent.
@@ -125,6 +131,7 @@ class AttributeFact(Record):
 
     name: str
     auc: float | None
+    auc_rows: AucRows | None = None
     usable: bool
     kept: bool
     switch: float
@@ -143,6 +150,7 @@ class CounterfactualRecord(Record):
         threat: The threat.
         steps: Steps of each search.
         seed: Random seed.
+        tolerance: Switches by which the changed image may move an attribute that must stay.
         target: Class asked for. Empty: the nearest other one.
         results: One for each image.
         success: Shares of valid changes with their budget, by method.
@@ -165,6 +173,7 @@ class CounterfactualRecord(Record):
     threat: str
     steps: int
     seed: int
+    tolerance: float = 0.25
     target: str = ""
     results: list[Counterfactual]
     success: dict[str, str] = Field(default_factory=dict)

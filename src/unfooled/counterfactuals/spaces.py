@@ -18,7 +18,9 @@ Edits are the smallest in l_1, so that few attributes change, and go at most one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,13 +32,24 @@ from unfooled.counterfactuals.cost import Cost
 from unfooled.counterfactuals.edits import Edit
 from unfooled.counterfactuals.flips import flip_edit
 from unfooled.counterfactuals.head import AffineHead
-from unfooled.counterfactuals.probes import FOLDS, USABLE, fit_probe
+from unfooled.counterfactuals.probes import FOLDS, USABLE, Probe, fit_probe
 from unfooled.counterfactuals.targeted import targeted_edit
 
 BEYOND = 1.0
 """Switches by which an edit may leave the range of the values seen."""
 DEPENDENT = 1e-3
 """Singular value, relative to the largest, below which directions of attributes count as dependent."""
+
+
+class AucRows(StrEnum):
+    """Images on which the AUC of an attribute was computed."""
+
+    HELD_OUT = "held_out"
+    """Images that its logit, or its probe, was not trained on."""
+    TRAINING = "training"
+    """Images of which some, or all, were trained on."""
+    UNKNOWN = "unknown"
+    """Images of a table; which images the network was trained on is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +86,10 @@ class AttributeSpace:
         gap: Switch of each attribute in its own units, (p,).
         middle: Value from which on an attribute counts as present, in switches, (p,).
         low, high: Range of the values seen, in switches, (m,).
+        auc_rows: Images on which the AUC of each attribute was computed, p.
         moves: V_F D in switches, (p, p): the change of every attribute that comes with an edit of some. None: an edit
             changes only the attributes that it names.
+        again: Builds the space for other attributes that must stay. None: the coordinates do not depend on these.
     """
 
     names: tuple[str, ...]
@@ -87,12 +102,24 @@ class AttributeSpace:
     middle: Tensor
     low: Tensor
     high: Tensor
-    moves: Tensor | None = field(default=None)
+    auc_rows: tuple[AucRows, ...] = ()
+    moves: Tensor | None = None
+    again: Callable[[Sequence[str]], AttributeSpace] | None = None
 
     @property
     def free(self) -> Tensor:
         """Attributes that an edit may change, (p,) bool."""
         return self.usable & ~self.immutable
+
+    def keeping(self, keep: Sequence[str]) -> AttributeSpace:
+        """Return the same attributes with others that must stay.
+
+        Args:
+            keep: Names of the attributes that must stay.
+        """
+        if self.again is not None:
+            return self.again(keep)
+        return replace(self, immutable=_mask(keep, self.names))
 
     def _fixed(self) -> Tensor:
         """Return which coordinates stay, (m,) bool."""
@@ -100,19 +127,20 @@ class AttributeSpace:
         mask[: len(self.names)] = ~self.free
         return mask
 
-    def edit(self, u: Tensor, target: int | None = None) -> Edit:
+    def edit(self, u: Tensor, target: int | None = None, *, beyond: float = BEYOND) -> Edit:
         """Return the smallest edits, in switches, that lead to a class.
 
         Args:
             u: Coordinates, (B, m).
             target: The class. None: any other than the one predicted.
+            beyond: Switches by which an edit may leave the range of the values seen.
 
         Returns:
             Edits whose cost is their sum of switches: the least, or an upper bound where attributes are dependent.
         """
         u = u.detach().cpu().double()
-        low = torch.minimum(self.low - BEYOND, u)
-        high = torch.maximum(self.high + BEYOND, u)
+        low = torch.minimum(self.low - beyond, u)
+        high = torch.maximum(self.high + beyond, u)
         cost = Cost(low=low, high=high, immutable=self._fixed())
         if target is None:
             edit = flip_edit(self.head, u, norm=1, cost=cost)
@@ -145,9 +173,13 @@ class AttributeSpace:
 
 def concept_space(
     features: Callable[[Tensor], Tensor], head: AffineHead, e: Tensor, attributes: Tensor, names: Sequence[str],
-    keep: Sequence[str] = (),
+    keep: Sequence[str] = (), *, unseen: Tensor | None = None,
 ) -> AttributeSpace:  # fmt: skip
     """Return the attributes of a concept network.
+
+    Nothing is fitted, so that every image may serve; but AUC on images that the network was trained on says little
+    about others. It is computed on the unseen images; on all of them for an attribute with fewer than five unseen
+    images of one value.
 
     Args:
         features: Its attribute logits, (b, *D) -> (b, n).
@@ -156,19 +188,25 @@ def concept_space(
         attributes: Their true attributes, 0 or 1, (N, n); NaN: unknown.
         names: Names of the attributes.
         keep: Names of those that must stay.
+        unseen: Images that the network was not trained on, (N,) bool. None: unknown.
 
     Raises:
         BadInput: No attribute is left that may change.
     """
     e = e.detach().cpu().double()
     auc, gap = _auc_of(e, attributes), switches(e, attributes)
+    rows = [AucRows.UNKNOWN if unseen is None else AucRows.TRAINING] * len(gap)
+    if unseen is not None:
+        held_out = _auc_of(e[unseen], attributes[unseen])
+        auc = torch.where(held_out.isnan(), auc, held_out)
+        rows = [AucRows.HELD_OUT if good else row for good, row in zip((~held_out.isnan()).tolist(), rows, strict=True)]
     usable, gap = _usable(auc, gap)
     space = AttributeSpace(
         tuple(names), Coordinates(features, torch.diag(1 / gap), torch.zeros(len(gap))),
         AffineHead(head.weight * gap, head.bias, head.classes, names), auc, usable, _mask(keep, names), gap,
-        torch.zeros(len(gap), dtype=torch.float64), (e / gap).amin(0), (e / gap).amax(0),
+        torch.zeros(len(gap), dtype=torch.float64), (e / gap).amin(0), (e / gap).amax(0), tuple(rows),
     )  # fmt: skip
-    _check_free(space)
+    _check_names(space.names, auc, usable, space.immutable)
     return space
 
 
@@ -191,9 +229,26 @@ def probe_space(
     """
     z = z.detach().cpu().double()
     probe = fit_probe(z, attributes)
-    scores = probe.logits(z)
-    usable, gap = _usable(probe.auc, switches(scores, attributes))
-    immutable = _mask(keep, names)
+    usable, gap = _usable(probe.auc, switches(probe.logits(z), attributes))
+    return _probed(features, head, z, _Probed(probe, usable, gap), names, keep)
+
+
+@dataclass(frozen=True, eq=False)
+class _Probed:
+    """Probes of attributes, those of them that can be used, (p,) bool, and their switches, (p,)."""
+
+    probe: Probe
+    usable: Tensor
+    gap: Tensor
+
+
+def _probed(
+    features: Callable[[Tensor], Tensor], head: AffineHead, z: Tensor, probed: _Probed, names: Sequence[str],
+    keep: Sequence[str],
+) -> AttributeSpace:  # fmt: skip
+    """Return the space of probes that are fitted already; see `probe_space`."""
+    probe, usable, gap = probed.probe, probed.usable, probed.gap
+    scores, immutable = probe.logits(z), _mask(keep, names)
     free = usable & ~immutable
     _check_names(names, probe.auc, usable, immutable)
     directions, offsets = probe.weight / gap[:, None], probe.bias / gap
@@ -208,8 +263,9 @@ def probe_space(
     joined = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
     seen = torch.cat([scores / gap, rest / unit], 1)
     return AttributeSpace(
-        tuple(names), encode, joined, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
-    )
+        tuple(names), encode, joined, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0),
+        (AucRows.HELD_OUT,) * len(names), moves, partial(_probed, features, head, z, probed, names),
+    )  # fmt: skip
 
 
 def _moves(directions: Tensor, free: Tensor, immutable: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,10 +306,6 @@ def _auc_of(e: Tensor, attributes: Tensor) -> Tensor:
 
 def _mask(keep: Sequence[str], names: Sequence[str]) -> Tensor:
     return torch.tensor([name in keep for name in names], dtype=torch.bool)
-
-
-def _check_free(space: AttributeSpace) -> None:
-    _check_names(space.names, space.auc, space.usable, space.immutable)
 
 
 def _check_names(names: Sequence[str], auc: Tensor, usable: Tensor, immutable: Tensor) -> None:

@@ -65,7 +65,7 @@ def check_names(names: Sequence[str], place: object) -> None:
         BadInput: More than 1 % of the names are duplicates.
     """
     first: dict[str, int] = {}
-    twice = [name for k, name in enumerate(names) if first.setdefault(_plain(name), k) != k]
+    twice = [name for k, name in enumerate(names) if first.setdefault(plain_name(name), k) != k]
     if len(twice) > len(names) // 100:
         raise BadInput(
             f"{place} has {len(names)} classes, and {len(twice) + 1} or more share a name, such as {twice[0]!r}"
@@ -86,10 +86,10 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     shown = [item[-1] for item in names]
     known: dict[str, list[int]] = {}
     for k, item in enumerate(names):
-        for name in {_plain(name) for name in item}:
+        for name in {plain_name(name) for name in item}:
             known.setdefault(name, []).append(k)
     present = [source.classes[k] for k in np.unique(source.y)]
-    lost = [name for name in present if _plain(name) not in known]
+    lost = [name for name in present if plain_name(name) not in known]
     if lost and source.classes == [str(k) for k in range(len(source.classes))]:
         if len(shown) < len(source.classes):
             raise BadInput(f"{place} names {len(shown)} classes; {source.name} has {len(source.classes)}")
@@ -99,13 +99,13 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
         hint = nearest(lost[0], (name for item in names for name in item))
         raise BadInput(
             f"{len(lost)} classes of {source.name} are not in {place}, the first is {lost[0]!r}{hint}; the data have "
-            f"{_list(source.classes)}, {place} {_list(shown)}"
+            f"{few_names(source.classes)}, {place} {few_names(shown)}"
         )
-    twice = [name for name in present if len(known[_plain(name)]) > 1]
+    twice = [name for name in present if len(known[plain_name(name)]) > 1]
     if twice:
         raise BadInput(f"the class {twice[0]!r} of {source.name} is in {place} more than once")
     check_names(shown, place)
-    to = np.array([known.get(_plain(name), [-1])[0] for name in source.classes], np.int64)
+    to = np.array([known.get(plain_name(name), [-1])[0] for name in source.classes], np.int64)
     return replace(source, y=to[source.y], classes=shown, sorted=False)
 
 
@@ -139,19 +139,19 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
         known = [str(k) for k in range(outputs)]  # up to 10 classes, numbers sort alike as numbers and as text
     if known is None:
         raise BadInput(
-            f"{data.name} has {len(data.classes)} classes ({_list(data.classes)}) and the model {outputs} outputs "
+            f"{data.name} has {len(data.classes)} classes ({few_names(data.classes)}) and the model {outputs} outputs "
             f"without names, so their order is unknown; give all class names in the model's order: {option('labels')}"
         )
     places = _places(known)
     present = torch.unique(data.y).tolist()
-    lost = [data.classes[k] for k in present if len(places.get(_plain(data.classes[k]), [])) != 1]
+    lost = [data.classes[k] for k in present if len(places.get(plain_name(data.classes[k]), [])) != 1]
     if lost:
         raise BadInput(
             f"{len(lost)} of the {len(present)} classes of {data.name} are not among the model's, or more than once, "
-            f"the first is {lost[0]!r}; the data have {_list(data.classes)}, the model {_list(known)}; give the data's "
-            f"names in the model's order: {option('labels')}"
+            f"the first is {lost[0]!r}; the data have {few_names(data.classes)}, the model {few_names(known)}; give "
+            f"the data's names in the model's order: {option('labels')}"
         )
-    to = torch.tensor([places.get(_plain(name), [-1])[0] for name in data.classes])
+    to = torch.tensor([places.get(plain_name(name), [-1])[0] for name in data.classes])
     return replace(data, y=to.to(data.y.device)[data.y], classes=_padded(known, outputs), sorted=False)
 
 
@@ -161,12 +161,12 @@ def _check_order(given: Sequence[str], known: Sequence[str]) -> None:
     If no name is among the model's, for example in another language, nothing is compared.
     """
     places = _places(known)
-    at = [places.get(_plain(name), []) for name in given]
+    at = [places.get(plain_name(name), []) for name in given]
     if any(at) and not all(k in place for k, place in enumerate(at)):
         k = next(k for k, place in enumerate(at) if k not in place)
         raise BadInput(
             f"the labels and the model name the classes differently, the first is number {k}: the labels "
-            f"({option('labels')}) are {_list(given)}, the model's {_list(known)}"
+            f"({option('labels')}) are {few_names(given)}, the model's {few_names(known)}"
         )
 
 
@@ -174,14 +174,14 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
     """Return name -> its positions; each part of an entry such as "tench, Tinca tinca" is a name too."""
     places: dict[str, list[int]] = {}
     for k, name in enumerate(names):
-        for part in {_plain(part) for part in (name, *name.split(","))}:
+        for part in {plain_name(part) for part in (name, *name.split(","))}:
             places.setdefault(part, []).append(k)
     return places
 
 
 def _counting(names: Sequence[str]) -> bool:
     """Return whether names are only class numbers: 0, 1, 2, ... or LABEL_0, LABEL_1, ..."""
-    return all(_plain(name) in (str(k), f"label {k}") for k, name in enumerate(names))
+    return all(plain_name(name) in (str(k), f"label {k}") for k, name in enumerate(names))
 
 
 def _padded(names: Sequence[str], n: int) -> list[str]:
@@ -189,11 +189,11 @@ def _padded(names: Sequence[str], n: int) -> list[str]:
     return [*names, *(str(k) for k in range(len(names), n))]
 
 
-def _list(names: Sequence[str]) -> str:
+def few_names(names: Sequence[str]) -> str:
     """Return the first eight names, and the number of all, as text."""
     return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Normalise a name: case, underscores, hyphens inside it, and spaces."""
     return " ".join(re.sub(r"(?<=\w)-(?=\w)", " ", name.casefold().replace("_", " ")).split())

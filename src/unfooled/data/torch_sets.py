@@ -18,6 +18,7 @@ from torch.utils.data.sampler import SequentialSampler
 
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import max_bytes_in_memory
+from unfooled.core.model.precision import widened
 from unfooled.core.samples import Streamed, raw
 from unfooled.data.formats.arrays import single
 
@@ -102,7 +103,7 @@ def batch_of(item: Any) -> tuple[Tensor, Tensor]:
     x, y = _pair(item)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         x = torch.stack([single(one) for one in x])
-    return x, torch.as_tensor(y).long().reshape(len(x))
+    return widened(x), torch.as_tensor(y).long().reshape(len(x))
 
 
 class _Spool:

@@ -55,7 +55,7 @@ def robust_accuracy(
     y = predicted(model, x) if y is None else y
     x, _ = in_precision_of(model, x)
     check_run(seed)
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     points = cascade(model, x, y, threat, seed=seed) if attack is None else attack(model, x, y, threat)
     judged = verify(model, x, y, points, threat, batch=fitting_batch(model, x))
     return share(~judged.success & ~judged.undefined)

@@ -85,7 +85,7 @@ def verify(
     Raises:
         BadInput: Shapes that do not agree, or inputs that are no images of the unit box.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
         given = f"shape {tuple(x_adv.shape)}" if isinstance(x_adv, Tensor) else f"type {type(x_adv).__name__}"

@@ -27,6 +27,7 @@ from unfooled.core.checks import check_differentiable, check_inputs, check_mode,
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import cross_entropy, margin, true_logit
+from unfooled.core.model.precision import widened
 from unfooled.core.threats import Box
 from unfooled.core.types import Loss, Model
 
@@ -90,7 +91,7 @@ def differentiating() -> Iterator[None]:
 
 
 def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Check model, x and y, and return x and y for use in autograd (copied if created in inference mode).
+    """Check model, x and y, and return them for use in autograd: copied if created in inference mode, half x widened.
 
     A model in training mode is refused, since its output depends on the batch and the call would change its statistics.
     With `create_graph` it is allowed, for training losses that explain the model in training.
@@ -99,6 +100,7 @@ def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) 
         if not create_graph:
             check_mode(model)
         check_inputs(x, y, box=_ANYWHERE)
+        x = widened(x)
     return (x.clone() if x.is_inference() else x), (y.clone() if y.is_inference() else y)
 
 

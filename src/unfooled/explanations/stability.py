@@ -2,6 +2,11 @@
 
     tau_r = P[ argmax f(S') = argmax f(S) ],    S' uniform over the supersets of S with at most r further features
 
+For one output, such as a regression's, there is no class. The answer stays where it is on the same side of the answer
+with every feature hidden, or, with a tolerance t, where it moves by at most t:
+
+    sign(f(S') - f({})) = sign(f(S) - f({}))        or        |f(S') - f(S)| <= t
+
 f(S) is the model's output with all features outside S hidden. N draws give the estimate and Hoeffding's interval of
 half-width sqrt(log(2 / delta) / (2 N)), for any f and any number of features; for few features, all supersets are
 enumerated.
@@ -27,11 +32,13 @@ from unfooled.core.errors import BadInput
 
 Answers = Callable[[Tensor], Any]
 """Masks (n, M) bool -> outputs (n, K)."""
+ROUNDING = 1e-9
+"""Share of an answer up to which two answers are equal."""
 
 
 @dataclass(frozen=True)
 class SoftStability:
-    """Probability that the class stays the same, with an interval.
+    """Probability that the class, or the side of one output, stays the same, with an interval.
 
     Attributes:
         value: Estimate.
@@ -56,24 +63,27 @@ def soft_stability(
     draws: int = 150,
     delta: float = 0.1,
     exact: bool | None = None,
+    tolerance: float | None = None,
     batch: int = 256,
     generator: torch.Generator | None = None,
 ) -> SoftStability:
     """Estimate the probability that a sample's class stays when at most r features are added to those selected.
 
     Args:
-        f: Function from masks, (n, M) bool, to outputs, (n, K).
+        f: Function from masks, (n, M) bool, to outputs, (n, K); K = 1 is a regression.
         selected: Features selected, (M,) bool.
         r: Largest number of features added.
         draws: Number of supersets drawn.
         delta: Error probability of the interval.
         exact: True: enumerate all supersets; False: draw them. None: enumerate if M is at most 12 and there are at most
             `draws`.
+        tolerance: For K = 1, largest change of the answer that counts as none, in its unit. None: the answer
+            stays where it is on the same side of the answer with every feature hidden.
         batch: Masks per call.
         generator: Base seed; not advanced.
 
     Returns:
-        A `SoftStability`. Cost: `draws` + 1 forwards.
+        A `SoftStability`. Cost: `draws` + 1 forwards, `draws` + 2 for K = 1.
 
     Raises:
         BadInput: An argument or the output is invalid.
@@ -88,6 +98,8 @@ def soft_stability(
     selected = selected if isinstance(selected, Tensor) else torch.as_tensor(selected)
     if selected.ndim != 1 or selected.dtype != torch.bool:
         raise BadInput(f"selected is {selected.dtype}, {tuple(selected.shape)}; it is a mask of features, (M,) bool")
+    if tolerance is not None and not tolerance >= 0:
+        raise BadInput(f"tolerance is {tolerance}; it is a change of the answer of at least 0, in its unit")
     if r < 0 or draws < 1 or not 0 < delta < 1:
         raise BadInput(f"r is {r}, draws {draws}, delta {delta}; r is at least 0, draws at least 1, delta in (0, 1)")
     free = (~selected).nonzero()[:, 0]
@@ -102,9 +114,10 @@ def soft_stability(
     )
     masks = selected.repeat(len(added), 1)
     masks[:, free] = added
-    parts = [_class(f(part), len(part)) for part in torch.cat([selected[None], masks]).split(batch)]
-    classes = torch.cat(parts)
-    value = float((classes[1:] == classes[0]).double().mean())
+    parts = [_outputs(f(part), len(part)) for part in torch.cat([selected[None], masks]).split(batch)]
+    outputs = torch.cat(parts)
+    hidden = _outputs(f(torch.zeros_like(selected)[None]), 1) if outputs.shape[1] == 1 and tolerance is None else None
+    value = float(stays(outputs[1:], outputs[:1], hidden, tolerance).double().mean())
     half = 0.0 if exact else math.sqrt(math.log(2 / delta) / (2 * len(added)))
     return SoftStability(value, max(0.0, value - half), min(1.0, value + half), len(added), exact)
 
@@ -129,11 +142,58 @@ def _random_subsets(free: int, most: int, draws: int, seed: int) -> Tensor:
     return u[:, 1:].argsort(1).argsort(1) < size[:, None]
 
 
-def _class(outputs: Any, n: int) -> Tensor:
-    """Return the class of each output, (n,)."""
+def stability_of_samples(masks: Tensor, outputs: Tensor, selected: Tensor, r: int) -> SoftStability | None:
+    """Return the soft stability from outputs that are at hand; None where they do not have every superset.
+
+    Args:
+        masks: Masks, (n, M) bool.
+        outputs: Outputs at the masks, (n, K).
+        selected: Features selected, (M,) bool.
+        r: Largest number of features added.
+    """
+    free = (~selected).nonzero()[:, 0]
+    most = min(r, len(free))
+    if sum(math.comb(len(free), k) for k in range(most + 1)) > len(masks):
+        return None
+    wanted = selected.repeat(sum(math.comb(len(free), k) for k in range(most + 1)), 1)
+    wanted[:, free] = _all_subsets(len(free), most)
+    place = {bytes(row): k for k, row in enumerate(masks.numpy())}
+    at = [place.get(bytes(row)) for row in wanted.numpy()]
+    none, one = place.get(bytes(len(selected))), outputs.shape[1] == 1
+    if any(k is None for k in at) or (one and none is None):
+        return None
+    table = outputs[[k for k in at if k is not None]]
+    hidden = outputs[none][None] if one and none is not None else None
+    value = float(stays(table, outputs[place[bytes(selected.numpy())]][None], hidden).double().mean())
+    return SoftStability(value, value, value, len(table), True)
+
+
+def stays(outputs: Tensor, own: Tensor, hidden: Tensor | None = None, tolerance: float | None = None) -> Tensor:
+    """Return which outputs, (n, K), name the same class as the output of the selected features, (n,) bool.
+
+    Args:
+        outputs: The outputs.
+        own: Output of the selected features, (1, K).
+        hidden: Output with every feature hidden, (1, 1), for one output without a tolerance.
+        tolerance: For one output, the largest change that counts as none. None: its side of `hidden` counts.
+    """
+    if outputs.shape[1] > 1:
+        return outputs.argmax(1) == own.argmax(1)
+    if tolerance is not None:
+        return (outputs - own)[:, 0].abs() <= tolerance
+    assert hidden is not None
+    least = ROUNDING * max(float(hidden.abs()), float(own.abs()))
+
+    def side(values: Tensor) -> Tensor:
+        change = (values - hidden)[:, 0]
+        return change.sign().where(change.abs() > least, torch.zeros_like(change))
+
+    return side(outputs) == side(own)
+
+
+def _outputs(outputs: Any, n: int) -> Tensor:
+    """Return outputs as a table, (n, K); refuse another number of rows."""
     table = torch.as_tensor(outputs)
-    if table.ndim != 2 or len(table) != n or table.shape[1] < 2:
-        raise BadInput(
-            f"f returned shape {tuple(table.shape)} for {n} masks; return one row each, (n, K), K at least 2"
-        )
-    return table.argmax(1)
+    if table.ndim != 2 or len(table) != n or not table.shape[1]:
+        raise BadInput(f"f returned shape {tuple(table.shape)} for {n} masks; return one row each, (n, K)")
+    return table

@@ -223,7 +223,7 @@ def d_rand(
         BadInput: a model without finite answers, inputs, labels, threat, index or kind that cannot be used, or a folder
             or finished set that was made with other settings.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     if kind not in KINDS:
         raise BadInput(f"kind is {kind!r}; it must be {' or '.join(KINDS)}")

@@ -21,8 +21,8 @@ from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
 from unfooled.features.inversion import weights_of
 from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.failures import ALONE, Start
-from unfooled.runs.hashes import network_hash, tensors_hash
-from unfooled.runs.settings import difference
+from unfooled.runs.hashes import code_hashes, network_hash, tensors_hash
+from unfooled.runs.settings import PRINTS, difference
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the residual in the manifest."""
@@ -120,6 +120,7 @@ def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: in
         "encoder": encoder,
         "data": tensors_hash(x, y),
         "rows": tensors_hash(rows),
+        **({PRINTS: code} if (code := code_hashes(model)) else {}),
     }
 
 

@@ -20,6 +20,7 @@ from unfooled.models.black_boxes.endpoint import Endpoint
 from unfooled.models.black_boxes.estimators import is_estimator
 from unfooled.models.black_boxes.given import as_model, no_model
 from unfooled.models.origins import record_origin
+from unfooled.models.readers.checkpoints import CONCEPTS
 from unfooled.models.readers.estimators import PICKLES, SKOPS, from_estimator_file
 from unfooled.models.readers.exported import from_exported
 from unfooled.models.readers.factory import from_factory
@@ -119,7 +120,7 @@ def load_model(
     if isinstance(loaded.module, BlackBox):
         box = loaded.module
         loaded = replace(loaded, classes=loaded.classes or box.classes, name=loaded.name or box.name)
-    facts: dict[str, Any] = {key: getattr(loaded, key) for key in given}
+    facts: dict[str, Any] = {key: getattr(loaded, key) for key in (*given, *CONCEPTS)}
     return Classifier(loaded.module, **facts).to(place).eval()
 
 

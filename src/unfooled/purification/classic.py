@@ -220,8 +220,9 @@ class DenoisingAutoencoder(nn.Module):
         self.layers = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the images, (B, C, H, W)."""
-        return self.layers(x).clamp(0, 1)
+        """Return the images, (B, C, H, W), in the precision of `x`; they are computed in that of the weights."""
+        weight = next(self.parameters())
+        return self.layers(x.to(weight.dtype)).to(x.dtype).clamp(0, 1)
 
 
 def fit_autoencoder(

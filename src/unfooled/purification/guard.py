@@ -14,6 +14,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Self
 
 import torch
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks.gradients.straight_through import Defended
 from unfooled.core.errors import BadInput
+from unfooled.core.given import in_precision_of
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import out_of_memory
 from unfooled.core.model.classifier import Classifier
@@ -32,6 +36,7 @@ SLACK = 1e-6
 """Distance outside the box that counts as rounding."""
 CHECKED = 8
 """Number of images of the first call that are purified twice, to see whether the purifier is random."""
+_CALLED: ContextVar[list[Guarded] | None] = ContextVar("called", default=None)
 
 
 class Guarded(nn.Module):
@@ -66,12 +71,15 @@ class Guarded(nn.Module):
         self._eval_purifier()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (B, K).
+        """Return the logits, (B, K); inputs of another precision are computed in float32 where all weights have it.
 
         Raises:
             BadInput: The purifier changes the shape or its input, leaves [0, 1], returns NaN, changes a mode, or is
                 random without `stochastic`.
         """
+        if (called := _CALLED.get()) is not None:
+            called.append(self)
+        x, _ = in_precision_of(self, x)
         if not self._checked:
             self._check(x)
             self._checked = True
@@ -195,8 +203,19 @@ def guarded_in(model: Model) -> Guarded | None:
 
 
 def contains_guarded(model: Model) -> bool:
-    """Return whether a callable contains a `Guarded` at any depth."""
+    """Return whether a callable contains a `Guarded` at any depth, as far as its modules can be found."""
     return any(isinstance(module, Guarded) for root in modules_of(model) for module in root.modules())
+
+
+@contextmanager
+def noticing_guards() -> Iterator[list[Guarded]]:
+    """Collect the guards that are called until the context ends, wherever a model hides them; yield the list."""
+    called: list[Guarded] = []
+    token = _CALLED.set(called)
+    try:
+        yield called
+    finally:
+        _CALLED.reset(token)
 
 
 def is_differentiable(purify: Purify, x: Tensor) -> bool:

@@ -23,6 +23,7 @@ from unfooled.report.sections.effort import effort_section
 from unfooled.report.sections.gallery import first_fooled, galleries, nearest_galleries
 from unfooled.report.sections.guards import guard_sections
 from unfooled.report.sections.nearness import nearest_section
+from unfooled.report.sections.proofs import proven_sections
 from unfooled.report.sections.reasons import reasons_section
 from unfooled.runs.files import write_whole
 
@@ -75,6 +76,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         checked=any(s.diagnostics for s in summaries),
         curves=curve_groups(runs, SIZES),
         undrawn=[run.letter for run in runs if not drawable_points(run.summary.curve)],
+        proven=proven_sections(runs),
         lines=compare(runs) if len(runs) > 1 else [],
         differing=different_settings(runs),
         glossary=glossary(summaries),

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,7 +132,7 @@ def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FO
     folder = Folder(store, settings_hash(settings), Claims(store))
     layout, before = _stored_settings(folder, store, as_text(settings).encode(), remedy)
     refuse_changed(path, before, settings, layout=layout, remedy=remedy)
-    return folder
+    return replace(folder, config=settings_hash(before))  # which holds the answers of the model at the first start
 
 
 def started(path: Path) -> bool:

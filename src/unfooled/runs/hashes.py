@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unfooled.core.model.anatomy import Anatomy, anatomy_of, bound, modules_of
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.samples import Streamed, facts, header, raw
+from unfooled.core.used_files import hashes_of
 
 
 def tensors_hash(*tensors: Tensor) -> str:
@@ -103,8 +104,19 @@ def anatomy_hash(anatomy: Anatomy) -> str:
 
 
 def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Return hashes of the model, its code and weights, and of the data."""
-    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16]}
+    """Return hashes of the model, its code and weights, of the files that its code uses, and of the data."""
+    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16], **code_hashes(model)}
+
+
+def code_hashes(model: Any) -> dict[str, str]:
+    """Return the hashes of the files that the user's code of a model depends on, by name; see `core.used_files`.
+
+    Empty for a model that was not loaded by the name of a file or module, as "file.py:name" is.
+    """
+    anatomy = anatomy_of(model)
+    modules = [module for root in anatomy.modules for module in root.modules()]
+    owned = [value for module in modules for value in vars(module).values()]
+    return hashes_of([model, *anatomy.parts, *modules, *owned])
 
 
 def has_shared_name(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,13 @@ from unfooled.core.limits import read_regular
 from unfooled.runs.files import write_whole
 
 R = TypeVar("R", bound=BaseModel)
+
+Count = Annotated[int, Field(ge=0)]
+"""A number of samples, points or passes."""
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A radius, a distance or a time."""
+Part = Annotated[float, Field(ge=-1e-6, le=1 + 1e-6, allow_inf_nan=False)]
+"""A share or a probability, with the round-off of a mean."""
 
 MAX_BYTES = 1 << 26  # largest size of a record in bytes
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.used_files import CODE, FILE
+from unfooled.runs.answers import answers_differ
 from unfooled.runs.spelling import as_json
 
 LAYOUT = 2
@@ -23,6 +26,9 @@ LAYOUT = 2
 
 SUM = "sha256"
 """Entry that holds the SHA-256 of the settings."""
+
+PRINTS, ANSWERS = "fingerprint", "answers"
+"""Setting that identifies the model and the data by hashes, and its entry for `unfooled.runs.answers`."""
 
 OTHER_FOLDER = f"choose another {option('out')}, or remove that folder"
 OTHER_FILE = f"choose another {option('out')}, or start again with {option('fresh', True)}"
@@ -42,7 +48,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def settings_hash(settings: Settings) -> str:
-    """Return the SHA-256 of settings; equal where `difference` finds none."""
+    """Return the SHA-256 of settings, with the files and the answers of the model in their fingerprint."""
     return _sum([LAYOUT, _without_none(_identified(plain(settings)))])
 
 
@@ -53,12 +59,16 @@ def difference(before: Settings, now: Settings) -> str:
         >>> difference({"seed": 0, "options": {"steps": 10}}, {"seed": 1, "options": {"steps": 20}})
         'options: steps was 10, now it is 20 (and 1 more: seed)'
     """
-    changed = _changes(_identified(plain(before)), _identified(plain(now)))
+    a, b = _identified(plain(before)), _identified(plain(now))
+    seen: list[dict[str, str]] = [settings.pop(PRINTS, None) or {} for settings in (a, b)]
+    changed = [(name, f"{name} was {old!r}, now it is {new!r}") for name, old, new in _changes(a, b)]
+    changed += _changed_prints(*seen)
     if not changed:
         return ""
-    (name, old, new), *others = changed
-    more = f" (and {len(others)} more: {', '.join(other for other, _, _ in others[:3])})" if others else ""
-    return f"{name} was {old!r}, now it is {new!r}{more}"
+    changed.sort(key=lambda change: change[0])
+    (_, sentence), *others = changed
+    more = f" (and {len(others)} more: {', '.join(name for name, _ in others[:3])})" if others else ""
+    return sentence + more
 
 
 def refuse_changed(
@@ -126,10 +136,10 @@ def _sum(value: Any) -> str:
 def _identified(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings without the names of a model and data that the fingerprint identifies.
 
-    The same weights and data under another path are the same; for user code, whose fingerprint may miss what it calls,
-    the names of the file and the function are compared.
+    The same weights and data under another path are the same; of user code, the names of the file and the function are
+    compared.
     """
-    prints = settings.get("fingerprint")
+    prints = settings.get(PRINTS)
     if not isinstance(prints, Mapping):
         return settings
     identified = dict(settings)
@@ -141,6 +151,33 @@ def _identified(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(arch, str):
             identified["options"] = {**settings["options"], "arch": _code(arch, arch)}
     return identified
+
+
+def _changed_prints(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what differs between two fingerprints: names, and sentences.
+
+    A file that is only read at the second start may be a cache that the first one wrote. Answers are compared up to
+    rounding; a random model has none.
+    """
+    changed = []
+    files = Counter(value for name, value in now.items() if name.startswith(FILE))
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if name.startswith(FILE):
+            lost = old is not None and not files[old]
+            sentence = f"{name.removeprefix(FILE)}, which the model's code reads, has changed or is no longer read"
+        elif name == ANSWERS:
+            lost = answers_differ(old or "", new or "")
+            sentence = "the model answers otherwise to the first samples, so code or files that it uses have changed"
+        elif name.startswith(CODE):
+            lost = old != new
+            became = "is new" if old is None else "is no longer used" if new is None else "has changed"
+            sentence = f"the model's code in {name.removeprefix(CODE)} {became}"
+        else:
+            lost, sentence = old != new, f"{PRINTS}: {name} was {old!r}, now it is {new!r}"
+        if lost:
+            changed.append((f"{PRINTS}: {name}", sentence))
+    return changed
 
 
 def _code(name: str, other: str | None = None) -> str | None:

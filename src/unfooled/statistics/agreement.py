@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unfooled.statistics.distributions import at_least, at_most
+
 SIGNIFICANCE = 0.02
 """Level of the tests against guessing."""
 N_SHUFFLES = 100
@@ -61,21 +63,16 @@ def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
         y: Labels, (n,).
         classes: Number of classes of the model.
     """
-    from scipy.stats import binom
-
     n, right, chance = len(y), prediction == y, 1 / classes
     hits = int(right.sum())
-    p = float(binom.sf(hits - 1, n, chance))
+    p = at_least(hits, n, chance)
     testable = chance**n <= SIGNIFICANCE
     if p > SIGNIFICANCE and (testable or hits <= n * chance):
         return Guess(False, hits, p, chance)
     common = int(np.bincount(prediction).argmax())
     other = y != common
     n_other, other_hits = int(other.sum()), int((right & other).sum())
-    missed = (
-        float(binom.cdf(other_hits, n_other, 0.5)) <= SIGNIFICANCE
-        and float(binom.sf(other_hits - 1, n_other, chance)) > SIGNIFICANCE
-    )
+    missed = at_most(other_hits, n_other, 0.5) <= SIGNIFICANCE and at_least(other_hits, n_other, chance) > SIGNIFICANCE
     if n_other and missed and (fisher := _one_class(prediction == common, ~other)) > SIGNIFICANCE:
         return Guess(False, hits, fisher, 1 - n_other / n, common)
     return Guess(True, hits, p, chance)
@@ -96,13 +93,11 @@ def shift(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[int, int
         y: Labels, (n,).
         classes: Number of classes of the model.
     """
-    from scipy.stats import binom
-
     counts = np.bincount((prediction - y) % classes, minlength=classes)
     counts[0] = 0
     by = int(counts.argmax())
     hits = int(counts[by])
-    p = float(binom.sf(hits - 1, len(y), 1 / classes)) * (classes - 1)
+    p = at_least(hits, len(y), 1 / classes) * (classes - 1)
     return (by if by <= classes / 2 else by - classes, hits) if p <= SIGNIFICANCE else (0, 0)
 
 

@@ -26,6 +26,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from unfooled.statistics.distributions import (
+    beta_quantile,
+    normal_probabilities,
+    normal_quantile,
+    student_quantile,
+)
+
 
 class Interval(NamedTuple):
     """A figure with its 95 % interval.
@@ -124,12 +131,10 @@ def share(hits: Tensor) -> Estimate:
     n = len(hits)
     if n == 0:
         return Estimate(value=None, low=0.0, high=1.0, n=0)
-    from scipy.stats import beta
-
     total = float(hits.double().sum())
     k = round(total)
-    low = 0.0 if k == 0 else float(beta.ppf(0.025, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(0.975, k + 1, n - k))
+    low = 0.0 if k == 0 else beta_quantile(0.025, k, n - k + 1)
+    high = 1.0 if k == n else beta_quantile(0.975, k + 1, n - k)
     return Estimate(value=total / n, low=low, high=high, n=n)
 
 
@@ -252,19 +257,13 @@ def spread_limits(
     """Return the ends of the interval of a mean of values that are not all equal, see `mean_limits`."""
     n, (bottom, top) = len(values), within
     value, error = float(values.mean()), float(values.std(ddof=1)) / n**0.5
-    reach = _student(n - 1)
+    reach = student_quantile(0.975, n - 1)
     below, above = -reach, reach
     if n <= MAX_SKEW_CORRECTED:
         first, last = _studentised(values, draw, draws)
         below, above = min(below, first), max(above, last)
     low, high = value - above * error, value - below * error
     return max(low, bottom), min(high, top)
-
-
-def _student(freedom: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
 
 
 def _studentised(values: np.ndarray, draw: np.random.Generator, draws: int) -> tuple[float, float]:
@@ -302,8 +301,6 @@ def corrected_limits(value: float, resampled: np.ndarray, left_out: np.ndarray) 
         Efron, Better bootstrap confidence intervals, JASA 1987. Hesterberg, What teachers should know about the
         bootstrap, The American Statistician 2015 (the quantiles of t in place of the normal's).
     """
-    from scipy.stats import norm
-
     left_out = left_out[np.isfinite(left_out)]
     n = len(left_out)
     if n < 2:
@@ -312,10 +309,10 @@ def corrected_limits(value: float, resampled: np.ndarray, left_out: np.ndarray) 
     spread = float((apart**2).sum()) ** 1.5
     skew = float((apart**3).sum()) / (6 * spread) if spread > 0 else 0.0
     below = float(((resampled < value) + 0.5 * (resampled == value)).mean())
-    bias = float(norm.ppf(min(max(below, 1e-3), 1 - 1e-3)))
-    reach = (n / (n - 1)) ** 0.5 * _student(n - 1)
+    bias = normal_quantile(min(max(below, 1e-3), 1 - 1e-3))
+    reach = (n / (n - 1)) ** 0.5 * student_quantile(0.975, n - 1)
     moved = [bias + (bias + z) / max(1 - skew * (bias + z), 0.05) for z in (-reach, reach)]
-    low, high = np.quantile(resampled, norm.cdf(moved))
+    low, high = np.quantile(resampled, normal_probabilities(np.array(moved)))
     return min(float(low), value), max(float(high), value)
 
 
@@ -328,8 +325,6 @@ def over_seeds(by_seed: Sequence[float], interval: Interval) -> Interval:
     """
     if len(by_seed) < 3 or not np.isfinite(interval.value):
         return interval
-    from scipy.stats import t
-
-    reach = float(t.ppf(0.975, len(by_seed) - 1)) * float(np.std(by_seed, ddof=1)) / len(by_seed) ** 0.5
+    reach = student_quantile(0.975, len(by_seed) - 1) * float(np.std(by_seed, ddof=1)) / len(by_seed) ** 0.5
     value, low, high, n = interval
     return Interval(value, min(low, value - reach), max(high, value + reach), n)

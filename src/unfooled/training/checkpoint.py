@@ -16,6 +16,7 @@ from unfooled.core.model.classifier import Classifier
 from unfooled.runs.files import read_file, write_whole
 from unfooled.runs.sealed import seal_mapping, unchanged
 from unfooled.runs.settings import LAYOUT, OTHER_FILE, plain, refuse_changed
+from unfooled.training.averaging import Average
 from unfooled.training.progress import Memory
 
 
@@ -42,6 +43,7 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         history: list[dict[str, Any]],
         memory: Memory | None = None,
+        average: Average | None = None,
     ) -> None:
         """Write the state after the epochs in `history`, atomically.
 
@@ -52,6 +54,8 @@ class Checkpoint:
         state = {"model": _network(model).state_dict(), "optimizer": optimizer.state_dict(), "history": history}
         if memory is not None:
             state["memory"] = memory.state()
+        if average is not None:
+            state["average"] = average.state()
         torch.save(seal_mapping({**self.about, **state, "layout": LAYOUT, "settings": plain(self.settings)}), buffer)
         write_whole(self.path, buffer.getvalue())
 
@@ -61,8 +65,9 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         memory: Memory | None = None,
+        average: Average | None = None,
     ) -> list[dict[str, Any]]:
-        """Restore model, optimiser and memory.
+        """Restore model, optimiser, memory and average.
 
         Returns:
             The epochs already trained; an empty list where there is no file.
@@ -83,10 +88,14 @@ class Checkpoint:
             optimizer.load_state_dict(state["optimizer"])
             if memory is not None:
                 memory.restore(state.get("memory", {}))
+            if average is not None:
+                average.restore(state.get("average", {}))
         except BadInput:
             raise
         except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-            raise BadInput(f"{self.path} is no checkpoint to resume from ({error}); {OTHER_FILE}") from error
+            raise BadInput(
+                f"{self.path} is no checkpoint to resume from ({str(error) or type(error).__name__}); {OTHER_FILE}"
+            ) from error
         return list(state["history"])
 
 

@@ -23,6 +23,7 @@ from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
 from unfooled.core.pulse import beat
 from unfooled.core.types import TrainingLoss
+from unfooled.training.averaging import Average
 from unfooled.training.batches import BatchSource
 from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.monitor import Monitor
@@ -60,6 +61,23 @@ class Epoch:
     notes: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stepping:
+    """Way in which steps are taken.
+
+    Args:
+        schedule: True: vary the learning rate over one cycle (a quarter of the run up, the rest down, linear). False:
+            constant.
+        clip: Norm to which larger gradients are scaled down. None: no clipping.
+        average: Share of the moving average of the weights that a step keeps, such as 0.995; after every epoch the
+            model, its figures and the checkpoint have the average. 0: no averaging.
+    """
+
+    schedule: bool = True
+    clip: float | None = None
+    average: float = 0.0
+
+
 def train(
     model: nn.Module,
     batches: BatchSource,
@@ -68,11 +86,10 @@ def train(
     *,
     epochs: int,
     seed: int = 0,
-    schedule: bool = True,
+    stepping: Stepping = Stepping(),
     checkpoint: Checkpoint | None = None,
     held_out: tuple[Tensor, Tensor] | None = None,
     fabric: Any = None,
-    clip: float | None = None,
     monitor: Monitor | None = None,
 ) -> Iterator[Epoch]:
     """Train, yielding after every epoch.
@@ -84,13 +101,11 @@ def train(
         optimizer: Optimiser of the model's parameters; its learning rate is the peak of the schedule.
         epochs: Number of epochs in all, resumed ones included.
         seed: Random seed of everything but the order of the samples.
-        schedule: True: vary the learning rate over one cycle (a quarter of the run up, the rest down, linear). False:
-            constant.
+        stepping: Learning rate over the run, clipping of gradients, and averaging of weights.
         checkpoint: File to save to after every epoch, and to resume from.
         held_out: (x, y) whose clean accuracy each `Epoch` reports (cost: 1 forward).
         fabric: A `lightning_fabric.Fabric` for devices, processes and mixed precision. None: one process on the model's
             device.
-        clip: Norm to which larger gradients are scaled down. None: no clipping.
         monitor: Test for catastrophic overfitting after every epoch. Where it finds some, the weights from before that
             epoch are restored (except in the first epoch) and training ends.
 
@@ -104,11 +119,12 @@ def train(
     check_inputs(batches.x, batches.y)
     device = next(model.parameters()).device if fabric is None else fabric.device
     memory = _emptied(memory_of(loss), batches)
-    history = checkpoint.load(model, optimizer, device, memory) if checkpoint else []
+    average = Average(model, stepping.average) if stepping.average else None
+    history = checkpoint.load(model, optimizer, device, memory, average) if checkpoint else []
     if history and history[-1].get("stopped"):
         return
     read = reader_for(model, batches)
-    steps = _Steps(model, loss, optimizer, device, epochs, seed, schedule, clip, fabric, read)
+    steps = _Steps(model, loss, optimizer, device, epochs, seed, stepping, fabric, read, average)
     for index in range(len(history), epochs):
         started = time.perf_counter()
         before = {k: v.clone() for k, v in model.state_dict().items()} if monitor else None
@@ -123,8 +139,8 @@ def train(
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
-            ended = stopped or index + 1 == epochs  # the memory is not needed any more
-            checkpoint.save(model, optimizer, history, None if ended else memory)
+            ended = stopped or index + 1 == epochs  # neither memory nor average is needed any more
+            checkpoint.save(model, optimizer, history, *((None, None) if ended else (memory, average)))
         yield epoch
         if stopped:
             return
@@ -135,13 +151,13 @@ class _Steps:
 
     def __init__(
         self, model: nn.Module, loss: TrainingLoss, optimizer: torch.optim.Optimizer, device: torch.device,
-        epochs: int, seed: int, schedule: bool, clip: float | None, fabric: Any,
-        read: Callable[[nn.Module], nn.Module],
+        epochs: int, seed: int, stepping: Stepping, fabric: Any,
+        read: Callable[[nn.Module], nn.Module], average: Average | None,
     ) -> None:  # fmt: skip
         for group in optimizer.param_groups:
             group.setdefault("peak", group["lr"])
         self.model, self.loss, self.optimizer, self.device, self.fabric = model, loss, optimizer, device, fabric
-        self.epochs, self.seed, self.schedule, self.clip = epochs, seed, schedule, clip
+        self.epochs, self.seed, self.stepping, self.average = epochs, seed, stepping, average
         parts: tuple[Any, Any] = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
         self.wrapped, self.stepper = read(parts[0]), parts[1]
         if fabric is not None and _is_mixed(fabric):
@@ -150,16 +166,20 @@ class _Steps:
     def epoch(self, batches: BatchSource, index: int) -> float:
         """Take every step of an epoch, and return the mean loss over the samples."""
         total, seen = 0.0, 0
+        if self.average is not None:
+            self.average.hide()
         colour = batches.x.ndim == 4 and batches.x.shape[1] > 1
         with _training(self.model, channels_last=colour):
             for i, (x, y) in enumerate(batches(index)):
-                if self.schedule:
+                if self.stepping.schedule:
                     _set_rate(self.optimizer, (index + i / len(batches)) / self.epochs)
                 x, y = x.to(self.device), y.to(self.device)
                 loss = loss_at(self.loss, index + (i + 1) / len(batches))
                 for replay in range(replays_of(self.loss)):
                     value = self._step(loss, x, y, index, i, replay)
                     total, seen = total + value * len(x), seen + len(x)
+        if self.average is not None:
+            self.average.show()
         return total / max(seen, 1)
 
     def _step(self, loss: TrainingLoss, x: Tensor, y: Tensor, index: int, i: int, replay: int) -> float:
@@ -172,9 +192,11 @@ class _Steps:
             raise BadInput(f"the loss is {number} in epoch {index}; lower the learning rate, {option('lr')}")
         self.optimizer.zero_grad(set_to_none=True)
         value.backward() if self.fabric is None else self.fabric.backward(value)
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if self.stepping.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.stepping.clip)
         self.stepper.step()
+        if self.average is not None:
+            self.average.update()
         beat(len(x))
         return number
 

@@ -14,7 +14,7 @@ uninterrupted one bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -101,9 +101,20 @@ def threat_of(loss: TrainingLoss) -> Threat | None:
     return threat if isinstance(threat, Threat) else None if inside is None else threat_of(inside)
 
 
+def initialise_of(loss: TrainingLoss) -> Callable[[nn.Module, torch.Generator | None], None] | None:
+    """Return the function that draws initial weights for the loss; None: those of the layers will do."""
+    own = getattr(loss, "initialise", None)
+    inside = getattr(loss, "loss", None) or base_of(loss)
+    return own if own is not None or inside is None else initialise_of(inside)
+
+
 def scaled_by(loss: Any, share: float) -> Any:
-    """Return the loss, with its threat, that of its `base`, and its fields listed in `grows` times `share`."""
+    """Return the loss, with its threat, that of its `base`, and its fields listed in `grows` times `share`.
+
+    Fields listed in `falls` go from 1 to their value as the share goes from 0 to 1.
+    """
     changed: dict[str, Any] = {name: share * getattr(loss, name) for name in getattr(loss, "grows", ())}
+    changed |= {name: 1 - share * (1 - getattr(loss, name)) for name in getattr(loss, "falls", ())}
     if isinstance(getattr(loss, "threat", None), Threat):
         changed["threat"] = loss.threat.scaled(share)
     base = base_of(loss)
@@ -114,7 +125,7 @@ def scaled_by(loss: Any, share: float) -> Any:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A loss whose threat grows: eps_t = eps min(1, t / epochs), t the epochs done at the end of the step.
+    """A loss whose threat grows: eps_t = eps min(1, (t - wait) / epochs), t the epochs done at the end of the step.
 
     A network trained with a large threat from the start can stay at the loss of guessing, log K. Outside `train`, and
     after `epochs`, `Ramp` equals the loss itself.
@@ -122,16 +133,24 @@ class Ramp:
     Args:
         loss: Dataclass with a `threat`, such as `Madry`, or with a `base` that has one; both threats grow.
         epochs: Number of epochs in which eps grows, above 0; may be a fraction.
+        wait: Number of epochs before that, with eps 0; may be a fraction.
     """
 
     loss: Any
     epochs: float
+    wait: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.epochs > 0:
             raise ValueError(f"epochs is {self.epochs}; it must be above 0")
+        if not self.wait >= 0:
+            raise ValueError(f"wait is {self.wait}; it must be at least 0")
         if threat_of(self.loss) is None:
             raise ValueError(f"{self.loss} has no threat that could grow; use it without Ramp")
+
+    def __repr__(self) -> str:  # that of earlier versions where nothing is new, since checkpoints hold it
+        waits = f", wait={self.wait}" if self.wait else ""
+        return f"Ramp(loss={self.loss!r}, epochs={self.epochs}{waits})"
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch under the whole threat, a scalar."""
@@ -140,7 +159,7 @@ class Ramp:
 
     def at(self, epoch: float) -> TrainingLoss:
         """Return the loss with its threat after `epoch` epochs."""
-        share = min(1.0, epoch / self.epochs)
+        share = min(1.0, max(0.0, epoch - self.wait) / self.epochs)
         now: TrainingLoss = self.loss if share >= 1 else scaled_by(self.loss, share)
         return now
 

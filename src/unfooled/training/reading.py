@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unfooled.core.errors import BadInput, option
 from unfooled.core.model.calls import habits_of, run, run_checked
 from unfooled.core.model.modes import evaluating
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.precision import HALF, name_of_kind, weight_kinds
 from unfooled.training.batches import BatchSource
 
 SAMPLES_TRIED = 2
@@ -53,8 +55,15 @@ def reader_for(model: nn.Module, batches: BatchSource) -> Callable[[nn.Module], 
         batches: Training samples.
 
     Raises:
-        BadInput: The network fails on the samples, or which of its outputs are the logits is not clear.
+        BadInput: The network fails on the samples, has weights in half precision, or which of its outputs are the
+            logits is not clear.
     """
+    short = next((kind for kind in weight_kinds(model) if kind in HALF), None)
+    if short is not None:
+        raise BadInput(
+            f"the network has {name_of_kind(short)} weights, too coarse for the small steps of training; train "
+            f"model.float(), for speed with {option('precision', 'bf16-mixed')}, and convert it afterwards"
+        )
     device = next(model.parameters()).device
     x, outputs = batches.x[:SAMPLES_TRIED].to(device), Outputs(int(batches.y.max()) + 1)
     with torch.no_grad(), evaluating(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -25,6 +25,7 @@ from unfooled.core.lazy import importer
 _NAMES = {
     "AppliedRecord": "purify",
     "AttackRecord": "attacking",
+    "AttributeFiles": "attribute_images",
     "AuditOptions": "auditing",
     "BadOption": "errors",
     "BelowBound": "errors",
@@ -45,11 +46,11 @@ _NAMES = {
     "LossOptions": "losses",
     "Machine": "machine",
     "MapAttack": "map_attack",
-    "Network": "training",
+    "Network": "recipe",
     "OwnNetwork": "reproducing",
     "PurifierOptions": "purify",
     "PurifierRecord": "purify",
-    "Recipe": "training",
+    "Recipe": "recipe",
     "TableOptions": "lime_options",
     "TextOptions": "lime_options",
     "TrainingRecord": "training",
@@ -88,6 +89,7 @@ _NAMES = {
 __all__ = [
     "AppliedRecord",
     "AttackRecord",
+    "AttributeFiles",
     "AuditOptions",
     "BadOption",
     "BelowBound",
@@ -162,6 +164,7 @@ if TYPE_CHECKING:
     from unfooled.workflows import catalog
     from unfooled.workflows.attacking import AttackRecord, attack
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
+    from unfooled.workflows.attribute_images import AttributeFiles
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.baselines import read_baseline, write_baseline
     from unfooled.workflows.bounds import check_bounds, read_bound
@@ -183,7 +186,8 @@ if TYPE_CHECKING:
     from unfooled.workflows.map_attack import MapAttack
     from unfooled.workflows.purify import AppliedRecord, PurifierOptions, PurifierRecord, purify_apply, purify_fit
     from unfooled.workflows.rebuilding import FeatureOptions, features
+    from unfooled.workflows.recipe import Network, Recipe
     from unfooled.workflows.reporting import report
     from unfooled.workflows.reproducing import OwnNetwork, study
     from unfooled.workflows.scoring import LensRecord, lens
-    from unfooled.workflows.training import Network, Recipe, TrainingRecord, train
+    from unfooled.workflows.training import TrainingRecord, train

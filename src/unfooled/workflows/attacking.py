@@ -41,6 +41,10 @@ DEFAULT_ATTACK = "apgd-margin"
 CHUNK_SAMPLES = 100
 JUDGE_DRAWS = 20  # evaluations of a random model per judged point; the majority decides
 GRADIENT_DRAWS = 10  # evaluations of a random model averaged at every gradient of an ensemble
+ONE_ATTACK = (
+    "This is one attack on a model behind a purifier, which does not say what the purifier is worth; `unfooled audit` "
+    "attacks it in every way that its robust accuracy needs."
+)
 
 
 class AttackRecord(Partial):
@@ -260,6 +264,7 @@ class _Work:
         refused = _refused(int(undefined.sum()))
         recomputed = recomputed_note(run.folder.damaged)
         notes = [*self.loaded.warnings, *self.subject.warnings, *notes, *recomputed, *refused]
+        notes += [ONE_ATTACK] if self.subject.guarded else []
         return AttackRecord(
             **{k: settings[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,

@@ -166,7 +166,7 @@ def within_threat(nearest: Callable[..., Tensor]) -> BudgetAttack:
         targeted: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        check_attack(x, y, threat)
+        x = check_attack(x, y, threat)
         options: dict[str, Any] = {"targeted": True} if targeted else {}
         return clip_to_threat(nearest(model, x, y, threat.norm, generator=generator, **options), x, threat)
 

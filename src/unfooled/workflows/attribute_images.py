@@ -1,41 +1,44 @@
-"""Attributes of a table as coordinates of a network: its images are read, and its last linear layer is located.
-
-A concept network has the attributes as inputs of its head. On any other network a probe of each attribute is fitted to
-the features that its last linear layer takes; that layer must give the logits, so that the geometry is exact.
-"""
+"""Images of a table of attributes, and the last linear layer of a network, which must give its logits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
-from unfooled.core.limits import allowing
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.encoder import INPUT, Encoder, root_of
 from unfooled.core.model.two_class import LabelSets
 from unfooled.core.unanswered import check_answered
 from unfooled.counterfactuals.head import AffineHead
-from unfooled.counterfactuals.spaces import AttributeSpace, concept_space, probe_space
 from unfooled.data.formats.attributes import PATH, AttributeTable, read_attributes
-from unfooled.data.formats.folders import Decoder
-from unfooled.runs.chunks import Progress
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.inputs import Inputs
-from unfooled.workflows.words import size_of
 
-BATCH = 128  # images decoded at once
+LISTED = 3  # folders listed in a message
 AGREE = 1e-3
 """Largest difference of logits, relative to their spread, up to which a layer counts as the one that gives them."""
 POINTS = 16
 """Number of samples, and of random inputs, at which the logits are compared with the last layer."""
+
+
+@dataclass(frozen=True)
+class AttributeFiles:
+    """A table of attributes, and where its images lie.
+
+    Args:
+        table: CSV with a column `path` and one for each attribute.
+        images: Folder that the paths are below. None: that of the table, or the source of the images to be changed, if
+            it is a folder, or a folder that this source lies in.
+    """
+
+    table: str | Path
+    images: str | Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,34 +54,56 @@ class TableImages:
     files: list[Path]
 
     @classmethod
-    def read(cls, path: str | Path, data: Any, keep: Sequence[str]) -> TableImages:
+    def read(cls, source: AttributeFiles, data: Any, keep: Sequence[str]) -> TableImages:
         """Read the table and find its files, before any model is loaded.
 
         Args:
-            path: The CSV.
-            data: Source of the images to be changed; if it is a folder, the paths of the table may be relative to it.
+            source: The CSV and the folder of its images.
+            data: Source of the images to be changed.
             keep: Names of attributes that must stay.
 
         Raises:
             BadInput: The table cannot be read, files are missing, an attribute is unknown, or all must stay.
         """
-        table = read_attributes(path)
+        table, images = read_attributes(source.table), source.images
         for name in keep:
             table.column(name)
         if set(table.names) <= set(keep):
             raise BadOption("all {0} attributes are in {keep}; at least one must be free to change", len(table.names))
-        folders = [table.place.parent]
-        if isinstance(data, (str, Path)) and Path(data).is_dir():
-            folders.append(Path(data))
+        folders = _folders(table, data, images)
         files = [next((f / name for f in folders if (f / name).is_file()), None) for name in table.rows]
         missing = [name for name, file in zip(table.rows, files, strict=True) if file is None]
         if missing:
             some = ", ".join(missing[:3])
-            raise BadInput(
-                f"{len(missing)} of {len(table.rows)} images of {table.place} do not exist, such as {some}; the column "
-                f"{PATH} is the path below {' or '.join(map(str, folders))}"
-            )
+            raise BadOption(
+                "{0} of {1} images of {2} do not exist, such as {3}; the column {4} is the path below {5}"
+                + ("" if images is not None else ", or below the folder that {images} names"),
+                len(missing), len(table.rows), table.place, some, PATH, " or ".join(map(str, folders[:LISTED])),
+            )  # fmt: skip
         return cls(table, [file for file in files if file is not None])
+
+
+def _folders(table: AttributeTable, data: Any, images: str | Path | None) -> list[Path]:
+    """Return the folders that the paths of a table may be below, the first one first.
+
+    Args:
+        table: The table.
+        data: Source of the images to be changed.
+        images: Folder that the user names. None: none.
+    """
+    if images is not None:
+        if not Path(images).is_dir():
+            raise BadOption("{images} is {0}, and there is no such folder", images)
+        return [Path(images)]
+    folders, first = [table.place.parent], next(iter(table.rows))
+    place = Path(data) if isinstance(data, (str, Path)) else None
+    if place is not None and place.is_dir():
+        folders.append(place)
+    elif place is not None and place.is_file():
+        folders.append(place.parent)
+    if place is not None and place.exists():  # images lie in folders by split and class
+        folders += [up for up in folders[-1].parents if (up / first).is_file()]
+    return folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +115,18 @@ class Layer:
         encode: Its input, x -> (B, n).
         head: The layer as a head.
         concepts: True: the inputs of the layer are attribute logits, since the network is a concept network.
+        attributes: Names of these attributes. None: the network states none.
+        left_out: Names of attributes that were constant in training.
+        trained_on: Hash of each training image, see `image_keys`. None: unknown.
     """
 
     name: str
     encode: Encoder
     head: AffineHead
     concepts: bool
+    attributes: Sequence[str] | None = None
+    left_out: Sequence[str] = ()
+    trained_on: Tensor | None = None
 
 
 def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
@@ -148,7 +179,20 @@ def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
             f"after {name!r}, whose input would be the embedding"
         )
     head = AffineHead(read[0], read[1], classes[: len(read[0])])
-    return Layer(name, encode, head, hasattr(root, "encode") and getattr(root, "head", None) is part)
+    concepts = hasattr(root, "encode") and getattr(root, "head", None) is part
+    return _with_names(Layer(name, encode, head, concepts), model)
+
+
+def _with_names(layer: Layer, model: Classifier) -> Layer:
+    """Return the layer of a concept network with what the network states about its attributes."""
+    if not layer.concepts or model.attributes is None:
+        return layer
+    if len(model.attributes) != layer.head.n:
+        raise BadInput(
+            f"{model.name} states the names of {len(model.attributes)} attributes, and has {layer.head.n} attribute "
+            "logits"
+        )
+    return replace(layer, attributes=model.attributes, left_out=model.left_out, trained_on=model.trained_on)
 
 
 def _with_random(x: Tensor) -> Tensor:
@@ -201,57 +245,3 @@ def _centred(logits: Tensor) -> Tensor:
 
 def _agree(seen: Tensor, wanted: Tensor) -> bool:
     return float((seen - wanted).abs().max()) <= AGREE * float(_centred(wanted).abs().max()) + 1e-6
-
-
-def attribute_space(
-    layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, keep: Sequence[str],
-    progress: Progress | None = None,
-) -> tuple[AttributeSpace, str, list[str]]:  # fmt: skip
-    """Return the attributes as coordinates, their kind ("concept" or "probes"), and warnings.
-
-    Args:
-        layer: The last linear layer.
-        images: The images of the table.
-        inputs: Options for reading images.
-        x: Samples to be changed, whose size the images must have.
-        keep: Names of attributes that must stay.
-        progress: Called with the number of images read.
-    """
-    z = _features(layer, images, inputs, x, progress)
-    truth, names, warnings = images.table.values.double(), images.table.names, []
-    if bool(((truth != 0) & (truth != 1) & ~truth.isnan()).any()):
-        truth = torch.where(truth.isnan(), truth, (truth >= 0.5).double())
-        warnings.append("Attributes between 0 and 1 count as present from .5 on.")
-    constant = set(images.table.constant)
-    varying = [f for f, name in enumerate(names) if name not in constant]
-    if layer.concepts:
-        columns = list(range(len(names))) if len(names) == layer.head.n else varying
-        if len(columns) == layer.head.n:
-            listed = [names[f] for f in columns]
-            return concept_space(layer.encode, layer.head, z, truth[:, columns], listed, keep), "concept", warnings
-        warnings.append(
-            f"The network has {layer.head.n} attribute logits and the table {len(names)} attributes; probes are fitted "
-            "to these logits."
-        )
-    return probe_space(layer.encode, layer.head, z, truth, names, keep), "probes", warnings
-
-
-def _features(layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, progress: Progress | None) -> Tensor:
-    """Return the inputs of the layer for the images of the table, (N, n)."""
-    channels = x.shape[1] if x.ndim == 4 and x.shape[1] in (1, 3) else inputs.channels
-    rows, parts = np.arange(len(images.files)), []
-    with allowing(inputs.limits), torch.no_grad():
-        read = Decoder(images.files, size_of(inputs.size), channels).survey(rows)
-        if progress is not None:
-            progress("attributes", 0, len(rows))
-        for start in range(0, len(rows), BATCH):
-            part = torch.from_numpy(read(rows[start : start + BATCH])).to(x)
-            if start == 0 and part.shape[1:] != x.shape[1:]:
-                raise BadOption(
-                    "the images of the table have the shape {0}, and those of {data} {1}; give one {size} for both",
-                    tuple(part.shape[1:]), tuple(x.shape[1:]),
-                )  # fmt: skip
-            parts.append(layer.encode(part).detach().cpu())
-            if progress is not None:
-                progress("attributes", min(start + BATCH, len(rows)), len(rows))
-    return torch.cat(parts)

@@ -201,6 +201,8 @@ LOSSES = {
     "fast": Loss("training:Fast", purify=True),
     "n-fgsm": Loss("training:n_fgsm", purify=True),
     "free": Loss("training:Free", purify=True),
+    "step-ll": Loss("training:StepLl", purify=True),
+    "ensemble": Loss("training:Ensemble"),
     "ibp": Loss("training:Ibp", bound=_BY_INTERVALS),
     "crown-ibp": Loss("training:CrownIbp", bound={**_BY_INTERVALS, "relaxed": "certification:relaxed_margins"}),
     "sabr": Loss("training:Sabr", bound=_BY_INTERVALS),

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from unfooled.certification import Certificate, smooth
 from unfooled.certification import certify as certify_
+from unfooled.certification.certificate import threat_facts
 from unfooled.certification.certify import EFFORTS
 from unfooled.core.model.batching import batched
 from unfooled.core.threats import Threat
-from unfooled.runs.records import Record
+from unfooled.runs.archives import parts_of
+from unfooled.runs.chunks import Progress, Run
+from unfooled.runs.folder import discard, recomputed_note
+from unfooled.runs.hashes import model_hash, tensors_hash
+from unfooled.runs.records import Config, Record
 from unfooled.statistics.intervals import Estimate, share
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
@@ -26,6 +31,8 @@ from unfooled.workflows.words import check_reach, choose, number, threat_of
 
 SMOOTHING = "smoothing"
 SUFFIX = ".safetensors"
+CHUNK, SLOW_CHUNK = 64, 4
+"""Samples that are stored together, and with branch and bound."""
 
 
 class CertifyRecord(Record):
@@ -80,6 +87,7 @@ def certify(
     check: str | Path | None = None,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
+    progress: Progress | None = None,
 ) -> CertifyRecord:
     """Prove samples robust, or check a stored certificate again.
 
@@ -88,10 +96,12 @@ def certify(
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
         effort: "intervals", "quick", "normal", "thorough", or "smoothing:0.25" with the noise's size.
         draws: Draws of smoothing, which limit its radius.
-        out: File of the certificate, a .safetensors. None: none is written.
+        out: File of the certificate, a .safetensors; finished samples are stored in a folder beside it until all are
+            done, and a second start continues. None: none is written.
         check: File of a certificate to check instead. None: samples are certified.
         seed: Random seed.
         machine: The device.
+        progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
         A `CertifyRecord`.
@@ -109,7 +119,7 @@ def certify(
             "{effort:{0}} gives radii with a probability, not a certificate; leave out {" + option + "}", effort
         )
     inputs.check()
-    out = None if out is None else check_file(out if Path(out).suffix else f"{out}{SUFFIX}", (SUFFIX,))
+    out = None if out is None else check_file(out if Path(out).suffix else f"{check_file(out)}{SUFFIX}", (SUFFIX,))
     loaded = inputs.load(machine.prepare(seed), seed=seed)
     check_reach(allowed, loaded.x)
     if sigma is not None:
@@ -119,14 +129,35 @@ def certify(
         proven = proof.check(loaded.model, loaded.x, loaded.y, allowed)
         found = _figures(loaded, proven, 0) | {"rechecked": bool((proven == proof.certified).all())}
     else:
-        proof = certify_(loaded.model, loaded.x, loaded.y, allowed, effort=effort)
-        found = _figures(loaded, proof.certified, len(proof.examples))
-        if out is not None:
-            proof.save(out)
+        proof, found = _proven(inputs, loaded, allowed, effort, seed, out, progress)
+    notes = found.pop("warnings", [])
     return CertifyRecord(
         model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), threat=str(allowed), effort=effort, seed=seed,
-        seconds=round(time.monotonic() - begin, 3), warnings=list(loaded.warnings), out=str(out or ""), **found,
+        seconds=round(time.monotonic() - begin, 3), out=str(out or ""),
+        **found, warnings=[*loaded.warnings, *notes],
     )  # fmt: skip
+
+
+def _proven(
+    inputs: Inputs, loaded: Loaded, threat: Threat, effort: str, seed: int, out: Path | None,
+    progress: Progress | None,
+) -> tuple[Certificate, dict[str, Any]]:  # fmt: skip
+    """Certify, or go on certifying; return the certificate, which is written, and its figures."""
+    config = Config(
+        model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), threat=str(threat), seed=seed,
+        options={"effort": effort, **{k: v for k, v in inputs.options.items() if v is not None}},
+        fingerprint={
+            "model": model_hash(loaded.model), "data": tensors_hash(loaded.x, loaded.y), "threat": threat_facts(threat),
+        },
+    )  # fmt: skip
+    place = None if out is None else parts_of(out)
+    run = Run(place, config, chunk=SLOW_CHUNK if EFFORTS[effort].limits else CHUNK, progress=progress)
+    proof = certify_(loaded.model, loaded.x, loaded.y, threat, effort=effort, run=run)
+    notes = recomputed_note(run.folder.damaged)
+    if out is not None and place is not None:
+        proof.save(out)
+        discard(place)
+    return proof, _figures(loaded, proof.certified, len(proof.examples)) | {"warnings": notes}
 
 
 def _sigma(effort: str, threat: Threat) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unfooled.core import rng
 from unfooled.core.model.batching import batched
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating
+from unfooled.core.samples import blocks
+from unfooled.data.classes import few_names, plain_name
 from unfooled.data.dataset import Dataset
 from unfooled.data.formats.attributes import names_of_constant, read_attributes
 from unfooled.data.formats.folders import files_of
 from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
 from unfooled.models.architectures import build, builder_of
+from unfooled.models.load import load_model
 from unfooled.training.losses.concepts import attributes_of, concept_logits, on_rows
 from unfooled.workflows.catalog import takes
 from unfooled.workflows.errors import BadOption
@@ -65,6 +71,66 @@ def concepts_of(data: Dataset, source: Any, table: str | Path | None) -> tuple[t
     return read.names, read.of([files[row] for row in data.index.tolist()], root)
 
 
+def image_keys(x: Tensor) -> Tensor:
+    """Return a hash of each image, rounded to 8 bits, (N,) int64, by which training images are recognised."""
+    return torch.cat([rng.sample_keys((part * 255).round() / 255).cpu() for part in blocks(x)])
+
+
+def names_of(start: Any, arch: str, *, trust_pickle: bool) -> Sequence[str] | None:
+    """Return the names of the attributes of the network that training starts from; None where it states none."""
+    return None if start is None else load_model(start, arch, trust_pickle=trust_pickle).attributes
+
+
+def facts_of(concepts: Concepts | None, x: Tensor, start: Classifier | None) -> dict[str, Any]:
+    """Return the entries of a checkpoint by which the columns and the training images of a concept network are known.
+
+    Args:
+        concepts: The attributes. None: there are none.
+        x: Training images.
+        start: Network that the training started from. None: it started from scratch.
+    """
+    if concepts is None or not concepts.names:
+        return {}
+    facts: dict[str, Any] = {"attributes": list(concepts.names), "left_out": list(concepts.left_out)}
+    if start is None:
+        return facts | {"trained_on": image_keys(x)}
+    if start.trained_on is None:  # what it was trained on before is not known
+        return facts
+    return facts | {"trained_on": torch.cat([start.trained_on.cpu(), image_keys(x)]).unique()}
+
+
+def match_columns(stated: Sequence[str], names: Sequence[str], spare: Collection[str], place: object) -> list[int]:
+    """Return the column of a table for each attribute of a concept network, by name; empty if they share no name.
+
+    Names are compared as those of classes: ignoring case, underscores and hyphens, unless two names differ by these.
+
+    Args:
+        stated: Names of the network's attributes.
+        names: Names of the table's columns.
+        spare: Columns that the network may lack: those that are constant, in its training or in the table.
+        place: Name of the table for messages.
+
+    Raises:
+        BadOption: A column is missing, or is none of the network's; the message has both lists.
+    """
+    plain = all(len({plain_name(name) for name in part}) == len(part) for part in (stated, names))
+    spelt = plain_name if plain else str
+    places = {spelt(name): column for column, name in enumerate(names)}
+    at = [places.get(spelt(name)) for name in stated]
+    columns = [column for column in at if column is not None]
+    unknown = [name for k, name in enumerate(names) if k not in columns]
+    extra = [name for name in unknown if spelt(name) not in {spelt(one) for one in spare}]
+    missing = [name for name, column in zip(stated, at, strict=True) if column is None]
+    if not columns or not (missing or extra):
+        return columns
+    wrong = [f"lacks {few_names(missing)}"] if missing else []
+    wrong += [f"has {few_names(extra)}, which the network does not know"] if extra else []
+    raise BadOption(
+        "the columns of {0} are not the attributes of the network: the table {1}; the table has {2}, the network {3}",
+        place, " and ".join(wrong), few_names(names), few_names(stated),
+    )  # fmt: skip
+
+
 def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
     """Return the attributes without those that are constant in training.
 
@@ -79,11 +145,20 @@ def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
 
 
 def with_attributes(
-    objective: Any, data: Dataset, held_out: Dataset | None, source: Any, table: str | Path | None
-) -> tuple[Concepts, Any]:
+    objective: Any, data: Dataset, held_out: Dataset | None, source: Any, table: str | Path | None, *,
+    names: Sequence[str] | None = None,
+) -> tuple[Concepts, Any]:  # fmt: skip
     """Return the attributes of the samples, and the loss with their labels and attributes.
 
     A loss that was given as an object keeps its own.
+
+    Args:
+        objective: The loss.
+        data: Training samples.
+        held_out: Held-out samples. None: there are none.
+        source: Source of the samples.
+        table: CSV of attributes. None: those of the shapes.
+        names: Names of the attributes of the network that training starts from, in whose order the columns are put.
 
     Raises:
         BadOption: The loss has another number of rows than there are samples, or the data have no attributes.
@@ -94,9 +169,12 @@ def with_attributes(
             raise BadOption("{loss} has {0} rows, and there are {1} samples to train on", len(stored), len(data.y))
         return Concepts((), stored), objective
     concepts = varying(*concepts_of(data, source, table))
+    if names and (columns := match_columns(names, concepts.names, (), table or data.name)):
+        ordered = tuple(concepts.names[column] for column in columns)
+        concepts = replace(concepts, names=ordered, values=concepts.values[:, columns])
     if held_out is not None:
-        names, values = concepts_of(held_out, source, table)
-        concepts = replace(concepts, held_out=values[:, [names.index(name) for name in concepts.names]])
+        given, values = concepts_of(held_out, source, table)
+        concepts = replace(concepts, held_out=values[:, [given.index(name) for name in concepts.names]])
     return concepts, on_rows(objective, data.y, concepts.values)
 
 
@@ -142,6 +220,22 @@ def attribute_auc(e: Tensor, a: Tensor) -> Tensor:
         pairs = len(present) * len(absent)
         areas.append(0.5 * float(below[0].sum() + below[1].sum()) / pairs if pairs else float("nan"))
     return torch.tensor(areas)
+
+
+def learnt(concepts: Concepts, held_out: Tensor | None, out: Path, arch: str, device: str) -> dict[str, Any]:
+    """Return the fields of a training's record about attributes.
+
+    Args:
+        concepts: The attributes.
+        held_out: Held-out samples. None: there are none.
+        out: Checkpoint of the trained network.
+        arch: Its architecture.
+        device: Device of the network.
+    """
+    about: dict[str, Any] = {"attributes": list(concepts.names), "left_out": list(concepts.left_out)}
+    if held_out is None or concepts.held_out is None:
+        return about
+    return {**about, "not_learnt": not_learnt(load_model(str(out), arch, device), held_out, concepts, device)}
 
 
 def not_learnt(model: nn.Module, x: Tensor, concepts: Concepts, device: str) -> dict[str, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unfooled.core.threats import Threat
@@ -14,10 +15,12 @@ from unfooled.counterfactuals.edits import Edit
 from unfooled.counterfactuals.measures import Measures
 from unfooled.counterfactuals.pixels import Realized
 from unfooled.counterfactuals.records import AttributeRow, Counterfactual, Figures, KappaPoint, Outcome
-from unfooled.counterfactuals.spaces import AttributeSpace
+from unfooled.counterfactuals.spaces import BEYOND, AttributeSpace
 
 EDIT, PGD, RANDOM = "edit", "targeted PGD", "random attribute"
 LISTED = 4  # attributes listed in a sentence, at most
+TOLERANCE = 0.25
+"""Switches by which a changed image may move an attribute that must stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,34 +52,37 @@ class Tried:
     slopes: Tensor
 
 
-def answers(
-    tried: Tried, space: AttributeSpace, classes: Sequence[str], items: Sequence[str], threat: Threat, steps: int
-) -> list[Counterfactual]:
-    """Return the record of each image.
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What was searched for.
 
-    Args:
-        tried: Edits and changed images.
+    Attributes:
         space: The attributes.
         classes: Names of the classes.
-        items: Names of the images.
+        wanted: Class asked for. None: the nearest other one.
         threat: Threat of the search.
         steps: Gradients of the search.
     """
-    search = _Search(space, classes, threat, steps)
-    return [_answer(tried, i, item, search) for i, item in enumerate(items)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """Attributes, names of the classes, and budget of a search, which all images share."""
 
     space: AttributeSpace
     classes: Sequence[str]
+    wanted: int | None
     threat: Threat
     steps: int
 
 
-def _answer(tried: Tried, i: int, item: str, search: _Search) -> Counterfactual:
+def answers(tried: Tried, search: Search, items: Sequence[str]) -> list[Counterfactual]:
+    """Return the record of each image.
+
+    Args:
+        tried: Edits and changed images.
+        search: What was searched for.
+        items: Names of the images.
+    """
+    return [_answer(tried, i, item, search) for i, item in enumerate(items)]
+
+
+def _answer(tried: Tried, i: int, item: str, search: Search) -> Counterfactual:
     """Return the record of one image."""
     space, classes = search.space, search.classes
     predicted, target = int(tried.predicted[i]), int(tried.edit.target[i])
@@ -89,10 +95,11 @@ def _answer(tried: Tried, i: int, item: str, search: _Search) -> Counterfactual:
         sentence = f"It is predicted as {classes[target]} already: distance 0."
         return Counterfactual(item=item, sentence=sentence, cost=0.0, whole=[], rows=rows, **about)
     if outcome == Outcome.INFEASIBLE:
-        sentence = _infeasible(classes[target], float(tried.edit.shortfall[i]), space)
+        sentence = _infeasible(tried, i, search)
     else:
         by_pgd = bool(tried.valid[PGD][i])
-        sentence = _needed(classes[target], rows) + _reached(outcome, classes[target], achieved, by_pgd, search)
+        reached = _reached(outcome, classes[target], achieved, by_pgd, search)
+        sentence = _needed(classes[target], rows) + reached + _stayed(rows)
     whole = space.flip(tried.u[i], target)
     figures = {name: _figures(tried, name, i) for name in tried.points if carried or name == PGD}
     difference = (tried.points[EDIT][i] - tried.x[i]).mean(0).abs().max()
@@ -134,8 +141,15 @@ def _rows(tried: Tried, i: int, space: AttributeSpace, carried: bool) -> list[At
             "wanted": (start + float(delta[f])) * unit, "achieved": (start + float(moved[f])) * unit,
             "asked": float(delta[f]), "reached": float(moved[f]),
         }  # fmt: skip
+        stays = _stays(start, float(moved[f]), float(space.middle[f])) if space.immutable[f] else None
+        edited["stays"] = stays if space.usable[f] else None
         rows.append(AttributeRow(name=name, before=start * unit, **(edited if carried else {})))
     return rows
+
+
+def _stays(before: float, moved: float, middle: float) -> bool:
+    """Return whether an attribute stays, in switches: within the tolerance, and on its side of the middle."""
+    return abs(moved) <= TOLERANCE and (before >= middle) == (before + moved >= middle)
 
 
 def _figures(tried: Tried, name: str, i: int) -> Figures:
@@ -166,18 +180,47 @@ def _largest(rows: Sequence[AttributeRow]) -> str:
     return max(rows, key=lambda row: abs(row.asked)).name
 
 
-def _infeasible(target: str, shortfall: float, space: AttributeSpace) -> str:
-    """Return the sentence that no permitted change leads to the target, with the reasons."""
-    fixed = [name for name, stays in zip(space.names, space.immutable.tolist(), strict=True) if stays]
+def _infeasible(tried: Tried, i: int, search: Search) -> str:
+    """Return the sentence that no permitted change leads to the target, with the reasons: what would help alone."""
+    space, short = search.space, float(tried.edit.shortfall[i])
+    fixed = [name for f, name in enumerate(space.names) if space.immutable[f] and space.usable[f]]
+
+    def lacks(other: AttributeSpace, beyond: float = BEYOND) -> float:
+        with torch.no_grad():
+            u = other.encode(tried.x[i : i + 1]).cpu()
+        return float(other.edit(u, search.wanted, beyond=beyond).shortfall)
+
+    def helps(other: AttributeSpace, beyond: float = BEYOND) -> bool:
+        return lacks(other, beyond) < short * (1 - 1e-6) - 1e-9
+
+    freed = {name: lacks(space.keeping([one for one in fixed if one != name])) for name in fixed}
+    blamed = [name for name, lack in freed.items() if not lack]  # what would be enough alone
+    blamed = blamed or [name for name, lack in freed.items() if lack < short * (1 - 1e-6) - 1e-9]
+    if not blamed and len(fixed) > 1 and helps(space.keeping(())):
+        blamed = fixed
+    why = [f"{', '.join(blamed[:LISTED])} must stay"] if blamed else []
     few = int(space.auc.isnan().sum())
     poor = int((~space.usable).sum()) - few
-    why = [f"{', '.join(fixed[:LISTED])} must stay"] if fixed else []
+    if space.again is None and (few or poor) and not helps(replace(space, usable=torch.ones_like(space.usable))):
+        few = poor = 0  # of a concept network: their logits would not help either
     why += [f"{poor} attributes cannot be read off the network and stay"] if poor else []
     why += [f"{few} have too few images of one value and stay"] if few else []
+    why += [f"an edit goes at most {BEYOND:g} switch beyond the values of the table"] if helps(space, math.inf) else []
     return (
-        f"No permitted change of the attributes makes it {target}: the best falls {shortfall:.2g} logits short"
-        f"{'; ' + ', and '.join(why) if why else ''}."
+        f"No permitted change of the attributes makes it {search.classes[int(tried.edit.target[i])]}: the best falls "
+        f"{short:.2g} logits short{'; ' + ', and '.join(why) if why else ''}."
     )
+
+
+def _stayed(rows: Sequence[AttributeRow]) -> str:
+    """Return the sentence on attributes that must stay, and whether the changed image leaves them; empty: none."""
+    moved = [row for row in rows if row.stays is False]
+    if moved:
+        listed = ", ".join(f"{row.name} {row.reached or 0.0:+.2f}" for row in moved[:LISTED])
+        more = f" and {len(moved) - LISTED} more" if len(moved) > LISTED else ""
+        return f" It does not leave what must stay: {listed}{more} switches."
+    least = max((abs(row.reached or 0.0) for row in rows if row.stays), default=None)
+    return "" if least is None else f" What must stay does, within {least:.2f} switches."
 
 
 def _needed(target: str, rows: Sequence[AttributeRow]) -> str:
@@ -188,7 +231,7 @@ def _needed(target: str, rows: Sequence[AttributeRow]) -> str:
     return f"To be {target} it needs, in switches: {listed}{more}. "
 
 
-def _reached(outcome: Outcome, target: str, achieved: float | None, by_pgd: bool, search: _Search) -> str:
+def _reached(outcome: Outcome, target: str, achieved: float | None, by_pgd: bool, search: Search) -> str:
     """Return the sentence on whether an image inside the threat is of the target class.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
 from unfooled.counterfactuals.edits import Edit
 from unfooled.counterfactuals.measures import attack_success, measure, random_attributes, targeted_pgd
-from unfooled.counterfactuals.pixels import Realized, realize_edit
+from unfooled.counterfactuals.pixels import Realized, realize_edit, replaced_rows
 from unfooled.counterfactuals.records import AttributeFact, CounterfactualRecord
 from unfooled.counterfactuals.spaces import AttributeSpace
 from unfooled.data.formats.folders import unlabelled_images
@@ -30,8 +30,9 @@ from unfooled.report.sections.counterfactual import compose_counterfactual
 from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
-from unfooled.workflows.attribute_images import TableImages, attribute_space, last_layer
-from unfooled.workflows.counterfactual_answers import EDIT, PGD, RANDOM, Tried, answers
+from unfooled.workflows.attribute_images import AttributeFiles, TableImages, last_layer
+from unfooled.workflows.attribute_spaces import attribute_space
+from unfooled.workflows.counterfactual_answers import EDIT, PGD, RANDOM, TOLERANCE, Search, Tried, answers
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.lime_sources import check_numbers, numbers_of
@@ -41,12 +42,14 @@ from unfooled.workflows.words import at_least, threat_of
 
 BATCH = 64
 """Samples computed at once."""
+STAY = 10.0
+"""Weight of a change of an attribute that must stay, relative to other changes."""
 FILES = ("counterfactual.html", "counterfactual.json", "counterfactual.npz")
 
 
 def counterfactual(
     inputs: Inputs,
-    attributes: str | Path,
+    attributes: str | Path | AttributeFiles,
     *,
     target: str | int | None = None,
     keep: Sequence[str] = (),
@@ -63,9 +66,11 @@ def counterfactual(
 
     Args:
         inputs: Model and images, as for `explain`: one image, a folder of images, or a data set.
-        attributes: CSV with a column `path` and one for each attribute; the attributes are fitted to its images.
+        attributes: CSV with a column `path` and one for each attribute; the attributes are fitted to its images. With
+            the folder that its paths are below: `AttributeFiles(table, images)`.
         target: Class that the changed image shall have, a name or a number. None: the nearest other class.
-        keep: Names of attributes that must stay.
+        keep: Names of attributes that must stay. In pixels, changes of them weigh ten times as much as of others; what
+            is left of them is measured, and is flagged above a quarter of a switch.
         threat: Threat in which the changed image lies, such as "l2:3".
         steps: Gradients of each search.
         index: Numbers of the samples, from 0: 3, [0, 3] or "0,3". None: the first `inputs.n`.
@@ -85,21 +90,22 @@ def counterfactual(
     at_least("steps", steps, 1)
     inputs = inputs if rows is None else replace(inputs, n=max(rows) + 1)
     inputs.check()
-    images = TableImages.read(attributes, inputs.data, keep)
+    source = attributes if isinstance(attributes, AttributeFiles) else AttributeFiles(attributes)
+    table = TableImages.read(source, inputs.data, keep)
     folder, device = check_folder(out), machine.prepare(seed)
     start = time.perf_counter()
     loaded, items = _loaded(inputs, rows, device, seed)
     wanted = _class_of(target, loaded.classes)
     layer = last_layer(loaded.model, loaded.x[:16], loaded.classes)
-    space, kind, cautions = attribute_space(layer, images, inputs, loaded.x, keep, progress)
+    space, kind, cautions = attribute_space(layer, table, inputs, loaded.x, keep, progress)
     work = _Work(loaded, space, area, steps, seed, machine.batch or BATCH, progress)
     tried = work.run(wanted)
     record = CounterfactualRecord(
-        model=inputs.model_name, data=inputs.data_name, table=str(attributes), kind=kind, layer=layer.name,
-        images=len(images.files), attributes=_facts(space), left_out=_left_out(space, images), threat=str(area),
-        steps=steps, seed=seed, target="" if wanted is None else loaded.classes[wanted],
-        results=answers(tried, space, loaded.classes, items, area, steps), success=work.success(tried),
-        warnings=[*loaded.warnings, *cautions], seconds=time.perf_counter() - start, command=command,
+        model=inputs.model_name, data=inputs.data_name, table=str(source.table), kind=kind, layer=layer.name,
+        images=len(table.files), attributes=_facts(space), left_out=_left_out(space, table), threat=str(area),
+        steps=steps, seed=seed, tolerance=TOLERANCE, target="" if wanted is None else loaded.classes[wanted],
+        results=answers(tried, Search(space, loaded.classes, wanted, area, steps), items), success=work.success(tried),
+        warnings=[*loaded.warnings, *cautions, *_unread(space)], seconds=time.perf_counter() - start, command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"), environment=Environment.here(device),
         files=[str(folder / name) for name in FILES],
     )  # fmt: skip
@@ -196,15 +202,36 @@ class _Work:
             self.progress("counterfactuals", done, 3)
 
     def _realized(self, edit: Edit) -> Realized:
+        """Carry edits into pixels; where no image is found that leaves what must stay, one that may move it."""
+        fixed = self.space.usable & self.space.immutable
+        units = torch.ones(self.space.head.n)
+        units[: len(fixed)][fixed] = 1 / STAY
+        first = self._carried(edit, self.loaded.x, units)
+        rows = (~first.valid.cpu() & edit.feasible.cpu()).nonzero()[:, 0]
+        if not fixed.any() or not len(rows):
+            return first
+        part = Edit(*(getattr(edit, one.name)[rows] for one in fields(edit)))
+        second = self._carried(part, self.loaded.x[rows], torch.ones(self.space.head.n))
+        better = second.valid.cpu().nonzero()[:, 0]
+        return replaced_rows(first, rows[better], second, better)
+
+    def _carried(self, edit: Edit, x: Tensor, units: Tensor) -> Realized:
+        """Carry edits of inputs into pixels.
+
+        Args:
+            edit: The edits.
+            x: The inputs.
+            units: Unit of each coordinate in the search, (m,): a switch, less for attributes that must stay.
+        """
         space = self.space
         return realize_edit(
-            space.encode, space.head, self.loaded.x, edit, self.threat, invert=invert_features,
-            gap=torch.ones(space.head.n), steps=self.steps, batch=self.batch,
+            space.encode, space.head, x, edit, self.threat, invert=invert_features, gap=units, steps=self.steps,
+            batch=self.batch,
         )  # fmt: skip
 
     def _random(self, edit: Edit) -> Edit | None:
-        """Return edits of the same size on other attributes that can be read; None: there are no others."""
-        usable = self.space.usable.nonzero()[:, 0]
+        """Return edits of the same size on other attributes that may change; None: there are no others."""
+        usable = self.space.free.nonzero()[:, 0]
         if len(usable) < 2:
             return None
         part = replace(edit, delta=edit.delta[:, usable])
@@ -239,12 +266,22 @@ def _facts(space: AttributeSpace) -> list[AttributeFact]:
         space.usable.tolist(),
         space.immutable.tolist(),
         space.gap.tolist(),
+        space.auc_rows,
         strict=True,
     )
     return [
-        AttributeFact(name=name, auc=None if auc != auc else auc, usable=usable, kept=kept, switch=gap)
-        for name, auc, usable, kept, gap in columns
-    ]
+        AttributeFact(
+            name=name, auc=None if auc != auc else auc, auc_rows=None if auc != auc else rows, usable=usable, kept=kept,
+            switch=gap,
+        )
+        for name, auc, usable, kept, gap, rows in columns
+    ]  # fmt: skip
+
+
+def _unread(space: AttributeSpace) -> list[str]:
+    """Return what must be said about attributes that must stay and cannot be read."""
+    names = [name for f, name in enumerate(space.names) if space.immutable[f] and not space.usable[f]]
+    return [f"{', '.join(names)} cannot be read off the network: whether it stays is not known."] if names else []
 
 
 def _left_out(space: AttributeSpace, images: TableImages) -> list[str]:

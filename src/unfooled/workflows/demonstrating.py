@@ -14,7 +14,8 @@ from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.losses import LossOptions
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
-from unfooled.workflows.training import Recipe, train
+from unfooled.workflows.recipe import Recipe
+from unfooled.workflows.training import train
 from unfooled.workflows.words import at_least
 
 THREAT = "linf:0.15"

@@ -65,7 +65,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
         >>> diagnose(hidden, x, hidden(x).argmax(1), Linf(0.1)).verdict
         'HIDDEN'
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_run(seed)
     subject = inspect_model(model, x, y)
     with frozen(subject.model):

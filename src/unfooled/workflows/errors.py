@@ -8,6 +8,9 @@ from typing import Any
 
 from unfooled.core.errors import BadInput, Spell, printable
 
+MOST = 2**62
+"""Largest whole number of an option."""
+
 
 class BadOption(BadInput):
     """An option that cannot be used, in one sentence.

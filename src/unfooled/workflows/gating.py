@@ -58,9 +58,11 @@ class Gate:
             raise BadOption("a baseline is of single samples, which the run folder holds; give {out:DIR}")
         if self.baseline is not None:
             read_baseline(self.baseline)
-        for file in (self.write_baseline, self.junit, self.sarif):
-            if file is not None:
-                check_file(file)
+        files = {name: getattr(self, name) for name in ("write_baseline", "junit", "sarif")}
+        places = {name: check_file(file, option=name).absolute() for name, file in files.items() if file is not None}
+        for name, place in places.items():
+            if other := next((o for o, p in places.items() if o != name and p == place), None):
+                raise BadOption("{" + name + "} and {" + other + "} are both {0}; give each a file of its own", place)
         return bounds
 
 
@@ -85,9 +87,9 @@ def gate(summary: Summary, conditions: Gate, *, out: str | Path | None = None) -
         rulings.append(Ruling("baseline", passed, sentence))
     if conditions.write_baseline is not None and out is not None:
         write_baseline(out, conditions.write_baseline)
-    for file, text in ((conditions.junit, junit), (conditions.sarif, sarif)):
+    for option, file, text in (("junit", conditions.junit, junit), ("sarif", conditions.sarif, sarif)):
         if file is not None:
-            path = check_file(file)
+            path = check_file(file, option=option)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text(summary, rulings), encoding="utf-8")
     return rulings

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_mode
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.limits import Limits, allowing
 from unfooled.core.unanswered import check_answered
@@ -33,6 +34,7 @@ from unfooled.workflows.lime_sources import (
     Source,
     TableRows,
     Texts,
+    answering,
     check_choices,
     check_numbers,
     checked_texts,
@@ -194,7 +196,7 @@ def lime_table(
     folder, _ = check_folder(out), CPU.prepare(seed)
     with opened(model) as predict:
         with allowing(limits):
-            table = read_rows(train, table_options, frames=predict.frames)
+            table = read_rows(train, table_options, frames=predict.frames, answers=answering(predict))
         source = TableRows(predict, table, options, labels, seed)
         check_numbers(rows, len(source), "row", "rows")
         result = source.with_stability(source.explain(rows), rows)
@@ -252,9 +254,7 @@ def lime_pick(
     with opened(model) as predict:
         with allowing(limits):
             source = _source(predict, text, train, inputs, options, labels, seed)
-        at = np.arange(len(source))
-        if len(at) > n:
-            at = np.sort(np.random.default_rng(seed).permutation(at)[:n])
+        at, notes = _candidates(source, n, seed)
         result = source.explain(at.tolist())
         selection = native.submodular_pick(result, budget=budget, noise=result.se, coverage=coverage)
         index = [int(at[i]) for i in selection.index]
@@ -267,7 +267,7 @@ def lime_pick(
         covered=selection.covered,
         by_chance=selection.by_chance,
     )
-    about = {"model": predict.name, "data": source.data, "pick": pick}
+    about = {"model": predict.name, "data": source.data, "pick": pick, "warnings": notes}
     return _written(folder, best, options, [source.name(i) for i in index], about)
 
 
@@ -293,6 +293,18 @@ def _of_images(model: Any, x: Tensor, y: Tensor, settings: dict[str, Any], optio
     )
 
 
+def _candidates(source: Source, n: int, seed: int) -> tuple[Any, list[str]]:
+    """Return the numbers of at most n inputs that can be explained, drawn at random, and sentences on the others."""
+    at, notes = np.array(source.usable()), list(source.warnings)
+    if not len(at):
+        raise BadInput(f"{source.data} has no row that can be explained: each lacks a number in a column of numbers")
+    if len(at) < len(source):
+        notes.append(f"{len(source) - len(at)} of {len(source)} rows cannot be explained, and are left out.")
+    if len(at) > n:
+        at = np.sort(np.random.default_rng(seed).permutation(at)[:n])
+    return at, notes
+
+
 def _source(
     predict: Predictor,
     text: str | Path | Sequence[str] | None,
@@ -307,7 +319,8 @@ def _source(
         assert train is not None
         check_choices(options, catalog.TABLE_SAMPLERS, "bins")
         table_options = inputs if isinstance(inputs, TableOptions) else TableOptions()
-        return TableRows(predict, read_rows(train, table_options, frames=predict.frames), options, labels, seed)
+        rows = read_rows(train, table_options, frames=predict.frames, answers=answering(predict))
+        return TableRows(predict, rows, options, labels, seed)
     check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
@@ -352,6 +365,7 @@ def _written(
         word = "rows" if result.kind == native.Kind.TABLE else "texts"
         title = f"{len(items)} of {pick.among} {word} that cover what matters"
         extra = _importance_table(pick)
+    extra += "".join(f"<p class=note>{escape(warning)}</p>" for warning in record.warnings)
     html = result.to_html(options.top, names=list(items), title=title, extra=extra)
     write(folder, result, html, record)
     return record

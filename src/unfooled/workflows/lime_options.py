@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput, nearest
 from unfooled.data.classes import read_names
-from unfooled.data.formats.table import Table, read_table
+from unfooled.data.formats.table import INFINITE, Table, read_table
 from unfooled.explanations import lime as native
 from unfooled.workflows import catalog
 from unfooled.workflows.choices import made
@@ -20,6 +22,14 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least
 
 ATTENTION = "attention-mask"
+PROBED = 4  # training rows with a gap for which the model is asked whether it takes them
+Answers = Callable[[Any], bool]
+"""Function that returns whether the model has an answer for some rows."""
+
+
+def always(rows: Any) -> bool:
+    """Return that there is an answer."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -150,27 +160,53 @@ class Rows:
     warnings: tuple[str, ...]
 
     def take(self, rows: Sequence[int]) -> Any:
-        """Return some rows as the model takes them."""
-        part = self.table.take(rows)
-        return part.frame() if self.frames else part.array()
+        """Return some rows as the model takes them; refuse one with a cell that holds no number."""
+        for row, column, text in self.table.spoilt:
+            if row in rows:
+                what = "infinite" if INFINITE.fullmatch(text) else "no number"
+                raise BadInput(
+                    f"row {row} of {self.table.source} has {text!r} in column {column!r}, which is {what}; the column "
+                    "holds numbers in the training table"
+                )
+        return _as_taken(self.table.take(rows), self.frames)
+
+    def values(self, rows: Sequence[int]) -> list[list[Any]]:
+        """Return the values of some rows; an error names the row."""
+        values = []
+        for row in rows:
+            try:
+                values += self.space.read(self.take([row]))
+            except BadInput as error:
+                raise BadInput(f"row {row} of {self.table.source}: {error}") from error
+        return values
+
+    def usable(self) -> list[int]:
+        """Return the rows that can be explained: with numbers in columns of numbers, and no gap that is new."""
+        spoilt = {row for row, *_ in self.table.spoilt}
+        needed = [k for k, column in enumerate(self.space.columns) if not column.missing]
+        gaps = self.table.gaps()[:, needed].any(1)
+        return [row for row in range(len(self.table)) if row not in spoilt and not gaps[row]]
 
     def name(self, row: int) -> str:
         """Return the name of a row, with its label."""
         return f"row {row}" if self.labels is None else f"row {row} (label {self.labels[row].strip()})"
 
 
-def read_rows(train: str | Path, options: TableOptions, *, frames: bool) -> Rows:
+def read_rows(train: str | Path, options: TableOptions, *, frames: bool, answers: Answers = always) -> Rows:
     """Read the training table and the rows, and learn bins and categories.
 
     Args:
         train: File of the training table.
         options: Options of tables.
         frames: True: the model was fitted on frames.
+        answers: Whether the model has an answer for some rows.
 
     Raises:
         BadInput: A file cannot be read, a column is not there, or the tables have other columns.
     """
-    whole = read_table(train, columns=options.columns)
+    exact = [*options.categorical, *([] if options.label is None else [options.label])]
+    read = partial(read_table, columns=options.columns, tolerant=True, exact=exact)
+    whole = read(train)
     if options.label is not None:
         whole.column(options.label)
     table = whole.without(*([] if options.label is None else [options.label]))
@@ -179,20 +215,52 @@ def read_rows(train: str | Path, options: TableOptions, *, frames: bool) -> Rows
     for name in (*options.categorical, *(name for group in options.group for name in group)):
         table.column(name)
     as_frames = frames if options.frame is None else options.frame
+    used, notes = _used(table, as_frames, answers)
     learnt = native.TabularSpace.learn(
-        table.frame() if as_frames else table.array(),
+        _as_taken(table.take(used), as_frames),
         categorical=[*table.words, *options.categorical],
         groups=[tuple(group) for group in options.group] or None,
         bins=made(catalog.BINS, options.bins, "bins"),
-        labels=_codes(whole, options.label),
+        labels=_codes(whole.take(used), options.label),
         names=table.names,
     )
-    rows, labels = whole if options.csv is None else read_table(options.csv, columns=options.columns, like=whole), None
+    rows, labels = whole if options.csv is None else read(options.csv, like=whole), None
     if options.label is not None and options.label in rows.names:
         labels = tuple(str(value) for value in rows.column(options.label))
     rows = _arranged(rows, table, options.label)
-    notes = [f"Constant columns are not used as features: {', '.join(learnt.constant)}."] if learnt.constant else []
+    notes += [f"Constant columns are not used as features: {', '.join(learnt.constant)}."] if learnt.constant else []
     return Rows(learnt, rows, labels, as_frames, tuple(notes))
+
+
+def _used(table: Table, frames: bool, answers: Answers) -> tuple[list[int], list[str]]:
+    """Return the training rows that can be used, and sentences on those that are left out.
+
+    Rows with a cell that holds no number are left out, and those with a gap in a column where the model has no answer.
+    """
+    left, notes, count = {row for row, *_ in table.spoilt}, [], len(table)
+    if left:
+        row, column, text = table.spoilt[0]
+        notes.append(
+            f"{len(left)} of {count} training rows are left out: row {row} has {text!r} in column {column!r}, which "
+            "holds numbers; give the column as categorical if such values are categories."
+        )
+    gaps = table.gaps()
+    for k in np.flatnonzero(gaps.any(0)).tolist():
+        rows = [row for row in np.flatnonzero(gaps[:, k]).tolist() if row not in left]
+        rows.sort(key=lambda row: int(gaps[row].sum()))  # first those with no other gap
+        if not rows or len(left) + len(rows) >= count or answers(_as_taken(table.take(rows[:PROBED]), frames)):
+            continue
+        left |= set(rows)
+        notes.append(
+            f"{len(rows)} of {count} training rows are left out: the model has no answer where column "
+            f"{table.names[k]!r} is missing, as in row {min(rows)}."
+        )
+    return [row for row in range(count) if row not in left], notes
+
+
+def _as_taken(table: Table, frames: bool) -> Any:
+    """Return a table as the model takes it."""
+    return table.frame() if frames else table.array()
 
 
 def _codes(table: Table, label: str | None) -> Any:

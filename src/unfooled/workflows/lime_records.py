@@ -134,16 +134,12 @@ def explained(result: Surrogates, top: int, items: Sequence[str]) -> list[Explai
 
 
 def _explained(one: Surrogates, top: int, item: str) -> Explained:
-    count = len(one.names[0])
-    classes = []
+    count, sure, classes = len(one.names[0]), one.settled()[0], []
     for t, label in enumerate(one.y[0].tolist()):
-        order = one.weights[0, t, :count].abs().argsort(descending=True, stable=True)[:top].tolist()
+        order = sure[t, :count].abs().argsort(descending=True, stable=True)[:top].tolist()
         features = [
-            Weight(
-                name=feature_name(one, j), weight=float(one.weights[0, t, j]), se=float(one.se[0, t, j])
-            )
-            for j in order
-        ]  # fmt: skip
+            Weight(name=feature_name(one, j), weight=float(sure[t, j]), se=float(one.se[0, t, j])) for j in order
+        ]
         classes.append(
             ClassWeights(
                 label=label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,12 +37,21 @@ class Source(Protocol):
         """Return the name of the data."""
         ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return sentences on what was assumed or left out."""
+        ...
+
     def __len__(self) -> int:
         """Return the number of inputs."""
         ...
 
     def name(self, i: int) -> str:
         """Return the name of an input."""
+        ...
+
+    def usable(self) -> list[int]:
+        """Return the numbers of the inputs that can be explained."""
         ...
 
     def explain(self, at: Sequence[int]) -> Surrogates:
@@ -83,6 +92,7 @@ class Texts:
     options: LimeOptions
     labels: Labels
     seed: int
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of texts."""
@@ -91,6 +101,10 @@ class Texts:
     def name(self, i: int) -> str:
         """Return the name of a text."""
         return "text" if len(self.texts) == 1 else f"text {i}"
+
+    def usable(self) -> list[int]:
+        """Return the numbers of the texts, all of them."""
+        return list(range(len(self.texts)))
 
     def explain(self, at: Sequence[int]) -> Surrogates:
         """Return the explanations of some texts."""
@@ -150,6 +164,11 @@ class TableRows:
         """Return the name of the file."""
         return self.rows.table.source
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return sentences on what was assumed or left out."""
+        return self.rows.warnings
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.rows.table)
@@ -158,11 +177,15 @@ class TableRows:
         """Return the name of a row, with its label."""
         return self.rows.name(i)
 
+    def usable(self) -> list[int]:
+        """Return the numbers of the rows that can be explained."""
+        return self.rows.usable()
+
     def explain(self, at: Sequence[int]) -> Surrogates:
         """Return the explanations of some rows."""
         space, rows = self.rows.space, self.rows.take(at)
         check_size(len(space.features), "the table", "leave some columns out, or join them by {group}")
-        values = space.read(rows)
+        values = self.rows.values(at)
         outputs = outputs_of(self.predict, rows, BATCH)
         names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
         with quiet():
@@ -195,6 +218,19 @@ class TableRows:
             settings=native.Stability(draws=self.options.stability),
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+def answering(predict: Predictor) -> Callable[[Any], bool]:
+    """Return a function that says whether a model has an answer, finite numbers, for some rows."""
+
+    def answers(rows: Any) -> bool:
+        try:
+            outputs_of(predict, rows, BATCH)
+        except BadInput:
+            return False
+        return True
+
+    return answers
 
 
 def column_of(key: tuple[Any, ...]) -> str:

@@ -11,16 +11,18 @@ The signature of a loss decides where its options go:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from unfooled.attacks.pgd import pgd
 from unfooled.core.threats import Threat
+from unfooled.models.load import load_model
 from unfooled.training.progress import Ramp
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
@@ -60,6 +62,7 @@ class LossOptions:
         attributes: Table of the images' attributes, a CSV; None: those of the data, which shapes have.
         purify: Purifier that is put in front of the network in training, or whose clusters a loss takes: a folder,
             "file.py:name", or a function x -> x.
+        sources: Fixed networks whose adversarial examples are trained on too: files that `load_model` reads, or models.
     """
 
     attack_steps: int | None = None
@@ -84,15 +87,16 @@ class LossOptions:
     rho: float | None = None
     attributes: str | Path | None = None
     purify: Purifier | None = None
+    sources: Sequence[str | Path | nn.Module] | None = None
 
     def set_options(self) -> dict[str, Any]:
         """Return the options in `OPTIONS` that are not None."""
-        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) not in (None, (), [])}
 
 
 OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name != "ramp")
 DEFAULT_BETA = 6.0
-INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes", "purify")
+INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes", "purify", "sources")
 """Options that do not go straight to the parameter of their name."""
 JOINT = ("label", "attribute", "sparse", "rho", "attributes")
 """Options of a concept loss, which it also gets as the base of another loss."""
@@ -227,6 +231,8 @@ def _build(name: str, threat: Threat | None, base: str, options: LossOptions) ->
         arguments |= {"labels": torch.zeros(0, dtype=torch.int64), "attributes": torch.zeros(0, 1)}
     if "assign" in parameters:
         arguments |= clusters_of(options.purify)
+    if "sources" in parameters:
+        arguments["sources"] = _sources(options)
     arguments |= _inner(parameters, base, options)
     if base:
         by_name = isinstance(catalog.default_of(function, "base"), str)
@@ -235,6 +241,15 @@ def _build(name: str, threat: Threat | None, base: str, options: LossOptions) ->
         inside = LossOptions(steps, options.beta, **_joint(base, options))
         arguments["base"] = base if by_name else _build(base, threat, catalog.LOSSES[base].base, inside)
     return function(**arguments | _path(parameters, options))
+
+
+def _sources(options: LossOptions) -> list[nn.Module]:
+    """Return the fixed networks of an ensemble, loaded; refuse none."""
+    if not options.sources:
+        raise BadOption(
+            "{loss:ensemble} trains on the examples of other networks too; give {sources}, a file or several"
+        )
+    return [part if isinstance(part, nn.Module) else load_model(str(part)) for part in options.sources]
 
 
 def _joint(base: str, options: LossOptions) -> dict[str, Any]:

@@ -30,53 +30,58 @@ def check_folder(out: str | Path) -> Path:
     return _writable(path, path.parent)
 
 
-def check_file(out: str | Path, suffixes: Sequence[str] = ()) -> Path:
+def check_file(out: str | Path, suffixes: Sequence[str] = (), *, option: str = "out") -> Path:
     """Check that a workflow can write a file, which need not exist yet, and return its path.
 
     Args:
         out: The file.
         suffixes: Suffixes that its name may have; none: any.
+        option: Name of the option, for the error.
 
     Raises:
         BadOption: it is empty, a folder, a pipe or a device, has another suffix, or cannot be written.
     """
-    path = _as_path(out)
-    if _query(path, "is_dir"):
-        raise BadOption("{out} is {0}, which is a folder; give the name of a file", path)
+    path = _as_path(out, option)
+    if _query(path, "is_dir", option):
+        raise BadOption(f"{{{option}}} is {{0}}, which is a folder; give the name of a file", path)
     if suffixes and path.suffix.lower() not in suffixes:
         name = path.with_suffix(suffixes[0]).name
         raise BadOption(
-            "{out} is {0}; the file ends in {1}: give {out:{2}}", path, " or ".join(suffixes), path.parent / name
-        )
-    return _writable(path, path.parent)
+            f"{{{option}}} is {{0}}; the file ends in {{1}}: give {{{option}:{{2}}}}",
+            path, " or ".join(suffixes), path.parent / name,
+        )  # fmt: skip
+    return _writable(path, path.parent, option)
 
 
-def _as_path(out: str | Path) -> Path:
-    """Return `out` as a path; refuse an empty name."""
+def _as_path(out: str | Path, option: str = "out") -> Path:
+    """Return `out` as a path; refuse an empty name, and a link that leads nowhere, through which nothing is written."""
     if not str(out).strip() or "\0" in str(out):
-        raise BadOption("{out} is {0!r}; give a name", str(out))
-    return Path(out)
+        raise BadOption(f"{{{option}}} is {{0!r}}; give a name", str(out))
+    path = Path(out)
+    if _query(path, "is_symlink", option) and not _query(path, "exists", option):
+        raise BadOption(f"cannot write {{0}}: it is a link that leads nowhere; choose another {{{option}}}", path)
+    return path
 
 
-def _query(path: Path, question: str) -> bool:
+def _query(path: Path, question: str, option: str = "out") -> bool:
     """Call a method of the path such as "is_dir"; refuse a path for which it fails, such as one that is too long."""
     try:
         return bool(getattr(path, question)())
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _refused(path, error, option) from error
 
 
-def _writable(path: Path, folder: Path) -> Path:
+def _writable(path: Path, folder: Path, option: str = "out") -> Path:
     """Return the path if a temporary file can be written in the nearest existing folder above it; else refuse it."""
-    if not _query(path, "is_dir") and _query(path, "exists") and not _query(path, "is_file"):
-        raise BadOption("cannot write {0}: it is a pipe or a device; choose another {out}", path)
+    if not _query(path, "is_dir", option) and _query(path, "exists", option) and not _query(path, "is_file", option):
+        raise BadOption(f"cannot write {{0}}: it is a pipe or a device; choose another {{{option}}}", path)
     try:
         path.lstat()
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _refused(path, error) from error
-    while not _query(folder, "exists") and folder != folder.parent:
+        raise _refused(path, error, option) from error
+    while not _query(folder, "exists", option) and folder != folder.parent:
         folder = folder.parent
     try:
         if not folder.is_dir():
@@ -84,8 +89,8 @@ def _writable(path: Path, folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return path
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _refused(path, error, option) from error
 
 
-def _refused(path: Path, error: OSError) -> BadOption:
-    return BadOption("cannot write {0}: {1}; choose another {out}", path, error.strerror or error)
+def _refused(path: Path, error: OSError, option: str) -> BadOption:
+    return BadOption(f"cannot write {{0}}: {{1}}; choose another {{{option}}}", path, error.strerror or error)

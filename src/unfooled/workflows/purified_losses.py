@@ -21,7 +21,7 @@ from unfooled.core.types import Purify, TrainingLoss
 from unfooled.models.architectures import architectures_of
 from unfooled.purification.guard import Guarded, guard, is_differentiable
 from unfooled.purification.semantic import SemanticPurifier
-from unfooled.runs.hashes import content_hash, tensors_hash, weights_hash
+from unfooled.runs.hashes import code_hashes, content_hash, tensors_hash, weights_hash
 from unfooled.runs.spelling import spelled
 from unfooled.training import LatentClusters, Through
 from unfooled.training.progress import base_of
@@ -157,6 +157,8 @@ def through(loss: TrainingLoss, source: Purifier) -> Through:
     check_purifier(source)
     purify = read_purifier(source)
     content = f"{spelled(purify)} {weights_hash(purify)[:16]}".strip()
+    if code := code_hashes(purify):
+        content += f" {content_hash(code)[:16]}"
     if isinstance(purify, SemanticPurifier):
         options = [purify.smooth, purify.sparsity, purify.steps, purify.stride, purify.temperature, purify.coding]
         content = content_hash([weights_hash(purify), tensors_hash(purify.dictionaries), options])[:16]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,94 +24,23 @@ from unfooled.features.corruptions import FIVE, groups, random_group
 from unfooled.models.load import load_model
 from unfooled.runs.hashes import tensors_hash
 from unfooled.statistics import intervals
-from unfooled.training import Batches, Checkpoint, Epoch, Monitor
+from unfooled.training import Batches, Checkpoint, Epoch, Monitor, Stepping
 from unfooled.training import train as epochs_of
 from unfooled.training.losses.concepts import takes_rows
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
-from unfooled.training.progress import memory_of, threat_of
-from unfooled.workflows import catalog
-from unfooled.workflows.concepts import Concepts, built, check_buildable, not_learnt, with_attributes
+from unfooled.training.progress import initialise_of, memory_of, threat_of
+from unfooled.workflows.concepts import Concepts, built, check_buildable, facts_of, learnt, names_of, with_attributes
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
 from unfooled.workflows.purified_losses import baseline_of, behind_of, check_behind
+from unfooled.workflows.recipe import Network, Recipe
 from unfooled.workflows.records import Partial
-from unfooled.workflows.words import at_least, check_choice, size_of, statistics
+from unfooled.workflows.words import size_of, statistics
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
-PRECISIONS = (
-    *("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "16-true", "bf16-true", "64-true", "64"),
-    *("transformer-engine", "transformer-engine-float16"),
-)
 MAX_HELD_OUT = 1000  # samples at most
-
-
-@dataclass(frozen=True)
-class Network:
-    """The network that is trained.
-
-    Args:
-        arch: Architecture, a key of `models.ARCHITECTURES`.
-        model: Weights to start from, as `load_model` reads them; None: from scratch.
-        mean: Mean that the inputs are normalised by; one number, one per channel, or "0.49,0.48,0.45".
-        std: Standard deviation, likewise.
-        trust_pickle: Allow unpickling of the weights, which can run code from the file.
-    """
-
-    arch: str = "small-cnn"
-    model: str | Path | None = None
-    mean: str | float | Sequence[float] | None = None
-    std: str | float | Sequence[float] | None = None
-    trust_pickle: bool = False
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Recipe of training: epochs, batch, learning rate and the like.
-
-    Args:
-        epochs: Passes over the data.
-        batch: Samples per step.
-        lr: Peak learning rate.
-        weight_decay: Decoupled weight decay (AdamW).
-        augment: "shifts" (by up to an eighth of the side, and random mirroring) or "corruptions" (one of five per
-            sample); None: none.
-        watch: Held-out samples watched for catastrophic overfitting; 0: none.
-        n: Number of training samples; None: all.
-        size: (height, width) that images are resized to, or "32" or "32x48".
-        devices: Number of devices, each with a process of its own.
-        precision: Floating-point precision, as in Lightning Fabric.
-        channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
-    """
-
-    epochs: int = 20
-    batch: int = 128
-    lr: float = 2e-3
-    weight_decay: float = 1e-4
-    augment: str | None = None
-    watch: int = 256
-    n: int | None = None
-    size: str | int | tuple[int, int] | None = None
-    devices: int = 1
-    precision: str = "32-true"
-    channels: int | None = None
-
-    def check(self) -> None:
-        """Refuse what cannot be used."""
-        if self.epochs < 1 or self.batch < 2 or not 0 < self.lr < math.inf:
-            raise BadOption(
-                "{epochs} is {0}, {batch} {1}, {lr} {2}; they must be at least 1, at least 2, above 0",
-                self.epochs, self.batch, self.lr,
-            )  # fmt: skip
-        for option, least in {"watch": 0, "weight_decay": 0, "n": 1, "devices": 1}.items():
-            at_least(option, getattr(self, option), least)
-        size_of(self.size)
-        if self.channels not in (None, 1, 3):
-            raise BadOption("{channels} is {0}; it must be 1 (grey) or 3 (colour)", self.channels)
-        check_choice(PRECISIONS, str(self.precision), "precision")
-        if self.augment is not None:
-            check_choice(catalog.AUGMENTATIONS, self.augment, "augment")
 
 
 class TrainingRecord(Partial):
@@ -158,8 +86,8 @@ def train(
     *,
     threat: str | Threat | None = None,
     options: LossOptions = LossOptions(),  # noqa: B008  (frozen)
-    network: Network = Network(),
-    recipe: Recipe = Recipe(),
+    network: Network = Network(),  # noqa: B008  (frozen)
+    recipe: Recipe = Recipe(),  # noqa: B008  (frozen)
     out: str | Path = "model.pt",
     fresh: bool = False,
     limits: Limits | None = None,
@@ -247,9 +175,7 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
         reason = "repeats each batch" if by_place else "sees all five of them"
         raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, reason)
     if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
-        raise BadOption(
-            "{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}"
-        )  # fmt: skip
+        raise BadOption("{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}")
     return Augmented(random_group, objective) if corrupted else objective
 
 
@@ -287,7 +213,8 @@ class _Work:
         check_behind(objective, self.data.x, self.device)
         if not takes_rows(objective):
             return self, objective
-        concepts, objective = with_attributes(objective, self.data, self.held_out, source, table)
+        names = names_of(self.network.model, self.network.arch, trust_pickle=self.network.trust_pickle)
+        concepts, objective = with_attributes(objective, self.data, self.held_out, source, table, names=names)
         return replace(self, concepts=concepts), objective
 
     def learnt(self, out: Path, objective: Any) -> dict[str, Any]:
@@ -298,11 +225,8 @@ class _Work:
             return behind.facts(model, held_out, self.device)
         if self.concepts is None:
             return {}
-        about = {"attributes": list(self.concepts.names), "left_out": list(self.concepts.left_out)}
-        if self.held_out is None or self.concepts.held_out is None:
-            return about
-        model = load_model(str(out), self.network.arch, self.device)
-        return {**about, "not_learnt": not_learnt(model, self.held_out.x, self.concepts, self.device)}
+        held_out_x = None if self.held_out is None else self.held_out.x
+        return learnt(self.concepts, held_out_x, out, self.network.arch, self.device)
 
     def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
         """Build network and optimiser, and yield the epochs."""
@@ -329,7 +253,7 @@ class _Work:
             checkpoint=Checkpoint(out, about, self._settings(objective)),
             held_out=None if held_out is None else (held_out.x, held_out.y),
             fabric=fabric,
-            clip=5.0,
+            stepping=Stepping(clip=5.0, average=recipe.average),
             monitor=self._monitor(objective),
         )
 
@@ -346,10 +270,12 @@ class _Work:
                 if start is None
                 else load_model(start, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle)
             )
+            if start is None and (initialise := initialise_of(objective)) is not None:
+                initialise(net, None)
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
-            **({} if self.concepts is None else {"attributes": list(self.concepts.names)}),
+            **facts_of(self.concepts, self.data.x, None if start is None else net),
         }  # fmt: skip
 
     def _settings(self, objective: Any) -> dict[str, Any]:
@@ -361,6 +287,7 @@ class _Work:
             "augment": recipe.augment or False, "n": recipe.n, "seed": self.seed, "size": recipe.size,
             "start": None if start is None else str(start), "mean": self.network.mean, "std": self.network.std,
             **({} if recipe.channels is None else {"channels": recipe.channels}),
+            **({"average": recipe.average} if recipe.average else {}),
             "watch": 0 if threat_of(objective) is None else recipe.watch,
             **({} if self.concepts is None else {"attributes": tensors_hash(self.concepts.values)}),
         }  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unfooled.core.threat_text import parse_threat
-from unfooled.workflows.errors import BadOption
+from unfooled.workflows.errors import MOST, BadOption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,12 @@ def check_choice(names: Iterable[str], name: str, option: str) -> None:
     choose(dict.fromkeys(names), name, f"choice for {{{option}}}")
 
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+"""A number in text."""
+SMALLEST = 1.2e-38
+"""Size below which a number is 0, or nearly so, in single precision."""
+
+
 def number(text: str, what: str) -> float:
     """Read "0.3" or "8/255".
 
@@ -56,14 +62,18 @@ def number(text: str, what: str) -> float:
     Raises:
         BadOption: it is not a number.
     """
+    parts = [part.strip() for part in text.split("/")]
     try:
-        above, _, below = text.partition("/")
-        value = float(above) / float(below) if below else float(above)
+        if len(parts) > 2 or not all(map(NUMBER.fullmatch, parts)):  # "1_0" and other digits are numbers to float
+            raise ValueError
+        value = float(parts[0]) / float(parts[1]) if len(parts) == 2 else float(parts[0])
         if not math.isfinite(value):
             raise ValueError
-        return value
     except (ValueError, ZeroDivisionError, OverflowError):
         raise BadOption(f"{what} is {{0!r}}; write a number such as 0.3 or 8/255", text) from None
+    if abs(value) < SMALLEST and re.search("[1-9]", parts[0].lower().partition("e")[0]):
+        raise BadOption(f"{what} is {{0!r}}, which is 0 in single precision; write 0, or a larger number", text)
+    return value
 
 
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -102,6 +112,8 @@ def at_least(option: str, value: float | None, least: float, *, above: bool = Fa
     Raises:
         BadOption: it is such a number.
     """
+    if isinstance(value, int) and value > MOST:
+        raise BadOption("{" + option + "} is {0}; it must be at most {1}", value, MOST)
     if value is None or (math.isfinite(value) and (value > least if above else value >= least)):
         return
     bound = ("above {1}" if above else "at least {1}") + ("" if math.isfinite(value) else ", and finite")

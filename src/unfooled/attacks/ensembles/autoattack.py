@@ -110,7 +110,7 @@ def autoattack(
     Raises:
         BadInput: Another norm or box, fewer than 4 classes, or inputs that cannot be used.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
         raise BadInput(f"autoattack supports Linf, L2 and L1, the threat is {threat}; {CASCADE}")

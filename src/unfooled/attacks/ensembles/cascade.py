@@ -317,7 +317,7 @@ def cascade(
     Raises:
         BadInput: The inputs cannot be used.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     check_run(seed, batch)
     if not isinstance(effort, Effort):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unfooled.runs.records import Record
+from unfooled.runs.records import Count, Part, Record, Size
 
 
 class Progress(Record):
@@ -20,10 +20,10 @@ class Progress(Record):
     """
 
     stage: str
-    forward: float
-    backward: float
-    accuracy: float
-    taken: int = 0
-    closed: int = 0
+    forward: Size
+    backward: Size
+    accuracy: Part
+    taken: Count = 0
+    closed: Count = 0
     method: str = ""
     check: str = ""

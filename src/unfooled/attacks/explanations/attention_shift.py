@@ -105,7 +105,7 @@ def attention_pgd(
     Raises:
         BadInput: Inputs, labels or outputs that cannot be used; the message names the invalid one.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     guided = _Guided(model, attend, distance, weight, targeted, stop)
 
@@ -220,7 +220,7 @@ def attention_only(
     Raises:
         BadInput: Inputs, labels, maps or outputs that cannot be used; the message names the invalid one.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     with frozen(model):
         shift = _Shift(model, x, y, attend, distance, target_map, stop)
@@ -265,7 +265,7 @@ def attention_hold(
     """
     if not kappa >= 0:
         raise BadInput(f"kappa is {kappa}; it must be at least 0")
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     with frozen(model):
         shift = _Shift(model, x, y, attend, distance, target_map, stop, kappa)

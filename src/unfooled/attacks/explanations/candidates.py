@@ -87,7 +87,7 @@ class Candidates:
         batch: int | None = None,
         known: CleanMaps | None = None,
     ) -> None:
-        check_attack(x, y, threat)
+        x = check_attack(x, y, threat)
         check_mode(model)
         self.model, self.x, self.y, self.explain, self.reduce, self.observe = model, x, y, explain, reduce, observe
         self.threat = threat

@@ -329,7 +329,7 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        check_attack(x, y, threat)
+        x = check_attack(x, y, threat)
         check_mode(model)
 
         def propose(x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None) -> Tensor:

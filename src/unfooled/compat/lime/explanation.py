@@ -34,7 +34,13 @@ def id_generator(size: int = 15, random_state: Any = None) -> str:
 
 
 class DomainMapper:
-    """Names of features and a view of the instance; texts and tables have their own."""
+    """Names of features and a view of the instance; texts and tables have their own.
+
+    Attributes:
+        native_call: Call of `unfooled.explanations.lime` that measures the soft stability of such an explanation.
+    """
+
+    native_call = "soft_stability(f, selected, r)"
 
     def __init__(self) -> None:
         pass
@@ -242,6 +248,7 @@ class Explanation(Pickled):
         views += [
             page.weight_bars(*head, self.as_list(label), budget) for head, label in zip(heads, shown, strict=True)
         ]
+        views.append(page.reliance(self.score, getattr(self.domain_mapper, "native_call", DomainMapper.native_call)))
         if shown:
             weights = self.weights_of(shown[0])
             views.append(self.domain_mapper.visualize_instance_html(weights, shown[0], "raw_div", "exp", **kwargs))

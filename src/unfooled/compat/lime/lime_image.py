@@ -199,9 +199,10 @@ class LimeImageExplainer:
         parts = []
         for start in range(0, num_samples, batch_size):
             masks = data[start : start + batch_size]
-            visible = np.concatenate([masks != 0, np.ones((len(masks), 1), dtype=bool)], axis=1)[:, column]
+            # The images lie in memory as the original's do: a sum over one is rounded in the order of memory.
+            visible = np.concatenate([masks != 0, np.ones((len(masks), 1), dtype=bool)], axis=1).take(column, axis=1)
             visible = visible.reshape(visible.shape + (1,) * (image.ndim - segments.ndim))
-            parts.append(array_of(classifier_fn(np.where(visible, image, fudged_image))))
+            parts.append(array_of(classifier_fn(np.ascontiguousarray(np.where(visible, image, fudged_image)))))
         return data, one_row_each(parts, num_samples)
 
 

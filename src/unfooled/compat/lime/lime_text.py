@@ -34,6 +34,8 @@ class TextDomainMapper(explanation.DomainMapper):
         indexed_string: Text as numbered words.
     """
 
+    native_call = "with_text_stability(lime_text(predict, text), predict)"
+
     def __init__(self, indexed_string: Indexed) -> None:
         self.indexed_string = indexed_string
 

@@ -107,6 +107,24 @@ def predicted_value(value: float, least: float, largest: float) -> str:
     return section(f"Predicted value {number(value)}", f"<table>{row}</table>")
 
 
+def reliance(score: float | None, call: str) -> str:
+    """Return the view of how far the weights can be relied on: R2, and the call that measures the soft stability.
+
+    Args:
+        score: weighted R2 in sample of the label fitted last; None: not known.
+        call: call of the native explanations.
+    """
+    fit = (
+        ""
+        if score is None or not math.isfinite(score)
+        else f"<p>R2 {score:.2f} in sample, of the label fitted last.</p>"
+    )
+    text = (
+        f"Soft stability was not measured: the model is not part of this explanation. <code>{html.escape(call)}</code>"
+    )
+    return section("Reliance", f"{fit}<p>{text} of unfooled.explanations.lime measures it.</p>")
+
+
 def weight_bars(title: str, against: str, towards: str, pairs: Sequence[tuple[object, float]], budget: int) -> str:
     """Return the view of an explanation's weights, in the order given.
 

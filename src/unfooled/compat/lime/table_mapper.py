@@ -25,6 +25,8 @@ class TableDomainMapper(explanation.DomainMapper):
         feature_indexes: Columns that a sparse row has. None: the row is dense.
     """
 
+    native_call = "with_row_stability(lime_tabular(predict, rows, space=space), predict, rows, space=space)"
+
     def __init__(
         self,
         feature_names: Sequence[Any],

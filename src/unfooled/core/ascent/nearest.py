@@ -18,6 +18,7 @@ from unfooled.core.checks import check_inputs, check_mode, input_gradient, is_tr
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, logits_at
 from unfooled.core.losses import best_other, true_logit
+from unfooled.core.model.precision import widened
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.core.types import Loss, Model
@@ -52,13 +53,14 @@ def moving_only(free: Tensor | None) -> Iterator[None]:
         _FREE.reset(token)
 
 
-def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
-    """Check the arguments of a minimal-norm attack."""
+def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> Tensor:
+    """Check the arguments of a minimal-norm attack, and return x, half precision widened to float32."""
     if not is_trusted():
         check_inputs(x, y)
         check_mode(model)
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
+    return x if is_trusted() else widened(x)
 
 
 def clearly_fooled(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.calls import in_its_precision
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 
@@ -116,7 +117,12 @@ class Bound(nn.Module):
         x, rows = self.unpack(z)
         each = {name: value[rows] for name, value in self.others.items()}
         same = {name: getattr(self, f"same_{name}", value) for name, value in self.same.items()}
-        return self.model(**{self.attacked: x}, **each, **same)
+        inputs = {self.attacked: x, **each, **same}
+
+        def call(kind: torch.dtype | None) -> Any:
+            return self.model(**inputs if kind is None else {name: _cast(v, kind) for name, v in inputs.items()})
+
+        return in_its_precision(self.model, call, x.dtype)
 
     @property
     def free(self) -> Tensor:
@@ -131,6 +137,11 @@ class Bound(nn.Module):
     def threat(self, threat: Threat) -> Threat:
         """Return the threat for packed samples: the attacked input may change, the numbers may not."""
         return replace(threat, free=self.free)
+
+
+def _cast(value: Any, kind: torch.dtype) -> Any:
+    """Return an input with its floating point numbers in another precision."""
+    return value.to(kind) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | None = None, **others: Tensor) -> Bound:

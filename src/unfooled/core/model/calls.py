@@ -6,10 +6,9 @@ Habits of a model, such as writing into its input, are stored outside the model 
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.precision import is_about_types, kinds_to_try, name_of_kind, wants, weight_kinds
 from unfooled.core.types import Model
 
 WRITES = (
@@ -37,11 +37,15 @@ class Habits:
     Attributes:
         writes: True if it writes into its input. None: not called yet.
         logits: Position of the logits in its output, such as "[1]". Empty: not known yet.
+        enters: Type that its input is turned into. None: it takes the input as it is.
+        returns: Half precision in which it returned logits. None: none.
         notes: Sentences about the model for the user.
     """
 
     writes: bool | None = None
     logits: str = ""
+    enters: torch.dtype | None = None
+    returns: torch.dtype | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -111,6 +115,13 @@ def remind(habits: Habits) -> None:
         notes.extend(sentence for sentence in habits.notes if sentence not in notes)
 
 
+def half_of(model: Any) -> torch.dtype | None:
+    """Return the half precision of a model's weights, or of the logits it returned; the coarser of two. None: none."""
+    known = [habits_of(part) for part in (model, *modules_of(model))]
+    kinds = {habits.returns for habits in known if habits is not None} | set(weight_kinds(model))
+    return next((kind for kind in (torch.bfloat16, torch.float16) if kind in kinds), None)
+
+
 @contextmanager
 def noticing() -> Iterator[list[str]]:
     """Collect the sentences about models in a list instead of issuing warnings; yield the list."""
@@ -129,26 +140,66 @@ class ModelFails(BadInput):
 def run(model: Model, x: Tensor) -> Any:
     """Call the model with a copy of x, so that x stays as it is whenever and however the model writes.
 
-    Writing that the first call shows, or autograd's count of writes at a later one, is reported once.
+    Writing that the first call shows, or autograd's count of writes at a later one, is reported once. A model with
+    weights in half precision gets the copy in it, see `in_its_precision`.
     """
     habits = habits_of(model)
-    clone = x.clone()
-    if habits is not None and habits.writes is not None:
+    called = habits is not None and habits.writes is not None
+    if habits is not None and called:
         remind(habits)
-        before = _version(clone)
-        output = model(clone)
-        if not habits.writes and _version(clone) != before:
+
+    def call(kind: torch.dtype | None) -> tuple[Any, Tensor, bool]:
+        given = x.clone() if kind in (None, x.dtype) else x.to(kind)
+        before = _version(given)
+        return model(given), given, _version(given) != before
+
+    output, given, writes = in_its_precision(model, call, x.dtype)
+    if habits is not None and called:
+        if writes and not habits.writes:
             habits.writes = True
             notice(model, WRITES)
         return output
-    before = _version(clone)
-    output = model(clone)
-    writes = _version(clone) != before or not _equal(clone, x)
+    writes = writes or not _equal(given, x.to(given.dtype))
     if habits is not None:
         habits.writes = writes
     if writes:
         notice(model, WRITES)
     return output
+
+
+def enter(model: Any, x: Tensor) -> Any:
+    """Call the model with x itself, or with x in the precision of its weights, see `in_its_precision`."""
+    return in_its_precision(model, lambda kind: model(x if kind is None else x.to(kind)), x.dtype)
+
+
+def in_its_precision(model: Any, call: Callable[[torch.dtype | None], Any], given: torch.dtype) -> Any:
+    """Call a model with its input in the precision of its weights, where it refuses another.
+
+    The door of networks in half precision: x, and all that is computed from the logits, stay in float32. The input is
+    offered as it is first, so that a model which casts it by itself, or only computes in half inside, gets it so.
+
+    Args:
+        model: Any callable.
+        call: Calls it with its input as the type given; None: as it is.
+        given: Type of the input.
+    """
+    if torch.compiler.is_compiling():
+        return call(None)
+    habits = habits_of(model)
+    if habits is not None and habits.enters is not None and wants(model, habits.enters):
+        return call(habits.enters)
+    try:
+        return call(None)
+    except BadInput:
+        raise
+    except Exception as error:
+        for kind in kinds_to_try(model, given, error):
+            with suppress(Exception):
+                output = call(kind)
+                if habits is not None:
+                    habits.enters = kind
+                return output
+        raise
 
 
 def run_checked(model: Model, x: Tensor) -> Any:
@@ -181,14 +232,19 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
             f"it needs more inputs than x, {names}; wrap it in a function of x: lambda x: net(x, other), or, where "
             "they differ from sample to sample, in unfooled.bind"
         )
-    if not re.search("dtype|scalar type|input type|weight type|double|half|float(16|32|64)", text, re.IGNORECASE):
+    if not is_about_types(error):
         return ""
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
             model(x.to(kind))
-            weights, given = (str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype))
-            return f"it has {weights} weights, the samples are {given}; convert it: model.float()"
-    return ""
+            return (
+                f"it has {name_of_kind(kind)} weights, the samples are {name_of_kind(x.dtype)}; convert it: "
+                "model.float()"
+            )
+    kinds = sorted({name_of_kind(kind) for kind in weight_kinds(model)})
+    if len(kinds) < 2:
+        return ""
+    return f"its weights are {' and '.join(kinds)}; cast between its parts, or convert it: model.float()"
 
 
 def _version(x: Tensor) -> int:

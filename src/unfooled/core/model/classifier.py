@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.model.calls import enter
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.precision import widened
 
 
 class Classifier(nn.Module):
@@ -23,6 +25,9 @@ class Classifier(nn.Module):
         name: Name in reports. Empty: the class name of the module.
         classes: Class names in the order of the logits.
         input_shape: Shape of one sample, (C, H, W). None: not checked.
+        attributes: Names of the attributes of a concept network, in the order of its attribute logits.
+        left_out: Names of the attributes that were constant in its training, and have no logit.
+        trained_on: Hash of each of its training images, rounded to 8 bits, (N,) int64. None: unknown.
 
     Raises:
         BadInput: std is not positive or, in a call, mean or std does not fit the number of channels.
@@ -40,12 +45,18 @@ class Classifier(nn.Module):
         name: str = "",
         classes: Sequence[str] | None = None,
         input_shape: Sequence[int] | None = None,
+        attributes: Sequence[str] | None = None,
+        left_out: Sequence[str] | None = None,
+        trained_on: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.name = name or type(module).__name__
         self.classes = list(classes) if classes is not None else None
         self.input_shape = tuple(input_shape) if input_shape is not None else None
+        self.attributes = list(attributes) if attributes is not None else None
+        self.left_out = list(left_out or ())
+        self.trained_on = trained_on
         self.register_buffer("mean", torch.as_tensor(0.0 if mean is None else mean, dtype=torch.float32).reshape(-1))
         self.register_buffer("std", torch.as_tensor(1.0 if std is None else std, dtype=torch.float32).reshape(-1))
         self.normalises = mean is not None or std is not None
@@ -75,7 +86,8 @@ class Classifier(nn.Module):
                 f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {remedy} or "
                 "choose another model"
             )
-        return logits_of(self.module(self.normalise(x)), self.module)
+        # normalised in the precision of x, whatever the module computes in
+        return logits_of(enter(self.module, self.normalise(x)), self.module)
 
     def layers(self) -> list[str]:
         """Return the names of the layers whose output `features` can return."""
@@ -109,4 +121,4 @@ class Classifier(nn.Module):
             handle.remove()
         if not outputs:
             raise BadInput(f"layer {layer!r} of {self.name} was not called in the forward pass")
-        return outputs[-1]
+        return widened(outputs[-1]) if isinstance(outputs[-1], Tensor) else outputs[-1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unfooled.core.errors import BadInput
 from unfooled.core.model.calls import run
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.precision import widened
 
 INPUT = ":input"
 """Ending of a layer's name that means the layer's input."""
@@ -70,7 +71,8 @@ class Encoder:
             )
         if not isinstance(seen[-1], Tensor):
             raise BadInput(f"layer {self.layer!r} returned a {type(seen[-1]).__name__}; features are one tensor")
-        return seen[-1].relu() if self.relu else seen[-1]
+        features = widened(seen[-1])
+        return features.relu() if self.relu else features
 
 
 def root_of(model: nn.Module) -> nn.Module:

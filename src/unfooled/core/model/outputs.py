@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.calls import habits_of, notice, run
+from unfooled.core.model.precision import HALF, widened
 from unfooled.core.types import Model
 
 _LABELS: ContextVar[Tensor | None] = ContextVar("labels", default=None)
@@ -37,7 +38,16 @@ def logits_from(model: Model, x: Tensor) -> Tensor:
 
 
 def logits_of(output: Any, owner: Any = None) -> Tensor:
-    """Return the logits in the output of a model.
+    """Return the logits in the output of a model, those in half precision in float32; see `entry_of`."""
+    logits = entry_of(output, owner)
+    habits = habits_of(owner) if logits.dtype in HALF and owner is not None else None
+    if habits is not None:
+        habits.returns = logits.dtype
+    return widened(logits)
+
+
+def entry_of(output: Any, owner: Any = None) -> Tensor:
+    """Return the tensor in the output of a model that holds the logits.
 
     The output is a tensor, an object with `.logits`, a dict with "logits", or a tuple, list, dict or object with one
     entry that has the form of logits. Among several such entries, the one that agrees with the labels is taken (see

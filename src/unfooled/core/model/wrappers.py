@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.outputs import entry_of
 from unfooled.core.pulse import beat
 from unfooled.core.types import Model
 
@@ -121,7 +121,7 @@ def _logits_in(output: Any, model: Model) -> Tensor | None:
     if isinstance(output, Tensor):
         return output
     try:
-        return logits_of(output, model)
+        return entry_of(output, model)
     except BadInput:
         return None
 

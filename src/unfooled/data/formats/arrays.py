@@ -19,6 +19,7 @@ from unfooled.core.errors import BadInput, option
 from unfooled.core.given import SLACK, as_samples, is_picture
 from unfooled.core.limits import check_classes
 from unfooled.core.model.batching import check_fits
+from unfooled.core.model.precision import widened
 from unfooled.data.formats.stored import AnyArray, parts
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
@@ -175,7 +176,7 @@ def single(x: Any) -> torch.Tensor:
         BadInput: The values are neither floating point nor uint8.
     """
     if isinstance(x, torch.Tensor) and x.is_floating_point():
-        return x.detach()
+        return widened(x.detach())
     if is_picture(x):
         return as_samples(x, 0)[0][0]
     values = np.asarray(x)

@@ -27,6 +27,8 @@ MISSING = frozenset(
 """Spellings of a missing value."""
 MAX_CELLS = 100_000_000
 """Largest number of cells of a table."""
+MOST_SPOILT = 0.1
+"""Largest share of the cells of a column of numbers that may be something else, for a tolerant reader."""
 DELIMITERS = (",", ";", "\t", "|")
 WHOLE, NUMBER = re.compile(r"\s*[+-]?\d{1,18}\s*"), re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 INFINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
@@ -42,11 +44,13 @@ class Table:
         columns: Values of each column, (N,): bool, int64, float64 with NaN for missing values, or objects (words, and
             None for missing values).
         source: Name of the file.
+        spoilt: Cells of columns of numbers that hold none, NaN in `columns`, as (row, column, text).
     """
 
     names: tuple[str, ...]
     columns: tuple[npt.NDArray[Any], ...]
     source: str
+    spoilt: tuple[tuple[int, str, str], ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -73,7 +77,12 @@ class Table:
     def without(self, *names: str) -> Table:
         """Return the table without some columns, which need not exist."""
         rest = [k for k, name in enumerate(self.names) if name not in names]
-        return replace(self, names=tuple(self.names[k] for k in rest), columns=tuple(self.columns[k] for k in rest))
+        return replace(
+            self,
+            names=tuple(self.names[k] for k in rest),
+            columns=tuple(self.columns[k] for k in rest),
+            spoilt=tuple(cell for cell in self.spoilt if cell[1] not in names),
+        )
 
     def take(self, rows: Sequence[int]) -> Table:
         """Return some rows.
@@ -84,7 +93,18 @@ class Table:
         for row in rows:
             if not 0 <= row < len(self):
                 raise BadInput(f"{self.source} has {len(self)} rows, 0 to {len(self) - 1}; {row} is none of them")
-        return replace(self, columns=tuple(column[list(rows)] for column in self.columns))
+        spoilt = tuple((k, *cell[1:]) for k, row in enumerate(rows) for cell in self.spoilt if cell[0] == row)
+        return replace(self, columns=tuple(column[list(rows)] for column in self.columns), spoilt=spoilt)
+
+    def gaps(self) -> npt.NDArray[np.bool_]:
+        """Return which cells are missing, (N, C)."""
+        gaps = [
+            np.array([value is None for value in column.tolist()], dtype=np.bool_)
+            if column.dtype.kind == "O"
+            else np.asarray(column != column)
+            for column in self.columns
+        ]
+        return np.column_stack(gaps) if gaps else np.zeros((0, 0), dtype=np.bool_)
 
     def array(self) -> npt.NDArray[Any]:
         """Return the values, (N, C): float64 or int64 where all columns are numbers, else objects."""
@@ -110,7 +130,14 @@ class Table:
         return pandas.DataFrame(dict(zip(self.names, self.columns, strict=True)))
 
 
-def read_table(source: str | Path, *, columns: Sequence[str] | None = None, like: Table | None = None) -> Table:
+def read_table(
+    source: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    like: Table | None = None,
+    tolerant: bool = False,
+    exact: Sequence[str] = (),
+) -> Table:
     """Read a CSV file, also compressed (.csv.gz); values are separated by commas, semicolons, tabs or vertical bars.
 
     Args:
@@ -119,6 +146,10 @@ def read_table(source: str | Path, *, columns: Sequence[str] | None = None, like
             without a name is called "Unnamed: k".
         like: Table whose kinds of columns are taken over where names agree, such as the training table. None: kinds
             are inferred from the values.
+        tolerant: True: a column whose cells are numbers, all but one in ten or fewer, is one of numbers, and the others
+            are listed in `Table.spoilt`, so that a few of them spoil their rows only. False: they are refused where
+            `like` has numbers, and else make the column one of words.
+        exact: Columns that are of words where a cell is no number, such as those of labels and categories.
 
     Raises:
         BadInput: The file cannot be read, has no rows, rows of different length, equal names, or no line of names.
@@ -140,10 +171,33 @@ def read_table(source: str | Path, *, columns: Sequence[str] | None = None, like
     if twice is not None:
         raise BadInput(f"{name} has two columns called {twice!r}; each needs a name of its own")
     known = {} if like is None else dict(zip(like.names, like.columns, strict=True))
+    spoilt = _spoilt(header, cells, known, exact) if tolerant else []
     values = tuple(
         _typed(own, known.get(word), f"column {word!r} of {name}") for word, own in zip(header, cells, strict=True)
     )
-    return Table(tuple(header), values, name)
+    return Table(tuple(header), values, name, tuple(sorted(spoilt)))
+
+
+def _spoilt(
+    header: list[str], cells: list[list[str]], known: dict[str, npt.NDArray[Any]], exact: Sequence[str]
+) -> list[tuple[int, str, str]]:
+    """Empty the cells of columns of numbers that hold none, or infinity; return them as (row, column, text)."""
+    spoilt = []
+    for word, own in zip(header, cells, strict=True):
+        like = known.get(word)
+        if word in exact if like is None else like.dtype.kind not in "if":
+            continue
+        wrong = [
+            row
+            for row, cell in enumerate(own)
+            if cell.strip() not in MISSING and (not _is_number(cell) or INFINITE.fullmatch(cell))
+        ]
+        present = sum(cell.strip() not in MISSING for cell in own)
+        if wrong and (like is not None or MOST_SPOILT * present >= len(wrong)):
+            spoilt += [(row, word, own[row].strip()) for row in wrong]
+            for row in wrong:
+                own[row] = ""
+    return spoilt
 
 
 def _delimiter(text: str) -> str:

@@ -32,7 +32,6 @@ from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
-from unfooled.purification.guard import contains_guarded
 from unfooled.runs.chunks import Rows
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
@@ -72,7 +71,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
         for last in _results(s, label, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
     if last is not None and not last.left_out:
-        return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
+        return replace(last, certify=certify, notes=(*unproven, *last.notes))
     # Its gradients may not be ready; nothing here follows them.
     problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
     attack = Cascade(problem, s.ledger, certify=certify, checked=CHECKED)
@@ -85,7 +84,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
             last = replace(last, through=through, findings=[*last.findings, *through.findings])
-    return replace(last, certifies=certify is not None, notes=(*unproven, *last.notes))
+    return replace(last, certify=certify, notes=(*unproven, *last.notes))
 
 
 def _results(
@@ -93,7 +92,7 @@ def _results(
 ) -> Iterator[Attacked]:
     """Yield the result after each step; each says what is still left out."""
     gradients = gradients.ready(s.x, s.threat)
-    if label.is_cascade and not contains_guarded(s.subject.given):
+    if label.is_cascade and not s.subject.guarded:
         gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
     assert not isinstance(label.certify, str)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED)

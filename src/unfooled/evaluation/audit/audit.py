@@ -43,6 +43,7 @@ from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import recomputed_note, started
+from unfooled.runs.hashes import code_hashes
 from unfooled.runs.helpers import Helpers, Watch
 from unfooled.runs.records import Config, read_record
 
@@ -113,7 +114,10 @@ def audit(
     batch = batch or fitting_batch(work.subject.model, work.x)
     chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
-        job = partial(_assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch)
+        job = partial(
+            _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
+            code=code_hashes(work.subject.given),
+        )  # fmt: skip
         ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start))
         with helpers.on(job):
             outcome = work.perform(plan, seed, batch, ledger)
@@ -121,7 +125,7 @@ def audit(
         context = AuditContext(
             outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
         )
-        found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged)]
+        found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged), *work.changed_code()]
         summary = summarise_audit(outcome, context, ledger, [*work.notes, *work.subject.warnings, *found])
         if folder is not None:
             store(folder, outcome, context, summary)
@@ -178,6 +182,18 @@ class _Work:
             return ["+".join(classes[int(k)] if k.isdigit() else k for k in text.split("+")) for text in self.sets]
         return list(classes or self.sets) or [str(k) for k in range(self.subject.classes)]
 
+    def changed_code(self) -> list[str]:
+        """Return a sentence on code that the model imported or files that it read only during the audit."""
+        before = self.config.fingerprint
+        names = [name.split(": ")[1] for name in code_hashes(self.subject.given) if name not in before]
+        if not names:
+            return []
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        return [
+            f"The model's code used further files during the audit, which its fingerprint misses: {shown}. After a "
+            "change of these, take another folder."
+        ]
+
     def perform(self, plan: Plan, seed: int, batch: int, ledger: Ledger) -> Outcome:
         """Run every stage; all arguments have been checked."""
         setting = Setting(
@@ -201,13 +217,20 @@ def _assist(
     chunk: int,
     batch: int,
     watch: Watch,
+    *,
+    code: Mapping[str, str],
 ) -> None:
-    """Help with an audit in another process: run its stages in its folder, and write no result."""
+    """Help with an audit in another process: run its stages in its folder, and write no result.
+
+    A model that came here as an object has no files of its own; `code` are those of the process that was started.
+    """
     assert given is not None
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
     work = _Work.of(model, x, y, threat, plan, about, seed)
-    work.perform(plan, seed, batch, Ledger(Run(folder, work.config, chunk=chunk, progress=watch, start=watch.start)))
+    prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or code)
+    config = work.config.model_copy(update={"fingerprint": prints})
+    work.perform(plan, seed, batch, Ledger(Run(folder, config, chunk=chunk, progress=watch, start=watch.start)))
 
 
 def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:

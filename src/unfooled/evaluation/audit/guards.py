@@ -42,7 +42,7 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import LogOfProbabilities
 from unfooled.evaluation.verify import verify
-from unfooled.purification.guard import Guarded, contains_guarded, guarded_in, is_differentiable
+from unfooled.purification.guard import Guarded, guarded_in, is_differentiable
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
 
@@ -66,7 +66,7 @@ NO_GRADIENT = (
 
 def draws_of(s: Setting, usual: int) -> int:
     """Return the draws that are averaged at every gradient of a random model: more behind a purifier."""
-    return DRAWS if contains_guarded(s.subject.given) else usual
+    return DRAWS if s.subject.guarded else usual
 
 
 def attack_through(
@@ -83,7 +83,7 @@ def attack_through(
         cut: True: the audit has been stopped, and nothing more is run.
     """
     guarded = guarded_in(s.subject.given)
-    if guarded is None and not contains_guarded(s.subject.given):
+    if guarded is None and not s.subject.guarded:
         return None
     needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
     if guarded is None or not label.is_cascade or cut:

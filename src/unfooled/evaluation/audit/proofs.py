@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Certify
+from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.certification.certify import Effort, certify, effort_of
 from unfooled.certification.graph import trace
 from unfooled.certification.region import Region
@@ -18,11 +19,17 @@ from unfooled.core import losses
 from unfooled.core.ascent import ascend
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, logits_at
+from unfooled.core.pulse import beat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.evaluation.audit.nearest_points import MAX_CLASSES_LISTED
+from unfooled.evaluation.audit.records import ClassEnds, CurvePoint
 from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.runs.sealed import Rows
 from unfooled.statistics.intervals import share
 
+REACHES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Radii, in multiples of eps, of the curve of what is proven."""
 CHECKED = 32
 """Number of certified samples that are attacked all the same: a proof that one of them breaks is wrong."""
 STARTS, CLIMB_STEPS = 8, 20
@@ -47,12 +54,16 @@ class Prover:
     def __call__(self, x: Tensor, y: Tensor, threat: Threat) -> Tensor | tuple[Tensor, Tensor]:
         """Return which samples are proven robust, (B,) bool; and where regions are cut, points that fool others."""
         if self.effort.slopes is None and self.effort.limits is None:
-            return certify(self.model, x, y, threat, effort=self.effort).certified.to(x.device)
+            return self.proves(x, y, threat).to(x.device)
         proof = certify(self.model, x, y, threat, effort=self.effort, find=partial(self._climb, x, y, threat))
         points = x.clone()
         for sample, z in proof.examples.items():
             points[sample] = z.to(x)
         return proof.certified.to(x.device), points
+
+    def proves(self, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+        """Return which samples are proven robust without any attack, (B,) bool on the CPU."""
+        return certify(self.model, x, y, threat, effort=self.effort).certified.cpu()
 
     def _climb(self, x: Tensor, y: Tensor, threat: Threat, starts: Tensor, sample: int) -> Tensor | None:
         """Attack a sample from the minimisers of its open parts; return an adversarial example, or None."""
@@ -87,8 +98,50 @@ def prover_of(s: Setting, wanted: str | Certify | None) -> tuple[Certify | None,
     return Prover(model, effort, s.counted), ()
 
 
-def figures_of_proofs(outcome: Outcome) -> dict[str, Any]:
-    """Return certified accuracy, and the share of the samples that are neither proven nor broken."""
+def proven_reach(s: Setting, prover: Certify | None, certified: Tensor, right: Tensor) -> Tensor | None:
+    """Return the largest radius in `REACHES` at which each sample is proven, (n,); 0 where there is none.
+
+    At eps itself it is what was certified; at other radii proofs have the effort "quick", by halving, two for a sample.
+
+    Args:
+        s: Setting of the audit.
+        prover: Function that certified samples. None, or no `Prover`: None is returned.
+        certified: Samples proven at eps, (n,) bool.
+        right: Samples that are right, (n,) bool.
+    """
+    if not isinstance(prover, Prover):
+        return None
+    reaches = torch.tensor(REACHES, dtype=torch.float64)
+    cheap = replace(prover, effort=effort_of("quick"))
+
+    def work(rows: Tensor) -> Rows:
+        at = s.at(rows)
+        own = REACHES.index(1.0)
+        # Largest number of proven radii that is known, and the largest that is possible.
+        low = torch.where(certified[rows], own + 1, 0)
+        high = torch.where(certified[rows], len(REACHES), own)
+        high = torch.where(right[rows], high, 0)
+        while len(some := (low < high).nonzero()[:, 0]):
+            beat(0)  # where the time is over, the rest is left out
+            middle = (low[some] + high[some] + 1) // 2
+            threat = s.threat.take(at[some]).scaled(reaches[middle - 1].to(s.x))
+            proven = cheap.proves(s.x[at[some]], s.y[at[some]], threat)
+            low[some] = torch.where(proven, middle, low[some])
+            high[some] = torch.where(proven, high[some], middle - 1)
+        return {"reach": torch.cat([reaches.new_zeros(1), reaches])[low]}
+
+    return s.ledger.map(StageKey(Family.JUDGE, "proofs"), work, s.n)["reach"]
+
+
+def figures_of_proofs(outcome: Outcome, y: Tensor, eps: float | Tensor, classes: int) -> dict[str, Any]:
+    """Return certified accuracy, the share that is neither proven nor broken, both by class, and the curve over eps.
+
+    Args:
+        outcome: Results of the stages.
+        y: Labels, (n,).
+        eps: Radius of the threat, a number or (n,).
+        classes: Number of classes.
+    """
     if outcome.certified is None or outcome.random or (outcome.guard is not None and outcome.guard.missing):
         return {}
     left = outcome.right & ~outcome.fooled & ~outcome.no_answer
@@ -96,4 +149,30 @@ def figures_of_proofs(outcome: Outcome) -> dict[str, Any]:
     return {
         "certified_accuracy": share(left & outcome.certified),
         "open": float(undecided.double().mean()) if len(left) else None,
+        "certified_curve": _proven_curve(outcome, left, eps),
+        "certified_classes": _by_class(left, left & outcome.certified, y, classes),
     }
+
+
+def _proven_curve(outcome: Outcome, left: Tensor, eps: float | Tensor) -> list[CurvePoint]:
+    """Return certified accuracy at every radius, over the samples of the curve of the attack."""
+    k = len(outcome.distance)
+    if outcome.reach is None or not k:
+        return []
+    whole = torch.as_tensor(eps, dtype=torch.float64)
+    size = float(whole.expand(len(left))[:k].mean())
+    right, reach = outcome.right[:k], torch.where(left, outcome.reach, outcome.reach.clamp(max=0.75))[:k]
+    at = [(0.0, right), *((radius, right & (reach >= radius)) for radius in REACHES)]
+    return [CurvePoint(eps=radius * size, accuracy=share(proven)) for radius, proven in at]
+
+
+def _by_class(left: Tensor, proven: Tensor, y: Tensor, classes: int) -> list[ClassEnds]:
+    """Return both ends for every class that has samples; none where there are too many classes."""
+    if classes > MAX_CLASSES_LISTED:
+        return []
+    count = [torch.bincount(y[rows], minlength=classes).tolist() for rows in (left | True, left, proven)]
+    return [
+        ClassEnds(label=k, n=n, unbroken=unbroken, certified=certified)
+        for k, (n, unbroken, certified) in enumerate(zip(*count, strict=True))
+        if n
+    ]

@@ -24,7 +24,7 @@ from unfooled.evaluation.audit.shown import Shown
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Trust
 from unfooled.evaluation.explanations.records import Attention, Movement, Reasons
-from unfooled.runs.records import Environment, Passes, Record
+from unfooled.runs.records import Count, Environment, Part, Passes, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
 MAX_ENTRIES = 10_000
@@ -40,22 +40,44 @@ class CurvePoint(Record):
         no_answer: Share of the samples with a point at which the logits are not finite, and no misclassified point.
     """
 
-    eps: float = Field(ge=0, allow_inf_nan=False)
+    eps: Size
     accuracy: Estimate
-    no_answer: float = 0.0
+    no_answer: Part = 0.0
+
+
+class ClassEnds(Record):
+    """Both ends of robust accuracy for a class, as numbers of samples.
+
+    Attributes:
+        label: The class.
+        n: Its samples.
+        unbroken: Those that are right and were not fooled.
+        certified: Those that are proven robust.
+    """
+
+    label: Count
+    n: Count
+    unbroken: Count
+    certified: Count
+
+    @model_validator(mode="after")
+    def _possible(self) -> ClassEnds:
+        if not self.certified <= self.unbroken <= self.n:
+            raise ValueError(f"{self.certified} certified, {self.unbroken} unbroken and {self.n} samples of a class")
+        return self
 
 
 class Example(Record):
     """A row of the gallery; pictures are rows of gallery.safetensors in the same order."""
 
-    index: int
-    label: int
-    clean: int
-    adversarial: int
-    clean_confidence: float | None
-    adversarial_confidence: float | None
+    index: Count
+    label: Count
+    clean: Count
+    adversarial: Count
+    clean_confidence: Part | None
+    adversarial_confidence: Part | None
     fooled: bool
-    distance: float | None
+    distance: Size | None
     psnr: float | None
     similarity: float | None
 
@@ -73,11 +95,11 @@ class Nearness(Record):
     """
 
     norm: str
-    n: int = Field(ge=0)
+    n: Count
     reached: Estimate
-    quartiles: tuple[float | None, float | None, float | None]
-    classes: list[float | None]
-    curve: list[tuple[float, float]] = Field(max_length=MAX_ENTRIES)
+    quartiles: tuple[Size | None, Size | None, Size | None]
+    classes: list[Size | None]
+    curve: list[tuple[Size, Part]] = Field(max_length=MAX_ENTRIES)
 
 
 class GuardRow(Record):
@@ -117,9 +139,9 @@ class Roc(Record):
         curve: Some points (share of clean samples above a threshold, share of attacked ones), from (0, 0) to (1, 1).
     """
 
-    auroc: float = Field(ge=0, le=1)
-    detected: float = Field(ge=0, le=1)
-    curve: list[tuple[float, float]] = Field(default_factory=list, max_length=100)
+    auroc: Part
+    detected: Part
+    curve: list[tuple[Part, Part]] = Field(default_factory=list, max_length=100)
 
 
 class Detector(Record):
@@ -209,8 +231,8 @@ class Guard(Record):
     static_minus_worst: Mean | None = None
     rows: list[GuardRow] = Field(default_factory=list, max_length=100)
     missing: list[str] = Field(default_factory=list, max_length=100)
-    left: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    left_n: int = Field(default=0, ge=0)
+    left: Size | None = None
+    left_n: Count = 0
     own_cluster_clean: Estimate | None = None
     own_cluster_attacked: Estimate | None = None
     differentiable: bool = True
@@ -257,10 +279,10 @@ class Efficiency(Record):
         checks: Share of the audit's time that the checks took, with the twin. None: not measured.
     """
 
-    calls: int = Field(ge=0)
-    rows: float = Field(ge=0, allow_inf_nan=False)
-    share: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    checks: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    calls: Count
+    rows: Size
+    share: Size | None = None
+    checks: Size | None = None
 
 
 class Summary(Shown):
@@ -280,7 +302,8 @@ class Summary(Shown):
 
     `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
     of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
-    where nothing was certified.
+    where nothing was certified. `certified_curve` is what is proven at other radii, over the samples of `curve`;
+    `certified_classes` has both ends by class, up to 100 classes.
 
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
@@ -295,14 +318,16 @@ class Summary(Shown):
     title: str
     model: str
     data: str
-    n: int = Field(ge=0)
+    n: Count
     threat: str
     seed: int
     clean_accuracy: Estimate
     robust_accuracy: Estimate
     robust_accuracy_8bit: Estimate | None = None
     certified_accuracy: Estimate | None = None
-    open: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    open: Part | None = None
+    certified_curve: list[CurvePoint] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    certified_classes: list[ClassEnds] = Field(default_factory=list, max_length=MAX_ENTRIES)
     verdict: str = ""
     trusted: bool = False
     because: str = ""
@@ -318,16 +343,16 @@ class Summary(Shown):
     no_answer: Estimate | None = None
     passes: Passes
     explanation_passes: Passes
-    seconds: float = Field(ge=0, allow_inf_nan=False)
+    seconds: Size
     efficiency: Efficiency | None = None
-    budget: float | None = None
+    budget: Size | None = None
     left_out: list[str] = Field(default_factory=list, max_length=MAX_ENTRIES)
     warnings: list[str] = Field(max_length=MAX_ENTRIES)
     attack: str
     curve: list[CurvePoint] = Field(max_length=MAX_ENTRIES)
-    curve_n: int = Field(ge=0)
-    confusion: list[list[int]]
-    confusion_entries: list[tuple[int, int, int]] = Field(default_factory=list)
+    curve_n: Count
+    confusion: list[list[Count]]
+    confusion_entries: list[tuple[Count, Count, Count]] = Field(default_factory=list)
     classes: list[str]
     psnr: Mean
     ssim: Mean

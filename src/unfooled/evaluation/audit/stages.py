@@ -35,6 +35,7 @@ from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, Plan
+from unfooled.evaluation.audit.proofs import proven_reach
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.gradients import Gradients
@@ -47,7 +48,7 @@ from unfooled.runs.chunks import Rows
 
 V = TypeVar("V")
 ON_MAPS, EXPLANATIONS = "the attack on explanations", "the explanations of all samples but the first"
-NEAREST_SHOWN = "the explanations of the nearest points"
+NEAREST_SHOWN, OTHER_RADII = "the explanations of the nearest points", "the proofs at other radii"
 """Names of what an audit may have had no time for."""
 
 
@@ -72,6 +73,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     on_maps, survival = plan.explanation_attack, None
     if on_maps is not None:
         survival = in_time(lambda: attack_maps(s, on_maps, right, gradients, searched), left_out, ON_MAPS)
+    certified, reach = _proven(s, attacked, right, left_out)
     robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
         shown=s.subject.shown(s.x),
@@ -94,9 +96,18 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         guard=guard_record(s, attacked.through, first, points),
         efficiency=efficiency_of(s),
         access=s.subject.access,
-        certified=state.frontier.certified.cpu() if attacked.certifies else None,
+        certified=certified,
+        reach=reach,
         nearest_shown=shown,
     )
+
+
+def _proven(s: Setting, attacked: Attacked, right: Tensor, left_out: list[str]) -> tuple[Tensor | None, Tensor | None]:
+    """Return the samples proven robust, and the radius up to which each is proven; None where nothing was certified."""
+    if attacked.certify is None:
+        return None, None
+    certified = attacked.state.frontier.certified.cpu()
+    return certified, in_time(lambda: proven_reach(s, attacked.certify, certified, right), left_out, OTHER_RADII)
 
 
 def _distances(s: Setting, plan: Plan, attacked: Attacked, points: Judged) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,8 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         options=config.options,
         environment=Environment.here(context.device),
         **_galleries(outcome, context),
-        **_accuracies(outcome, labels_predicted=PREDICTED in warnings) | figures_of_proofs(outcome),
+        **_accuracies(outcome, labels_predicted=PREDICTED in warnings)
+        | figures_of_proofs(outcome, context.y, context.threat.eps, len(context.classes)),
         **_differences(outcome, context),
         **_passes(outcome, ledger, n),
         **_confusions(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import AttackState
+from unfooled.attacks.ensembles.cascade import AttackState, Certify
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
@@ -166,7 +166,7 @@ class Attacked:
         notes: Sentences about what was left out.
         left_out: Names of what there was no time for.
         through: Attacks on a model behind a purifier. None: there is no purifier.
-        certifies: True if samples were certified.
+        certify: Function that certified samples. None: none were.
         nearest_points: The nearest adversarial examples in the threat's norm, of the first samples. None: not searched.
     """
 
@@ -181,7 +181,7 @@ class Attacked:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     through: ThroughPurifier | None = None
-    certifies: bool = False
+    certify: Certify | None = None
     nearest_points: Tensor | None = None
 
 
@@ -226,6 +226,7 @@ class Outcome:
         efficiency: Use of the model by the attack. None: there was no attack.
         access: Part of the model that the attack could use.
         certified: Samples that are proven robust, (n,) bool. None: nothing was certified.
+        reach: Largest radius at which each sample is proven, in multiples of eps, (n,). None: not known.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
 
@@ -250,6 +251,7 @@ class Outcome:
     efficiency: Efficiency | None = None
     access: Access = Access.GRADIENTS
     certified: Tensor | None = None
+    reach: Tensor | None = None
     nearest_shown: NearestShown | None = None
 
     @property

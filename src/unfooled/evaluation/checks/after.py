@@ -240,7 +240,7 @@ def diagnose(
     Raises:
         BadInput: The inputs cannot be used.
     """
-    check_attack(x, y, threat)
+    x = check_attack(x, y, threat)
     check_mode(model)
     check_run(seed, batch)
     counted = Counted(model)

@@ -29,10 +29,13 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
     answers, labels = prediction.cpu().numpy(), y.cpu().numpy()
     guess = guessing(answers, labels, classes)
     n, limit = len(labels), CHECKS["D26"].limit
+    hits = guess.hits / n
     chance = _chance(guess, classes)
-    detail = f"{guess.hits} of {n} clean samples are right ({guess.hits / n:.0%}; guessing gives {chance})"
-    cause, share = likely_cause(answers, labels, classes)
-    renamed = n >= 20 and share >= MIN_SHARE and share - guess.hits / n >= MIN_GAIN
+    detail = f"{guess.hits} of {n} clean samples are right ({hits:.0%}; guessing gives {chance})"
+    cause, share = "", 0.0
+    if not guess.better or (n >= 20 and 1 - hits >= MIN_GAIN):  # else no renaming gains enough
+        cause, share = likely_cause(answers, labels, classes)
+    renamed = n >= 20 and share >= MIN_SHARE and share - hits >= MIN_GAIN
     fired = not guess.better or renamed
     if fired:
         detail += f": {cause or _unknown(labels, classes)}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from unfooled.core import losses, rng
 from unfooled.core.ascent.nearest import clearly_fooled
 from unfooled.core.goals import fooled, logits_at, read_logits
+from unfooled.core.model.calls import half_of
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
@@ -109,16 +110,18 @@ def gradient(model: Model, z: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Te
     return value.detach(), g, "" if g is not None else "its output does not depend on its input"
 
 
-def rounding(logits: Tensor) -> float:
-    """Return the largest difference of logits that the order of summation alone may cause.
+def rounding(logits: Tensor, model: Model) -> float:
+    """Return the largest difference of a model's logits that the order of summation alone may cause.
 
-    Relative to the largest logit, whatever their scale: 1e-4, or 5e-3 where matrices are multiplied with some ten bits.
+    Relative to the largest logit, whatever their scale: 1e-4; 5e-3 where numbers have some ten bits, as in float16, and
+    3e-2 where they have seven, as in bfloat16.
     """
-    short = logits.dtype in (torch.float16, torch.bfloat16)
-    if logits.is_cuda and logits.dtype == torch.float32:
+    part = {torch.float16: 5e-3, torch.bfloat16: 3e-2}.get(half_of(model) or logits.dtype, 1e-4)
+    if part < 5e-3 and logits.is_cuda and logits.dtype == torch.float32:
         short = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+        part = 5e-3 if short else part
     top = logits.detach().nan_to_num(0.0, 0.0, 0.0).abs().amax()
-    return (5e-3 if short else 1e-4) * max(float(top), torch.finfo(logits.dtype).tiny)
+    return part * max(float(top), torch.finfo(logits.dtype).tiny)
 
 
 def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
@@ -128,9 +131,10 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
     ones = _logits(model, few[:8], batch=1)
     turned = _logits(model, few.flip(0)).flip(0)
     apart = [float((logits[: len(b)] - b).abs().amax()) for b in (again, ones, turned)]
-    if apart[0] <= rounding(logits) < max(apart):  # by chance, two draws of a random model may be equal
+    scale = rounding(logits, model)
+    if apart[0] <= scale < max(apart):  # by chance, two draws of a random model may be equal
         apart[0] = max(float((logits - _logits(model, few)).abs().amax()) for _ in range(REPEATS))
-    return _form(model, few, logits), _steady(apart, rounding(logits))
+    return _form(model, few, logits), _steady(apart, scale)
 
 
 def _form(model: Model, few: Tensor, logits: Tensor) -> Finding:
@@ -303,7 +307,7 @@ def remembers(model: Model, one: Tensor, first: Tensor, threat: Threat, seed: in
     change = float((first - after).nan_to_num(torch.inf, torch.inf, torch.inf).abs().amax())
     return above(
         "D20", change, f"the logits of a sample change by {change:.2g} after 500 queries near it",
-        "refused: the model remembers queries; judge it without that state", limit=rounding(first),
+        "refused: the model remembers queries; judge it without that state", limit=rounding(first, model),
     )  # fmt: skip
 
 

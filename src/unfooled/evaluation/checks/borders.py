@@ -47,7 +47,7 @@ def borders(model: Model, a: Tensor, b: Tensor, where: str, *, seed: int = 0) ->
         where: Where the pairs of points come from, in words, for the finding.
         seed: Random seed of the powers.
 
-    Cost: 12 F per pair.
+    Cost: 13 F per pair.
     """
     a, b = a[:MAX_PAIRS], b[:MAX_PAIRS]
     if len(a) < MIN_PAIRS:

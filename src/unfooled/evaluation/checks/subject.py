@@ -15,13 +15,17 @@ from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.binding import free_entries
 from unfooled.core.model.calls import noticing
+from unfooled.core.model.precision import HALF, name_of_kind, weight_kinds
 from unfooled.core.samples import first_channels
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import REPEATS, rounding
 from unfooled.evaluation.checks.black_box import NO_GRADIENTS, TWIN_EXPLAINED
 from unfooled.explanations.recording import refusal
 from unfooled.models.black_boxes.box import Access, access_of
-from unfooled.runs.hashes import fingerprint
+from unfooled.purification.guard import contains_guarded, noticing_guards
+from unfooled.runs.answers import answers_text
+from unfooled.runs.hashes import code_hashes, fingerprint
+from unfooled.runs.settings import ANSWERS
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ class Subject:
         warnings: Sentences about what was noticed.
         classes: Number of classes.
         access: Part of the model that an attack can use.
-        fingerprint: Hashes of the model, its code and weights, and of the data: a run is only continued with the same.
+        guarded: True if it is a model behind a purifier, `guard(model, purify)`, or uses one.
+        fingerprint: Hashes of the model, its code and weights, of the files that its code uses, and of the data, and
+            its answers on a few samples unless it is random: a run is only continued with the same.
     """
 
     given: Model
@@ -63,6 +69,7 @@ class Subject:
     classes: int
     fingerprint: Mapping[str, str]
     access: Access = Access.GRADIENTS
+    guarded: bool = False
 
     def shown(self, x: Tensor) -> Tensor:
         """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
@@ -87,18 +94,22 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     check_mode(model)
     hashes = fingerprint(model, x, y)
     few = x[:16]
-    with torch.no_grad(), noticing() as warnings:
+    with torch.no_grad(), noticing() as warnings, noticing_guards() as guards:
         reader = checked_once(model, y)
         before = _random_states()
         logits = reader(few, y[:16])
         repeats = REPEATS if _random_states() != before else 1  # a few draws may be equal by chance
-        scale = rounding(logits)
+        scale = rounding(logits, model)
         random = any(bool((logits - reader(few)).abs().max() > scale) for _ in range(repeats))
+    hashes |= code_hashes(model)  # with what its calls import
+    if not random and (answers := answers_text(model, logits)):
+        hashes[ANSWERS] = answers
     if random:
         warnings.append(
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
             "over 20 fresh draws per sample."
         )
+    warnings += _precision(model)
     attacked, probabilities = model, bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     if probabilities:
         warnings.append(
@@ -122,7 +133,17 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         logits.shape[1],
         hashes,
         access,
+        bool(guards) or contains_guarded(model),
     )
+
+
+def _precision(model: Model) -> list[str]:
+    """Return a sentence about a model with weights in half precision, in a list; none for another."""
+    short = next((kind for kind in weight_kinds(model) if kind in HALF), None)
+    if short is None:
+        return []
+    kind = name_of_kind(short)
+    return [f"The model has {kind} weights: its input is turned into that; points, distances and logits are float32."]
 
 
 def _random_states() -> tuple[Any, ...]:

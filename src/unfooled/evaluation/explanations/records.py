@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from unfooled.runs.records import Passes, Record
+from unfooled.runs.records import Count, Passes, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
 
@@ -37,7 +37,7 @@ class Movement(Record):
     better: str
     fooled: Mean
     unfooled: Mean
-    undefined: int
+    undefined: Count
 
 
 class ReasonPoint(Record):
@@ -62,18 +62,18 @@ class ReasonPoint(Record):
             version 0.1, which drew as many at each radius.
     """
 
-    eps: float
-    share: float
+    eps: Size
+    share: Size
     how: How
     lens: Mean
     lens_raw: Mean
     top_k: Mean
     kendall: Mean
-    attacked: int
-    failed: int
-    undefined: int
-    skipped: int
-    random_points: int = 0
+    attacked: Count
+    failed: Count
+    undefined: Count
+    skipped: Count
+    random_points: Count = 0
 
 
 class ReasonExample(Record):
@@ -91,8 +91,8 @@ class ReasonExample(Record):
         moved_at: Smallest attacked radius, in multiples of eps, that moved the explanation. None: none did.
     """
 
-    index: int
-    label: int
+    index: Count
+    label: Count
     how: How
     lens: float | None
     lens_raw: float | None
@@ -131,20 +131,20 @@ class Reasons(Record):
     explanation: str
     skipped: str = ""
     by: str = ""
-    n: int
-    k: int = 0
-    w: int = 0
-    pixels: int = 0
-    steps: int = 0
-    restarts: int = 0
-    random_points: int = 0
+    n: Count
+    k: Count = 0
+    w: Count = 0
+    pixels: Count = 0
+    steps: Count = 0
+    restarts: Count = 0
+    random_points: Count = 0
     curve: list[ReasonPoint] = Field(default_factory=list, max_length=1000)
     chance: Mean | None = None
     threshold: float = 0.5
     reason_first: Estimate | None = None
     label_first: Estimate | None = None
     neither: Estimate | None = None
-    unsearched: int = 0
+    unsearched: Count = 0
     passes: Passes = Passes(forward=0.0, backward=0.0)
     gallery: list[ReasonExample] = Field(default_factory=list)
 
@@ -168,8 +168,8 @@ class AttentionExample(Record):
         end: Centre of attention after.
     """
 
-    index: int
-    label: int
+    index: Count
+    label: Count
     fooled: bool
     complete: float | None
     js: float
@@ -190,10 +190,10 @@ class Attention(Record):
         gallery: Cases with pictures.
     """
 
-    n: int
-    cells: tuple[int, int]
+    n: Count
+    cells: tuple[Count, Count]
     points: list[tuple[float, float, bool]] = Field(max_length=10_000)
-    undefined: int
-    unreached: int
+    undefined: Count
+    unreached: Count
     correlation: Mean
     gallery: list[AttentionExample] = Field(default_factory=list)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
-from numbers import Integral
-from typing import Any
+from functools import wraps
+from numbers import Integral, Real
+from typing import Any, ParamSpec, TypeVar
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, nearest
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def check_function(value: Any, name: str, examples: str) -> None:
@@ -40,6 +45,34 @@ def check_takes(function: Callable[..., Any], name: str, takes: str, examples: s
         raise BadInput(f"{name} must take {takes} ({error}); give a function such as {examples}") from error
     except ValueError:  # a function of C without a signature
         return
+
+
+def refusing_unknown(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that refuses options which it does not have, and names its own."""
+    known = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        unknown = next((name for name in options if name not in known), None)
+        if unknown is not None:
+            raise BadInput(
+                f"{function.__name__} has no option {unknown!r}{nearest(unknown, known)}; its options are "
+                f"{', '.join(known)}"
+            )
+        if len(args) > len(known):
+            raise BadInput(f"{function.__name__} was given {len(args)} values; its options are {', '.join(known)}")
+        return function(*args, **options)
+
+    return checked
+
+
+def between(value: Any, low: float, high: float, name: str, what: str) -> float:
+    """Return a number, refused below `low` and above `high`, if it is infinite, and if it is none."""
+    right = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and math.isfinite(value)
+    if not right:
+        limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise BadInput(f"{name} is {value!r}; it is {what} {limits}")
+    return float(value)
 
 
 def at_least(value: Any, least: int, name: str, what: str) -> int:

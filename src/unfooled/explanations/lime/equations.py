@@ -52,6 +52,10 @@ class Gram:
             jitter = max(10 * jitter, 1e-10 * scale)
             h.diagonal().add_(jitter)
 
+    def identified(self) -> bool:
+        """Return whether the masks alone identify every weight, without a ridge."""
+        return not self.factor()[1]
+
     def solve(self, ridge: float = 0.0, mean: Tensor | None = None) -> Tensor:
         """Return intercept and weights, (M + 1, R); `mean` is the prior mean of the weights, (M, R)."""
         return torch.cholesky_solve(self.target(ridge, mean), self.factor(ridge)[0])

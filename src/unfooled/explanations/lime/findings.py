@@ -24,7 +24,7 @@ class Flag(StrEnum):
     SINGULAR = "the masks do not identify every weight"
     FEW = "few effective samples"
     EVERY_MASK = "every mask was used: no sampling error"
-    STABLE = "stable"
+    STABLE = "stable"  # never beside SINGULAR
     NOT_REACHED = "not stable at the largest number of samples"
 
 
@@ -38,9 +38,12 @@ def notes(flags: Sequence[Flag], ess: float, features: int) -> list[str]:
     sentences = {
         Flag.FEW: f"More samples needed: {ess:.0f} effective ones for {features} features; {few_effective(features)} "
         "are asked for.",
-        Flag.NOT_REACHED: "More samples needed: the leading features are not separated yet.",
+        Flag.NOT_REACHED: "Not stable: some weights are not identified."
+        if Flag.SINGULAR in flags
+        else "More samples needed: the leading features are not separated yet.",
         Flag.SINGULAR: "Some weights are not identified, and their errors mean nothing: a feature that was never "
-        "hidden or never shown has weight 0, and features that were always hidden together share their common weight.",
+        "hidden or never shown has weight 0 (with a prior the prior's), and features that were always hidden together "
+        "share their common weight.",
         Flag.EVERY_MASK: "Every mask was used: there is no sampling error.",
     }
     return [sentence for flag, sentence in sentences.items() if flag in flags]

@@ -1,5 +1,8 @@
 """Soft stability of the features with the largest weights for the class, for the page beside the fit.
 
+Of one output, such as a regression's, the leading features are those of the largest |weight|, and the answer stays
+where it is on the same side of the answer with every feature hidden.
+
 Features are hidden as in the explanation: segments are replaced by the baseline, pieces of a text deleted, columns of a
 row taken from training rows, over which the outputs are averaged.
 """
@@ -21,6 +24,7 @@ from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.mixed import Part, outputs_of_parts
+from unfooled.explanations.lime.pages import ADDED, TOP
 from unfooled.explanations.lime.predicting import outputs_of
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.segments import pixel_masks
@@ -39,14 +43,17 @@ class Stability:
     """Settings of soft stability.
 
     Attributes:
-        top: Features selected: those of the largest weights.
+        top: Features selected: those of the largest weights, of one output those of the largest |weight|.
         r: Largest number of features that are added.
         draws: Supersets per sample.
+        tolerance: For one output, largest change of the answer that counts as none, in its unit. None: the answer stays
+            where it is on the same side of the answer with every feature hidden.
     """
 
-    top: int = 5
-    r: int = 5
+    top: int = TOP
+    r: int = ADDED
     draws: int = 150
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that are none."""
@@ -111,7 +118,7 @@ def with_text_stability(
         generator: Base seed; not advanced.
 
     Returns:
-        The explanations with `stability`; unchanged where there is one output, and so no class.
+        The explanations with `stability`; for one output, see `Stability.tolerance`.
     """
     if result.kind != Kind.TEXT or result.spans is None:
         raise BadInput(f"this explains a {result.kind}, not a text")
@@ -148,7 +155,7 @@ def with_row_stability(
         generator: Base seed; not advanced.
 
     Returns:
-        The explanations with `stability`; unchanged where there is one output, and so no class.
+        The explanations with `stability`; for one output, see `Stability.tolerance`.
     """
     values = space.read(rows)
     if result.kind != Kind.TABLE or len(values) != len(result):
@@ -179,7 +186,7 @@ def with_part_stability(
         generator: Base seed; not advanced.
 
     Returns:
-        The explanation with `stability`; unchanged where there is one output, and so no class.
+        The explanation with `stability`; for one output, see `Stability.tolerance`.
     """
     if result.kind != Kind.PARTS or sum(len(part.names) for part in parts) != len(result.names[0]):
         raise BadInput(f"this explains {len(result.names[0])} features of kind {result.kind}; give the parts explained")
@@ -193,17 +200,15 @@ def _with(
     generator: torch.Generator | None,
 ) -> Surrogates:
     """Return explanations with the stability of the leading features under a function of (sample, masks)."""
-    if result.outputs is not None and result.outputs.shape[1] < 2:
-        return result
     intervals = []
-    for i, names in enumerate(result.names):
-        w = result.weights[i, 0, : len(names)]
-        selected = torch.zeros(len(w), dtype=torch.bool)
-        selected[w.argsort(descending=True, stable=True)[: settings.top]] = True
+    for i in range(len(result)):
+        selected = result.leading(i, settings.top)
 
         def of(z: Tensor, i: int = i) -> Tensor:
             return answers(i, z)
 
-        stable = soft_stability(of, selected, settings.r, draws=settings.draws, generator=generator)
+        stable = soft_stability(
+            of, selected, settings.r, draws=settings.draws, tolerance=settings.tolerance, generator=generator
+        )
         intervals.append((stable.value, stable.low, stable.high))
     return replace(result, stability=tuple(intervals))

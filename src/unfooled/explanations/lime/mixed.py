@@ -22,6 +22,7 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
+from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
@@ -44,7 +45,7 @@ class Part(Protocol):
         """Return the name of each feature."""
         ...
 
-    def hide(self, z: npt.NDArray[np.bool_], place: int) -> Any:
+    def hide(self, z: npt.NDArray[np.bool_], place: int = 0) -> Any:
         """Return the value when only the features with z = 1 are shown; `place` numbers the masks of a draw."""
         ...
 
@@ -63,39 +64,9 @@ class TextPart:
         """Return what a page shows."""
         return "text", self.text, self.marks
 
-    def hide(self, z: npt.NDArray[np.bool_], place: int) -> str:
+    def hide(self, z: npt.NDArray[np.bool_], place: int = 0) -> str:
         """Return the text without the hidden pieces."""
         return self.written(z.tolist())
-
-
-@dataclass(frozen=True, eq=False)
-class RowPart:
-    """A table row whose features are taken from training rows when hidden; made by `row_part`."""
-
-    space: TabularSpace
-    row: list[Any]
-    seed: int
-    random = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the features in words."""
-        return self.space.names(self.row)
-
-    @property
-    def shown(self) -> tuple[Any, ...]:
-        """Return what a page shows."""
-        return "row", self.space.cells(self.row)
-
-    def hide(self, z: npt.NDArray[np.bool_], place: int) -> list[Any]:
-        """Return the row; each hidden feature has the values of a training row that depends on the mask's number."""
-        seed = rng.seeds(torch.tensor([[len(z)]]), self.seed, stage=rng.Stream.LIME_VALUES)
-        u = rng.uniform(seed, (len(z),), draw=place, dtype=torch.float64)[0].tolist()
-        value = list(self.row)
-        for j, group in enumerate(self.space.features):
-            for c in group if not z[j] else ():
-                value[c] = self.space.columns[c].values[int(u[j] * self.space.size)]
-        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +87,7 @@ class ImagePart:
         """Return what a page shows."""
         return "image", self.x[0].detach().cpu(), self.ids[0]
 
-    def hide(self, z: npt.NDArray[np.bool_], place: int) -> Tensor:
+    def hide(self, z: npt.NDArray[np.bool_], place: int = 0) -> Tensor:
         """Return the image, (*D)."""
         shown = pixel_masks(torch.as_tensor(z)[None], self.ids[0], self.x)
         return torch.where(shown, self.x, self.hidden)[0]
@@ -135,14 +106,14 @@ def text_part(
 
 
 def row_part(space: TabularSpace, row: Any, *, seed: int = 0) -> RowPart:
-    """Return a row of a table as a part.
+    """Return a row of a table as a part; the same as `space.row(row)`.
 
     Args:
         space: Bins, categories and features of the training table.
         row: The row.
         seed: Random seed of the values of hidden features.
     """
-    return RowPart(space, space.read(row)[0], seed)
+    return space.row(row, seed=seed)
 
 
 def image_part(

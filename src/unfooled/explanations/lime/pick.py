@@ -29,6 +29,7 @@ from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.result import Surrogates
+from unfooled.explanations.lime.rounding import settled
 
 Coverage = Callable[[Tensor, Tensor], Tensor]
 """Best W of each feature so far (F,), W of candidates (n, F) -> what each feature counts (n, F), in units of I_f."""
@@ -178,7 +179,7 @@ def _table(
                 "that they share"
             )
         keys = keys if keys is not None else weights.keys if weights.keys is not None else weights.names
-        weights = weights.weights
+        weights = weights.settled()
     if not isinstance(weights, Tensor):
         raise BadInput(f"weights is a {type(weights).__name__}; give Surrogates, or a tensor (B, T, M) with keys")
     if weights.ndim != 3:
@@ -189,4 +190,4 @@ def _table(
         )
     if not bool(torch.isfinite(weights).all()):
         raise BadInput("the weights hold NaN or infinite values; leave these explanations out")
-    return weights, keys
+    return settled(weights, torch.zeros(weights.shape[:2])), keys

@@ -99,10 +99,15 @@ def _reliance(sample: Sample) -> str:
     text = f"{sample.ess:.0f} effective samples."
     if sample.stability is not None and sample.features:
         value, low, high = sample.stability
+        one = sample.between is not None or (sample.outputs is not None and len(sample.outputs) < 2)
+        what = "the answer stays on its side of that with all features hidden" if one else "the class stays"
+        interval = f"({low:.2f} to {high:.2f}) " if low < high else ""
         text += (
-            f" Soft stability of the leading features: the class stays with probability {value:.2f} "
-            f"({low:.2f} to {high:.2f}) when others are added."
+            f" Soft stability of the leading features: {what} with probability {value:.2f} {interval}when others are "
+            "added."
         )
+    elif sample.features and sample.measured_by:
+        text += f" Soft stability was not measured; <code>{escape(sample.measured_by)}</code> does it."
     return f"<p class=note>{text}</p>"
 
 

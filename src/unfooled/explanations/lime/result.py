@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,12 +15,14 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime import render
 from unfooled.explanations.lime.figure import figure
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
+from unfooled.explanations.lime.pages import chart_of, page_of, picture_of
 from unfooled.explanations.lime.predicting import named_outputs
+from unfooled.explanations.lime.rounding import settled
 from unfooled.explanations.lime.segments import pixel_masks
-from unfooled.explanations.lime.storing import plain, restored
-from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedText, Page, Picture, Row, Sample
+from unfooled.explanations.lime.stored import checked_fields
+from unfooled.explanations.lime.storing import VERSION, check_version, loaded, plain, restored
+from unfooled.explanations.lime.view import Cell
 
-VERSION = 1
 NORMAL_95 = 1.959963984540054
 PADDED = ("weights", "se", "sd")
 """Fields that are padded with zeros for samples with fewer features."""
@@ -124,6 +126,18 @@ class Surrogates:
         """Return the name of a class or output."""
         return self.classes[label] if self.classes is not None and label < len(self.classes) else str(label)
 
+    def settled(self) -> Tensor:
+        """Return the weights, (B, T, M), with 0 in place of rounding errors."""
+        return settled(self.weights, torch.maximum(self.prediction.abs(), self.intercept.abs()))
+
+    def leading(self, i: int, top: int) -> Tensor:
+        """Return the features that lead sample i's first class, (M,) bool: those for it; of one output by |weight|."""
+        w = self.weights[i, 0, : len(self.names[i])]
+        w = w.abs() if self.outputs is not None and self.outputs.shape[1] < 2 else w
+        selected = torch.zeros(len(w), dtype=torch.bool)
+        selected[w.argsort(descending=True, stable=True)[:top]] = True
+        return selected
+
     def with_classes(self, classes: Sequence[Any]) -> Surrogates:
         """Return the explanations with names of the classes or outputs, one each."""
         return replace(self, classes=named_outputs(classes, self.prediction if self.outputs is None else self.outputs))
@@ -149,15 +163,17 @@ class Surrogates:
             top: Number of features. None: all.
         """
         own = self._single()
-        return [(own.names[0][j], weight) for j, weight in own._ordered(own.column(label)[0], top)]
+        return [(own.names[0][j], weight) for j, weight in own.ordered(own.column(label)[0], top)]
 
     def as_map(self) -> dict[int, list[tuple[int, float]]]:
         """Return features and weights of the single sample for each class, largest |weight| first."""
         own = self._single()
-        return {int(label): own._ordered(t, None) for t, label in enumerate(own.y[0])}
+        return {int(label): own.ordered(t, None) for t, label in enumerate(own.y[0])}
 
     def to_dataframe(self, level: float = 0.95) -> Any:
         """Return a pandas frame: weight, se, low, high, and whether the sign is stable, a row a sample, class, feature.
+
+        The sign is stable where the interval does not contain 0 and the weight is no rounding error.
 
         Args:
             level: Level of the intervals.
@@ -168,13 +184,14 @@ class Surrogates:
             raise BadInput("to_dataframe needs pandas: pip install pandas") from error
         from statistics import NormalDist
 
-        factor, rows = NormalDist().inv_cdf((1 + level) / 2), []
+        factor, rows, sure = NormalDist().inv_cdf((1 + level) / 2), [], self.settled()
         for i, names in enumerate(self.names):
             for t, label in enumerate(self.y[i].tolist()):
                 for j, name in enumerate(names):
                     weight, se = float(self.weights[i, t, j]), float(self.se[i, t, j])
                     low, high = weight - factor * se, weight + factor * se
-                    rows.append((i, label, name, weight, se, low, high, low > 0 or high < 0))
+                    stable = bool(sure[i, t, j]) and (low > 0 or high < 0)
+                    rows.append((i, label, name, weight, se, low, high, stable))
         columns = ["sample", "label", "feature", "weight", "se", "low", "high", "sign_is_stable"]
         return pandas.DataFrame(rows, columns=columns)
 
@@ -199,9 +216,9 @@ class Surrogates:
         ids, _ = self._image()
         if sign not in (-1, 0, 1):
             raise BadInput(f"sign is {sign}; write 1 for the segments that speak for the class, -1 against, 0 both")
-        at, codes = self.column(label), []
+        at, codes, sure = self.column(label), [], self.settled()
         for i in range(len(self)):
-            w = self.weights[i, at[i]].clone()
+            w = sure[i, at[i]].clone()
             w[len(self.names[i]) :] = 0
             w[(w.abs() < least) | (w.sign() != sign if sign else torch.zeros_like(w) > 0)] = 0
             leading = w.abs().argsort(descending=True, stable=True)[:top]
@@ -214,7 +231,7 @@ class Surrogates:
         own = self._single()
         t = own.column(label)[0]
         is_image = own.segments is not None and isinstance(own.content, Tensor)
-        return figure(own._chart(t, top), own._picture(label) if is_image else None)
+        return figure(chart_of(own, t, top), picture_of(own, label) if is_image else None)
 
     def to_html(self, top: int = 12, *, names: Sequence[str] = (), title: str = "", extra: str = "") -> str:
         """Return one page, light and dark, without scripts and requests.
@@ -227,11 +244,11 @@ class Surrogates:
         """
         if names and len(names) != len(self):
             raise BadInput(f"there are {len(names)} names for {len(self)} samples; give one each, or none")
-        return render.page(self._view(top, names), title, extra)
+        return render.page(page_of(self, top, names), title, extra)
 
     def _repr_html_(self) -> str:
         """Return the first explanations as HTML, for notebooks."""
-        return render.fragment(self[:4]._view(8))
+        return render.fragment(page_of(self[:4], 8))
 
     def to_json(self) -> str:
         """Return the result as JSON; `from_json` reads it."""
@@ -242,23 +259,17 @@ class Surrogates:
         """Read what `to_json` wrote.
 
         Raises:
-            BadInput: The text is something else, or of another version.
+            BadInput: The text is something else, or of another version; or a field is missing or damaged, which the
+                sentence names.
         """
-        try:
-            record = json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise BadInput("this is no JSON; Surrogates.to_json writes what from_json reads") from error
-        if not isinstance(record, dict) or record.get("version") != VERSION:
-            version = record.get("version") if isinstance(record, dict) else None
-            raise BadInput(f"the explanation has version {version}; this release reads version {VERSION}")
-        known = {f.name for f in fields(cls)}
-        values = {name: restored(value) for name, value in record.items() if name in known}
-        try:
-            values["kind"] = Kind(values["kind"])
-            values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"the explanation is incomplete or damaged ({error}); write it again by to_json") from error
+        record = loaded(text)
+        return cls(**cls._checked({name: restored(value, name) for name, value in record.items() if name in _known()}))
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return stored fields, checked."""
+        optional = [f.name for f in fields(cls) if f.default is not MISSING]
+        return checked_fields(values, [name for name in _known() if name not in optional], optional)
 
     def _single(self) -> Surrogates:
         """Return self; refuse several samples."""
@@ -266,7 +277,7 @@ class Surrogates:
             raise BadInput(f"there are {len(self)} explanations; select one: result[0]")
         return self
 
-    def _ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
+    def ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
         """Return the features of the first sample, largest |weight| first; ties to the lowest index."""
         w = self.weights[0, t, : len(self.names[0])]
         return [(j, float(w[j])) for j in w.abs().argsort(descending=True, stable=True)[:top].tolist()]
@@ -282,87 +293,16 @@ class Surrogates:
         return {"version": VERSION, **self.__dict__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled result; refuse one of another version."""
-        if state.get("version") != VERSION:
-            raise BadInput(f"the explanation has version {state.get('version')}; this release reads version {VERSION}")
-        self.__dict__.update({name: value for name, value in state.items() if name != "version"})
-
-    def _view(self, top: int, names: Sequence[str] = ()) -> Page:
-        """Return what a page draws."""
-        shown = range(min(len(self), render.DRAWN))
-        link = "" if self.link == "identity" else f" after {self.link}"
-        word = {Kind.IMAGE: "sample", Kind.TEXT: "text", Kind.TABLE: "row"}.get(self.kind, "input")
-        method = (
-            f"A linear surrogate of {self.score}{link}. Hidden features: {self.baseline}. Masks: {self.sampler}, "
-            f"weights: {self.kernel}, seed {self.seed}."
-        )
-        return Page(word, tuple(self[i]._sample(top, *names[i : i + 1]) for i in shown), len(self), method)
-
-    def _sample(self, top: int, name: str = "") -> Sample:
-        """Return what a page draws of the first sample."""
-        outputs, between = None, None
-        if self.seen is not None:
-            between = (float(self.seen[0, 0]), float(self.prediction[0, 0]), float(self.seen[0, 1]))
-        elif self.outputs is not None:
-            outputs = tuple((self.class_name(k), float(v)) for k, v in enumerate(self.outputs[0]))
-        answer = f"answer {float(self.prediction[0, 0]):.4g}"
-        if outputs is not None and len(outputs) > 1:
-            answer = f"predicted {max(outputs, key=lambda pair: pair[1])[0]}"
-        return Sample(
-            heading=": ".join(filter(None, (name, answer))),
-            charts=tuple(self._chart(t, top) for t in range(self.y.shape[1])),
-            contents=self._contents(),
-            features=len(self.names[0]),
-            ess=float(self.ess[0]),
-            flags=self.flags[0],
-            outputs=outputs,
-            between=between,
-            stability=None if self.stability is None else self.stability[0],
-        )
-
-    def _chart(self, t: int, top: int | None) -> Chart:
-        """Return the leading weights of a class of the first sample."""
-        word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
-        figures = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
-        ordered = self._ordered(t, top)
-        return Chart(
-            f"{word} {self.class_name(int(self.y[0, t]))}",
-            tuple(Bar(self.names[0][j], weight, float(self.se[0, t, j])) for j, weight in ordered),
-            *(float(value[0, t]) for value in figures),
-        )
-
-    def _contents(self) -> tuple[Content, ...]:
-        """Return what was explained of the first sample, with the weights of the first class."""
-        weights = tuple(self.weights[0, 0].tolist()) if self.weights.shape[2] else ()
-        if self.kind == Kind.PARTS:
-            return _parts(self.content[0], weights)
-        if self.segments is not None and isinstance(self.content, Tensor):
-            return (self._picture(),)
-        if self.spans is not None:
-            return (MarkedText(str(self.content[0]), self.spans[0], weights),)
-        return (Row(self.cells[0], weights),) if self.cells is not None else ()
-
-    def _picture(self, label: int | None = None) -> Picture:
-        """Return the image of the first sample with its weights."""
-        assert self.segments is not None
-        return Picture(self.content[0], self.heatmap(label)[0], self.segments[0])
+        """Restore a pickled result; refuse a damaged one, and one of another version."""
+        check_version(state)
+        defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
+        values = {name: value for name, value in state.items() if name in _known()}
+        self.__dict__.update(defaults | self._checked(values))
 
 
-def _parts(parts: tuple[Any, ...], weights: tuple[float, ...]) -> tuple[Content, ...]:
-    """Return the parts of an input: (number of features, kind, ...), as `lime_parts` stores them."""
-    contents: list[Content] = []
-    at = 0
-    for count, kind, *values in parts:
-        own, at = weights[at : at + count], at + count
-        if kind == "text":
-            contents.append(MarkedText(values[0], values[1], own))
-        elif kind == "row":
-            contents.append(Row(values[0], own))
-        elif kind == "image":
-            x, ids = values
-            heat = pixel_masks(torch.tensor([own], dtype=torch.float64), ids, x[None]).expand(1, *x.shape)[0]
-            contents.append(Picture(x, heat, ids))
-    return tuple(contents)
+def _known() -> list[str]:
+    """Return the names of the fields of a result."""
+    return [f.name for f in fields(Surrogates)]
 
 
 def _cut(values: Tensor | tuple[Any, ...], i: slice | Sequence[int]) -> Any:

@@ -134,7 +134,7 @@ class RowAnswers:
             if self.rule is None:
                 return part if i == 0 or known is None else replace(part, calls=0), local
             if stable or not asked[0].unit or 2 * size > self.rule.at_most:
-                flag = Flag.STABLE if stable or not asked[0].unit else Flag.NOT_REACHED
+                flag = Flag.STABLE if stable else Flag.NOT_REACHED
                 return flagged(part, flag, calls=rows), local
             asked, more = self._continued(row, asked)
             rows += more
@@ -159,9 +159,9 @@ class RowAnswers:
         flags = [Flag.SINGULAR] if bool(fitted.singular[0]) else []
         flags += [Flag.FEW] if unit and float(fitted.ess[0]) < few_effective(z.shape[1]) else []
         local = fitted.intercept[0] + (fitted.weights[0].sum(1) if drawn.binary else 0)
-        stable = self.rule is not None and Flag.FEW not in flags and unit > 0
-        if stable and self.rule is not None:
-            stable = self.rule.reached(z, answers, pi, fitted, ridge=settings.penalty, groups=unit, prior=prior)
+        stable = self.rule is not None and self.rule.reached(
+            z, answers, pi, fitted, ridge=settings.penalty, groups=unit, prior=prior
+        )
         return Solved(fitted, z, pi, answers, len(z), tuple(flags)), local, stable
 
     def _outputs(self, columns: list[npt.NDArray[Any]]) -> Tensor:

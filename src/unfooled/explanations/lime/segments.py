@@ -6,6 +6,7 @@ A segmenter is a function `x (B, *D) -> ids (B, *S)`, where *S is *D, or *D with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,14 +16,16 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.explanations.lime.checking import at_least
+from unfooled.explanations.lime.checking import at_least, between, refusing_unknown
 
 Segmenter = Callable[[Tensor], Tensor]
 """x (B, *D) -> ids (B, *S), int64."""
+TINY = 1e-9  # smallest weight of place against colour
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type of the same number of bytes as a floating-point type, by bytes."""
 
 
+@refusing_unknown
 def grid(cells: int = 7, least: int = 2) -> Segmenter:
     """Return the segmenter into about `cells`^2 blocks: 7 x 7 of an image, 49 of a row, 4 x 4 x 4 of a volume.
 
@@ -47,6 +50,7 @@ def grid_of(x: Tensor, *, cells: int, least: int = 2) -> Tensor:
     return ids.expand(len(x), *shape)
 
 
+@refusing_unknown
 def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0) -> Segmenter:
     """Return the segmenter by k-means of colour and place.
 
@@ -56,10 +60,13 @@ def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0) -> S
         sigma: Width of the smoothing before segmentation.
     """
     segments = at_least(segments, 1, "segments", "a number of segments")
+    compactness = between(compactness, TINY, math.inf, "compactness", "a weight")
+    sigma = between(sigma, 0, math.inf, "sigma", "a width")
     options = {"n_segments": segments, "compactness": compactness, "sigma": sigma, "start_label": 0}
     return partial(by_skimage, method="slic", options=options)
 
 
+@refusing_unknown
 def quickshift(kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float = 0.2, seed: int = 0) -> Segmenter:
     """Return the segmenter by mode seeking, with the parameters of LIME.
 
@@ -69,10 +76,15 @@ def quickshift(kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float =
         ratio: Weight of colour against place.
         seed: Random seed.
     """
+    kernel_size = between(kernel_size, 1, math.inf, "kernel_size", "a width")
+    max_dist = between(max_dist, 0, math.inf, "max_dist", "a distance")
+    ratio = between(ratio, 0, 1, "ratio", "a weight")
+    seed = at_least(seed, 0, "seed", "a whole number")
     options = {"kernel_size": kernel_size, "max_dist": max_dist, "ratio": ratio, "rng": seed}
     return partial(by_skimage, method="quickshift", options=options)
 
 
+@refusing_unknown
 def felzenszwalb(scale: float = 100.0, sigma: float = 0.5, min_size: int = 20) -> Segmenter:
     """Return the segmenter by minimum spanning trees.
 
@@ -81,6 +93,9 @@ def felzenszwalb(scale: float = 100.0, sigma: float = 0.5, min_size: int = 20) -
         sigma: Width of the smoothing before segmentation.
         min_size: Fewest pixels of a segment.
     """
+    scale = between(scale, 0, math.inf, "scale", "a preference")
+    sigma = between(sigma, 0, math.inf, "sigma", "a width")
+    min_size = at_least(min_size, 1, "min_size", "a number of pixels")
     options = {"scale": scale, "sigma": sigma, "min_size": min_size}
     return partial(by_skimage, method="felzenszwalb", options=options)
 

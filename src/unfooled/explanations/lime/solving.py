@@ -45,11 +45,15 @@ class Settings:
         return self.ridge.precision if isinstance(self.ridge, Prior) else float(self.ridge or 0.0)
 
     def resolved(self, features: int) -> Settings:
-        """Return the settings with a ridge in place of None: 0 if there are enough samples, else `RIDGE`."""
+        """Return the settings with a ridge in place of None: `RIDGE` where the samples suffice but are few.
+
+        Samples that do not identify them are refused without a ridge of the user's, as for images and tables.
+        """
         if self.ridge is not None:
             return self
-        count = self.samples.first if isinstance(self.samples, UntilStable) else self.samples
-        return replace(self, ridge=0.0 if count >= few_effective(features) else RIDGE)
+        fewest = fewest_samples(features)
+        count = max(self.samples.first, fewest) if isinstance(self.samples, UntilStable) else self.samples
+        return replace(self, ridge=RIDGE if fewest <= count < few_effective(features) else 0.0)
 
     def mean(self, i: int, features: int) -> Tensor | None:
         """Return the prior's mean for sample i and this number of features, (1, M) or (1, T, M)."""
@@ -189,18 +193,14 @@ def solve(
         stable = {
             i
             for i in answers_of
-            if design.unit == 0
-            or (
-                Flag.FEW not in fitted[i].flags
-                and rule.reached(
-                    design.masks,
-                    answers_of[i],
-                    pi,
-                    fitted[i].fit,
-                    ridge=settings.penalty,
-                    groups=design.unit,
-                    prior=settings.mean(i, features),
-                )
+            if rule.reached(
+                design.masks,
+                answers_of[i],
+                pi,
+                fitted[i].fit,
+                ridge=settings.penalty,
+                groups=design.unit,
+                prior=settings.mean(i, features),
             )
         }
         full = design.complete or 2 * len(design.masks) > rule.at_most

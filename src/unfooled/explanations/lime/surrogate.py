@@ -28,6 +28,8 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.blocks import blocks_of
 from unfooled.explanations.lime.equations import Gram, with_intercept
+from unfooled.explanations.lime.findings import few_effective
+from unfooled.explanations.lime.rounding import rounding_errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,8 @@ class Fit:
         r2: Weighted R2 of the samples used, (B, T); 1 for constant answers.
         r2_held_out: R2 of each unit predicted without it, (B, T).
         ess: Effective sample size, (sum pi)^2 / sum pi^2, (B,).
-        singular: True where the masks do not identify the weights and a jitter made the equations solvable, (B,).
+        singular: True where the masks alone do not identify the weights, (B,); a jitter, a ridge or a prior made the
+            equations solvable.
         sd: Posterior standard deviations under a prior, (B, T, M). None: no prior.
     """
 
@@ -193,6 +196,7 @@ class _Solved:
     def fit(self, shift: Tensor, count: int, outputs: int) -> Fit:
         """Return the fit; `shift` was taken off the answers."""
         lower, singular = self.gram.factor(self.ridge)
+        singular = singular or (self.ridge > 0 and not self.gram.identified())
         beta = torch.cholesky_solve(self.gram.target(self.ridge, self.mean), lower)
         inverse = torch.cholesky_inverse(lower) / self.gram.total
         design = with_intercept(self.z)
@@ -320,6 +324,9 @@ class UntilStable:
     ) -> bool:
         """Return whether the answer for one sample is stable in all of its outputs.
 
+        A fit is never stable where the masks do not identify every weight, or with too few effective samples; without
+        sampling error it always is otherwise.
+
         Args:
             z: Masks, (S, M).
             y: Answers, (S, T).
@@ -329,6 +336,10 @@ class UntilStable:
             groups: Rows of an independent unit, as for `fit`.
             prior: Mean of the prior, (1, M) or (1, T, M). None: 0.
         """
+        if bool(fit.singular.any()) or (groups and float(fit.ess[0]) < few_effective(z.shape[1])):
+            return False
+        if not groups:
+            return True
         means = prior if prior is None or prior.ndim == 2 else prior[0]
         factor = NormalDist().inv_cdf(1 - (1 - self.level) / self.looks / 2)
         if self.tolerance is not None:
@@ -336,19 +347,20 @@ class UntilStable:
         for t in range(y.shape[1]):
             mean = None if means is None else means[t % len(means)]
             units = contributions(z, y[:, t], weights, ridge=ridge, groups=groups, prior=mean)
-            if not self._separated(fit.weights[0, t], units, factor):
+            least = float(rounding_errors(fit.weights[0, t], y[:, t].abs().amax()))
+            if not self._separated(fit.weights[0, t], units, factor, least):
                 return False
         return True
 
-    def _separated(self, weights: Tensor, units: Tensor, factor: float) -> bool:
-        """Return whether the k-th and the next largest |weight| differ beyond their joint error."""
+    def _separated(self, weights: Tensor, units: Tensor, factor: float, least: float) -> bool:
+        """Return whether the k-th and the next largest |weight| differ beyond joint error and rounding."""
         if len(weights) <= self.top:
             return True
         order = select_largest(weights, self.top + 1)
         last, after = order[-2], order[-1]
         gap = weights[last].sign() * units[:, last] - weights[after].sign() * units[:, after]
         apart = float(weights[last].abs() - weights[after].abs())
-        return apart > factor * float((gap * gap).sum().sqrt())
+        return apart > max(least, factor * float((gap * gap).sum().sqrt()))
 
 
 def until_stable(

@@ -24,6 +24,7 @@ from unfooled.explanations.lime.columns import Column, array_of, columns_of, pac
 from unfooled.explanations.lime.discretize import Bins, quartiles
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel
+from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, named_outputs
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.rows import RowAnswers
@@ -150,6 +151,24 @@ class TabularSpace:
     def as_table(self, rows: Sequence[Sequence[Any]]) -> Any:
         """Return rows, each a list of values as `lime_parts` hands them on, as a table of the kind that was learnt."""
         return self.table([packed([row[k] for row in rows]) for k in range(len(self.columns))])
+
+    def row(self, row: Any, *, seed: int = 0) -> RowPart:
+        """Return a row as a part of an input, for `lime_parts`.
+
+        Args:
+            row: The row, of the kind of the training table.
+            seed: Random seed of the values of hidden features.
+
+        Returns:
+            A part with `names` and `hide(z) -> value`.
+
+        Raises:
+            BadInput: The row is none of the table's.
+        """
+        values = self.read(row)
+        if len(values) != 1:
+            raise BadInput(f"there are {len(values)} rows; a part is one row, such as table[:1]")
+        return RowPart(self, values[0], seed)
 
     def names(self, row: list[Any]) -> tuple[str, ...]:
         """Return the features of a row in words."""

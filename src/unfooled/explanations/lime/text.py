@@ -247,7 +247,7 @@ def lime_text(
         samples: Masks per text; not used with `until`.
         kernel: Weight of a mask.
         ridge: Penalty on the squared weights per unit of sample weight. None: 0 where the samples are at least
-            5 (M + 1) for M features, else 0.001, like LIME's.
+            5 (M + 1) for M features, else 0.001, like LIME's; fewer than M + 2 samples need a ridge above 0 of yours.
         prior: Expected weights, (M,) or (B, M), with `ridge` as precision, or a `Prior` with both. None: 0.
         until: `until_stable(...)`, a rule that decides the number of masks. None: `samples`.
         link: Function of the outputs before the fit: `identity` or `log_odds`.
@@ -259,7 +259,7 @@ def lime_text(
         `Surrogates`. Cost: at most `samples` + 1 evaluations per text; equal strings are evaluated once.
 
     Raises:
-        BadInput: An argument or the function's answer is invalid.
+        BadInput: An argument or the function's answer is invalid, or the samples do not identify the weights.
 
     Example:
         >>> found = lime_text(lambda texts: [[len(t), "bad" in t] for t in texts], "not bad at all", 1)

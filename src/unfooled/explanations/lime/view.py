@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unfooled.explanations.lime.findings import Flag
+from unfooled.explanations.lime.rounding import ROUNDING
 
 Cell = tuple[str, str, str, int]
 """Column of a row, its value, its bin (empty where it equals the value), and its feature's number (-1: none)."""
 Mark = tuple[int, int, int]
 """Place of a piece of a text, and its feature's number: (start, end, feature)."""
-
-
-ROUNDING = 1e-9
-"""Share of the largest |weight| up to which a weight is a rounding error."""
 
 
 def weight_text(weight: float, largest: float) -> str:
@@ -96,6 +93,7 @@ class Sample:
         outputs: Names and values of the outputs. None: not known.
         between: Least answer seen, the answer, and the largest. None: a classifier.
         stability: Soft stability, as (value, low, high). None: not known.
+        measured_by: Call that measures it.
     """
 
     heading: str
@@ -107,6 +105,7 @@ class Sample:
     outputs: tuple[tuple[str, float], ...] | None = None
     between: tuple[float, float, float] | None = None
     stability: tuple[float, float, float] | None = None
+    measured_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ OTHER_ENTRIES = ("optimizer", "optimizer_states", "optimizers", "lr_schedulers",
 MAX_DEPTH = 4  # largest number of nested mappings
 MAX_CHANNELS = 4096  # largest number of channels of a normalisation
 FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
+CONCEPTS = ("attributes", "left_out", "trained_on")
+"""Entries about attributes; what other programs store under these names is passed over."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Checkpoint:
 
     Attributes:
         state: Tensors by the name of the weight, without wrappers and prefixes.
-        facts: Entries of `FACTS` in the file.
+        facts: Entries of `FACTS` and `CONCEPTS` in the file.
         module: The whole module, if one was pickled (and trusted). None: weights only.
     """
 
@@ -82,7 +84,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the weights and the entries of `FACTS` of a safetensors file."""
+    """Return the weights and the entries of `FACTS` and `CONCEPTS` of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -92,7 +94,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(f"{path} is not a whole safetensors file ({error}); copy or save it again") from error
     facts = {}
-    for key in FACTS:
+    for key in (*FACTS, *CONCEPTS):
         if key in header:
             try:
                 facts[key] = json.loads(header[key])
@@ -107,6 +109,19 @@ def _names(value: Any) -> list[str]:
     if not all(isinstance(name, (str, int)) for name in names):
         raise TypeError("the names are no text")
     return [str(name) for name in names]
+
+
+def _concepts_in(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries about attributes that have the form in which training stores them."""
+    parsed: dict[str, Any] = {}
+    for key in ("attributes", "left_out"):
+        names = facts.get(key)
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            parsed[key] = list(names)
+    prints = facts.get("trained_on")
+    if isinstance(prints, Tensor) and prints.dtype == torch.int64 and prints.ndim == 1:
+        parsed["trained_on"] = prints
+    return parsed
 
 
 def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
@@ -183,7 +198,9 @@ def _parsed(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             shown = repr(value)[:80] if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
             raise BadInput(f"{path} states {key} = {shown}, which cannot be read: {error}") from error
+    parsed |= _concepts_in(facts)
     check_classes(parsed.get("num_classes", len(parsed.get("classes", ()))), str(path))
+    check_classes(len(parsed.get("attributes", ())), str(path))
     if parsed.get("mean") == [0.0] and parsed.get("std") == [1.0]:
         del parsed["mean"], parsed["std"]
     return parsed

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.used_files import same_user
 from unfooled.core.user_code import imported
 from unfooled.models.black_boxes.estimators import from_estimator, is_estimator
 
@@ -27,7 +28,7 @@ def from_factory(source: str) -> Any:
     attribute = source.rpartition(":")[2]
     with imported(source) as factory:
         if is_estimator(factory):
-            return from_estimator(factory)
+            return same_user(from_estimator(factory), factory)
         if isinstance(factory, nn.Module) or _takes_samples(factory):
             return factory
         if not callable(factory):
@@ -40,12 +41,12 @@ def from_factory(source: str) -> Any:
                 "returns the model)"
             ) from error
     if is_estimator(model):
-        return from_estimator(model)
+        model = from_estimator(model)
     if not callable(model):
         raise BadInput(
             f"{source}: {attribute}() returned a {type(model).__name__}; it must return a module or callable"
         )
-    return model
+    return same_user(model, factory)
 
 
 def _takes_samples(function: Callable[..., Any]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unfooled.core.errors import BadInput, option
 from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like, builder_of
 from unfooled.models.names import under_one_prefix
-from unfooled.models.readers.checkpoints import Checkpoint, read_checkpoint
+from unfooled.models.readers.checkpoints import CONCEPTS, Checkpoint, read_checkpoint
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.loaded import Loaded
 from unfooled.models.readers.timm_models import from_timm
@@ -42,7 +42,7 @@ def from_checkpoint(
         builder_of(arch)  # an unknown name is reported before a large file is read
     checkpoint = read_checkpoint(path, trust_pickle=trust_pickle)
     facts = checkpoint.facts
-    statistics = {key: facts.get(key) for key in ("mean", "std", "classes")}
+    statistics = {key: facts.get(key) for key in ("mean", "std", "classes", *CONCEPTS)}
     shape = input_shape if input_shape is not None else facts.get("input_shape")
     if checkpoint.module is not None:
         return Loaded(checkpoint.module, path.stem, input_shape=shape, **statistics)

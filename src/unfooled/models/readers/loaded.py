@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Statistic = float | Sequence[float] | None
 """A mean or standard deviation: one number, one per channel, or None for none."""
@@ -23,6 +23,9 @@ class Loaded:
         std: Standard deviation of the training data, likewise.
         classes: Class names in the order of the logits.
         input_shape: Shape of one sample.
+        attributes: Names of the attributes of a concept network, in the order of its attribute logits.
+        left_out: Names of the attributes that were constant in training, and have no logit.
+        trained_on: Hashes of the training images of a concept network, see `Classifier`.
     """
 
     module: nn.Module | Callable[..., Any]
@@ -31,3 +34,6 @@ class Loaded:
     std: Statistic = None
     classes: Sequence[str] | None = None
     input_shape: Sequence[int] | None = None
+    attributes: Sequence[str] | None = None
+    left_out: Sequence[str] | None = None
+    trained_on: Tensor | None = None

@@ -70,7 +70,7 @@ def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
         if file.read(24).startswith(b"version https://git-lfs"):
             return BadInput(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
     own = "weights_only" in text or "weights only" in text.lower()  # advice of PyTorch that does not apply here
-    reason = "not a file of torch.save" if own else f"{type(error).__name__}: {text[:200]}"
+    reason = "not a file of torch.save" if own else f"{type(error).__name__}: {text[:200]}".rstrip(": ")
     return BadInput(f"{path} ({path.stat().st_size} bytes) is cut off, damaged or no checkpoint: {reason}")
 
 

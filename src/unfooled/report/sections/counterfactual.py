@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unfooled.counterfactuals.records import AttributeFact, AttributeRow, Counterfactual, CounterfactualRecord
+from unfooled.counterfactuals.spaces import AucRows
 from unfooled.drawing.pictures import Array, Encoding, Plate, css_gradient, encode, heat_map, photograph
 from unfooled.report.frame import fill
 from unfooled.report.sections.gallery import MAX_PIXELATED_EDGE, Picture
@@ -59,12 +60,28 @@ def compose_counterfactual(record: CounterfactualRecord, x: Array, x_new: Array,
         diverging=css_gradient("diverging"),
         sequential=css_gradient("sequential"),
         readable=sum(fact.usable for fact in record.attributes),
+        must_stay=any(fact.kept for fact in record.attributes),
+        auc_text=auc_text(record),
     )
 
 
+def auc_text(record: CounterfactualRecord) -> str:
+    """Return the sentence on the images that the AUC was computed on."""
+    if record.kind == "probes":
+        return "AUC is on held-out images, which the probe was not fitted on (five-fold)."
+    rows = [fact.auc_rows for fact in record.attributes if fact.auc is not None]
+    if AucRows.UNKNOWN in rows or None in rows:
+        return "AUC is that of the images of the table, which may be training images of the network."
+    trained = rows.count(AucRows.TRAINING)
+    if not trained:
+        return "AUC is on images of the table that the network was not trained on."
+    some = f"of {trained} attributes" if trained < len(rows) else "of every attribute"
+    return f"AUC {some} is on training images of the network: it may be lower on new ones."
+
+
 def lines_of(result: Counterfactual, facts: dict[str, AttributeFact]) -> list[Line]:
-    """Return the attributes, edited ones first, then by the size of their change in switches."""
-    rows = sorted(result.rows, key=lambda row: (-abs(row.asked), -abs(row.reached or 0.0)))
+    """Return the attributes, edited ones first, then those that must stay, then by the size of their change."""
+    rows = sorted(result.rows, key=lambda row: (-abs(row.asked), not facts[row.name].kept, -abs(row.reached or 0.0)))
     return [Line(row, facts[row.name], row.asked != 0) for row in rows]
 
 

@@ -27,12 +27,19 @@ class CurveGroup:
         runs: Runs with that norm, in the order of the page.
         figures: Drawings by size; none where no run has two points.
         table: (eps, accuracy of each run; None: not measured at this eps).
+        proven: eps -> certified accuracy of each run; None: not certified at this eps.
     """
 
     norm: str
     runs: list[Run]
     figures: Drawings
     table: list[tuple[float, list[Estimate | None]]]
+    proven: dict[float, list[Estimate | None]]
+
+    @property
+    def proves(self) -> bool:
+        """True if something was proven of a run."""
+        return any(run.summary.certified_curve for run in self.runs)
 
 
 def drawable_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
@@ -73,17 +80,19 @@ def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     axes = Axes.of(size, Axis(f"radius {EPSILON}", 0.0, largest, ticks), ACCURACY, marks)
     many = len(runs) > 1
     traces = [_trace(axes, run, curve, many) for run, curve in zip(runs, curves, strict=True) if curve]
-    return Plot(axes, traces)
+    proven = [(run, [p for p in drawable_points(run.summary.certified_curve) if p.eps <= largest]) for run in runs]
+    return Plot(axes, traces + [_trace(axes, run, curve, many, proven=True) for run, curve in proven if curve])
 
 
-def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Trace:
-    letter = f"{run.letter}: " if many else ""
+def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool, *, proven: bool = False) -> Trace:
+    letter = (f"{run.letter}: " if many else "") + ("proven, " if proven else "")
     points = [(p.eps, p.accuracy, p.accuracy.value or 0.0) for p in curve]
     return Trace(
         run.place,
         axes.line([(eps, value) for eps, _, value in points]),
         axes.band([(eps, e.low, e.high) for eps, e, _ in points]),
         [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPSILON} = {eps_text(eps)}") for eps, e, value in points],
+        "dashed" if proven else "",
     )
 
 
@@ -109,9 +118,11 @@ def curve_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[CurveGroup]
     """
     groups = []
     for norm, members in by_norm(runs).items():
-        radii = sorted({p.eps for run in members for p in run.summary.curve if finite(p.eps)})
-        at = [{p.eps: p.accuracy for p in run.summary.curve} for run in members]
+        both = [(run.summary.curve, run.summary.certified_curve) for run in members]
+        radii = sorted({p.eps for curves in both for curve in curves for p in curve if finite(p.eps)})
+        at, below = ([{p.eps: p.accuracy for p in curves[k]} for curves in both] for k in (0, 1))
         table = [(eps, [points.get(eps) for points in at]) for eps in radii]
+        proven = {eps: [points.get(eps) for points in below] for eps in radii}
         if table:
-            groups.append(CurveGroup(norm, members, drawings(sizes, partial(curve_plot, members)), table))
+            groups.append(CurveGroup(norm, members, drawings(sizes, partial(curve_plot, members)), table, proven))
     return groups

@@ -21,6 +21,7 @@ from unfooled.report.sections.confusion import class_name
 from unfooled.report.sections.curves import ACCURACY, audited_radii, norm_of
 from unfooled.report.sections.effort import share_of
 from unfooled.report.words import finite, number
+from unfooled.statistics.distributions import binomial_quantile
 from unfooled.statistics.intervals import Mean
 
 NORMS: dict[str, tuple[str, str]] = {
@@ -131,12 +132,10 @@ def survival_curve(record: Nearness) -> list[Point]:
 
 def median_estimate(record: Nearness) -> Mean:
     """Return the median with its 95 % interval; an end is None where too few samples have an adversarial example."""
-    from scipy.stats import binom
-
     n, value = record.n, record.quartiles[1]
     if not n:
         return Mean(value=None, low=None, high=None, n=0)
-    rank = int(binom.ppf(0.025, n, 0.5))
+    rank = binomial_quantile(0.025, n, 0.5)
     counted = [(d, round((1 - a) * n)) for d, a in survival_curve(record)]
     low = max((d for d, k in counted if k <= rank), default=0.0) if rank else 0.0
     high = min((d for d, k in counted if k >= n + 1 - rank), default=None) if rank else None

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.attacks.step_ll import step_ll
 from unfooled.core.ascent import Constant
 from unfooled.core.losses import cross_entropy
 from unfooled.core.shapes import per_sample
@@ -37,9 +36,9 @@ from unfooled.core.types import TrainingLoss
 from unfooled.distances.maps.attention import js
 from unfooled.explanations.masks import soft_mask
 from unfooled.studies.common.arms import Arm
-from unfooled.training import ArpPublished, Madry, Standard, Trades, arp, n_fgsm
+from unfooled.training import ArpPublished, Madry, Standard, StepLl, Trades, arp, n_fgsm
 from unfooled.training.losses.arp import Arp
-from unfooled.training.losses.inner import proposed, worst_points
+from unfooled.training.losses.inner import worst_points
 
 
 def shuffled_js(a: Tensor, b: Tensor) -> Tensor:
@@ -50,25 +49,6 @@ def shuffled_js(a: Tensor, b: Tensor) -> Tensor:
 def rolled_mask(p: Tensor, size: tuple[int, int]) -> Tensor:
     """Compute `soft_mask` of the map rolled by half its sides, without a gradient: as much area, in another place."""
     return soft_mask(p.detach().roll((p.shape[1] // 2, p.shape[2] // 2), (1, 2)), size)
-
-
-@dataclass(frozen=True)
-class StepLl:
-    """Half the loss on clean samples, half after one step towards the least likely class.
-
-    Args:
-        threat: Threat of the step.
-
-    References:
-        Kurakin et al. 2017, arXiv:1611.01236.
-    """
-
-    threat: Threat
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the loss of the batch, a scalar."""
-        z = proposed(partial(step_ll, skip_wrong=False), model, x, y, self.threat)
-        return (F.cross_entropy(model(x), y) + F.cross_entropy(model(z), y)) / 2
 
 
 @dataclass(frozen=True)
@@ -142,7 +122,7 @@ PLAIN, BASE, ARP = "standard", "PGD-AT", "PGD-AT + ARP"
 SHUFFLED, PAIRED, ROLLED = "PGD-AT + shuffled maps", "PGD-AT + logit pairing", "PGD-AT + rolled mask"
 SIX: dict[str, Recipe] = {
     PLAIN: Recipe(lambda t, s: Standard(), 2),
-    "Step-LL": Recipe(lambda t, s: StepLl(t), 7),
+    "Step-LL": Recipe(lambda t, s: StepLl(t, weight=1.0, varied=False), 7),
     BASE: Recipe(lambda t, s: Madry(t, steps=s), 3, 2),
     ARP: Recipe(_arp, 9, 2),
     SHUFFLED: Recipe(lambda t, s: _arp(t, s, preserve=shuffled_js), 9, 2),

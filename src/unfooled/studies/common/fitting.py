@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unfooled.core.types import TrainingLoss
 from unfooled.runs.chunks import Progress
 from unfooled.runs.claims import claimed_file
-from unfooled.training import BatchSource, Checkpoint, train
+from unfooled.training import BatchSource, Checkpoint, Stepping, train
 
 FRESH = 1000
 """Offset added to the seed of the weights of networks that are trained on rebuilt images."""
@@ -88,8 +88,8 @@ def fit(
     # Another start in the same folder may want this network, too: one trains it, the others wait and read it.
     with nullcontext() if checkpoint is None else claimed_file(checkpoint.path):
         for epoch in train(
-            net, batches, loss, optimizer, epochs=epochs, seed=batches.seed, schedule=schedule, checkpoint=checkpoint,
-            clip=clip,
+            net, batches, loss, optimizer, epochs=epochs, seed=batches.seed, stepping=Stepping(schedule, clip),
+            checkpoint=checkpoint,
         ):  # fmt: skip
             seconds.append(epoch.seconds)
             if progress is not None:

@@ -15,12 +15,12 @@ from html import escape
 from typing import Any, Literal, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from unfooled.core.errors import printable
 from unfooled.drawing.figures import Picture
-from unfooled.runs.records import Environment, Record
+from unfooled.runs.records import Count, Environment, Record, Size
 
 Outcome = Literal["holds", "fails", "undecided"]
 Table = list[dict[str, Any]]
@@ -46,7 +46,14 @@ class Claim(Record):
     value: float | None
     low: float | None
     high: float | None
-    n: int
+    n: Count
+
+    @model_validator(mode="after")
+    def _possible(self) -> Claim:
+        """Refuse an interval whose ends are exchanged."""
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"the interval of a claim goes from {self.low:g} to {self.high:g}")
+        return self
 
 
 class StudySummary(Record):
@@ -62,6 +69,8 @@ class StudySummary(Record):
         claims: Claims with their verdicts.
         notes: Limits of the figures, in sentences.
         pictures: Pictures of the page, in their order.
+        cpu_seconds: Processor seconds of the run. None: not measured.
+        load: Load of the machine at the end of each start (average of five minutes). Empty: not measured.
     """
 
     schema_version: int = 1
@@ -69,12 +78,14 @@ class StudySummary(Record):
     title: str
     scale: str
     seeds: list[int]
-    seconds: float
+    seconds: Size
     environment: Environment
     tables: dict[str, Table]
     claims: list[Claim]
     notes: list[str]
     pictures: list[Picture] = Field(default_factory=list)
+    cpu_seconds: float | None = None
+    load: list[float] = Field(default_factory=list)
     command: str
     created: str
 

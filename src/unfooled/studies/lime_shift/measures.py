@@ -50,7 +50,7 @@ def flips(a: Surrogates, b: Surrogates) -> Tensor:
         change = fit(masks, (b.answers[i] - a.answers[i])[None], groups=2)
         significant = change.weights[0].abs() > ERRORS * change.se[0]
         m = masks.shape[1]
-        sign_changes = a.weights[i, :, :m].sign() * b.weights[i, :, :m].sign() < 0
+        sign_changes = a.settled()[i, :, :m].sign() * b.settled()[i, :, :m].sign() < 0
         shares.append((sign_changes & significant).double().mean(1))
     return torch.stack(shares)
 

@@ -197,7 +197,7 @@ def hidden(row: Scaffolded) -> list[float]:
 def _sign_changes(a: Any, b: Any) -> Tensor:
     """Return the share of changes of sign beyond 2 standard errors, for explanations with independent masks, (B, T)."""
     far = (a.weights - b.weights).abs() > 2 * (a.se**2 + b.se**2).sqrt()
-    share: Tensor = (far & (a.weights.sign() * b.weights.sign() < 0)).double().mean(2)
+    share: Tensor = (far & (a.settled().sign() * b.settled().sign() < 0)).double().mean(2)
     return share
 
 

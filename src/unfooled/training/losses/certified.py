@@ -2,6 +2,7 @@
 
     IBP         kappa CE(f(x), y) + (1 - kappa) log(1 + sum_k exp(-m_k))        m_k <= min over T(x) of z_y - z_k
     CROWN-IBP   the same, m = beta m_CROWN-IBP + (1 - beta) m_IBP
+                kappa and beta fall from 1 to their values while a `Ramp` lets eps grow
     SABR        IBP on a small box around an adversarial point
     MTL-IBP     alpha IBP + (1 - alpha) CE at an adversarial point
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import cross_entropy
 from unfooled.core.threats import Threat
+from unfooled.training.initial import initialise_for_intervals
 from unfooled.training.losses.inner import worst_points
 
 Margins = Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]
@@ -43,14 +46,16 @@ class Ibp:
     Args:
         threat: Constraint set of the adversary; let it grow from 0 by a ramp.
         margins: Function that bounds margins by intervals.
-        clean: Weight of the clean loss, kappa, in [0, 1].
+        clean: Weight of the clean loss, kappa, in [0, 1]; the last one, if eps grows by a ramp.
 
     References:
         Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models, 2018,
         arXiv:1810.12715.
-        Differs from the paper: kappa is constant (theirs falls from 1 to .5), and batch normalisation enters the bounds
-        with its running statistics.
+        Differs from the paper: batch normalisation enters the bounds with its running statistics.
     """
+
+    falls: ClassVar[tuple[str, ...]] = ("clean",)
+    initialise = staticmethod(initialise_for_intervals)
 
     threat: Threat
     margins: Margins
@@ -61,7 +66,12 @@ class Ibp:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
+        if self.clean == 0:
+            model(x)  # the statistics of batch normalisation are those of clean samples
+            return worst_cross_entropy(self.margins(model, x, y, self.threat))
         clean = F.cross_entropy(model(x), y)
+        if self.clean == 1:
+            return clean
         worst = worst_cross_entropy(self.margins(model, x, y, self.threat))
         return self.clean * clean + (1 - self.clean) * worst
 
@@ -76,14 +86,17 @@ class CrownIbp:
         threat: Constraint set of the adversary; let it grow from 0 by a ramp.
         margins: Function that bounds margins by intervals.
         relaxed: Function that bounds margins by CROWN-IBP.
-        clean: Weight of the clean loss, kappa, in [0, 1].
-        mix: Weight of CROWN-IBP beside intervals, beta, in [0, 1].
+        clean: Weight of the clean loss, kappa, in [0, 1]; the last one, if eps grows by a ramp.
+        mix: Weight of CROWN-IBP beside intervals, beta, in [0, 1]; the last one, if eps grows by a ramp. With 0, which
+            is published, the loss ends as that of intervals, at its lower cost.
 
     References:
         Zhang et al., Towards stable and efficient training of verifiably robust neural networks, ICLR 2020,
         arXiv:1906.06316.
-        Differs from the paper: beta is constant (theirs falls from 1 to 0).
     """
+
+    falls: ClassVar[tuple[str, ...]] = ("clean", "mix")
+    initialise = staticmethod(initialise_for_intervals)
 
     threat: Threat
     margins: Margins
@@ -98,9 +111,12 @@ class CrownIbp:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
         clean = F.cross_entropy(model(x), y)
-        tight, loose = self.relaxed(model, x, y, self.threat), self.margins(model, x, y, self.threat)
-        worst = worst_cross_entropy(self.mix * tight + (1 - self.mix) * loose)
-        return self.clean * clean + (1 - self.clean) * worst
+        if self.clean == 1:
+            return clean
+        margins = self.margins(model, x, y, self.threat)
+        if self.mix > 0:
+            margins = self.mix * self.relaxed(model, x, y, self.threat) + (1 - self.mix) * margins
+        return self.clean * clean + (1 - self.clean) * worst_cross_entropy(margins)
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,8 @@ class Sabr:
         Mueller et al., Certified training: small boxes are all you need, ICLR 2023, arXiv:2210.04871.
         Differs from the paper: the points of the attack are its best, not its last ones.
     """
+
+    initialise = staticmethod(initialise_for_intervals)
 
     threat: Threat
     margins: Margins
@@ -158,6 +176,8 @@ class MtlIbp:
     References:
         De Palma et al., Expressive losses for verified robustness via convex combinations, ICLR 2024, arXiv:2305.13991.
     """
+
+    initialise = staticmethod(initialise_for_intervals)
 
     threat: Threat
     margins: Margins

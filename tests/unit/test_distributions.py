@@ -1,0 +1,54 @@
+"""Distributions without `scipy.stats`: the same numbers, and an audit that does not import it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unfooled.statistics import distributions as d
+
+CASES = [
+    (int(k), n) for n in (0, 1, 2, 5, 16, 64, 100, 500, 5000) for k in np.unique(np.linspace(0, n, 23).astype(int))
+]
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 1 / 7, 0.5])
+def test_tails_of_the_binomial_are_those_of_scipy(p: float) -> None:
+    for k, n in [(-1, 5), (6, 5), *CASES]:
+        assert d.at_least(k, n, p) == pytest.approx(stats.binom.sf(k - 1, n, p), rel=1e-9)
+        assert d.at_most(k, n, p) == pytest.approx(stats.binom.cdf(k, n, p), rel=1e-9)
+
+
+def test_quantiles_are_those_of_scipy() -> None:
+    for k, n in CASES:
+        if n:
+            assert d.binomial_quantile(0.025, n, 0.5) == int(stats.binom.ppf(0.025, n, 0.5))
+            assert d.student_quantile(0.975, n) == pytest.approx(stats.t.ppf(0.975, n), rel=1e-12)
+        if 0 < k <= n:
+            assert d.beta_quantile(0.025, k, n - k + 1) == pytest.approx(stats.beta.ppf(0.025, k, n - k + 1), rel=1e-12)
+    for level in (0.001, 0.3, 0.975):
+        assert d.normal_quantile(level) == pytest.approx(stats.norm.ppf(level), rel=1e-12)
+    ends = np.array([-3.0, 0.0, 1.5])
+    assert d.normal_probabilities(ends) == pytest.approx(stats.norm.cdf(ends), rel=1e-12)
+
+
+AUDIT = """
+import sys
+import torch
+import unfooled as uf
+from unfooled.models import SmallCnn
+
+torch.manual_seed(0)
+x, model = torch.rand(20, 1, 8, 8), SmallCnn((1, 8, 8), 3, 2).eval()
+uf.audit(model, x, model(x).argmax(1), uf.Linf(0.001), plan=uf.Plan(effort=uf.QUICK))
+print(*(name for name in ("scipy.stats", "scipy.optimize", "sklearn", "torch._dynamo") if name in sys.modules))
+"""
+
+
+def test_an_audit_imports_nothing_that_takes_longer_than_its_checks() -> None:
+    done = subprocess.run([sys.executable, "-c", AUDIT], capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
