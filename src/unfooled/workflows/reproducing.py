@@ -118,10 +118,17 @@ def study(
     job = partial(function, scale, out=folder.resolve() if helpers.count else folder, seeds=seeds, command=command)
     with allowing(limits), helpers.on(partial(_help, partial(job, **options), limits, helpers.watch)):
         summary: StudySummary = job(progress=progress, **options)
-    if helpers.notes:
-        summary = summary.model_copy(update={"notes": [*summary.notes, *helpers.notes]})
-        write_record(folder / "summary.json", summary)
+    summary = _with_notes(summary, helpers.notes, folder)
     render_study(folder)
+    return summary
+
+
+def _with_notes(summary: StudySummary, notes: Sequence[str], folder: Path) -> StudySummary:
+    """Return a summary with further notes, and write it where there are some."""
+    if not notes:
+        return summary
+    summary = summary.model_copy(update={"notes": [*summary.notes, *notes]})
+    write_record(folder / "summary.json", summary)
     return summary
 
 
