@@ -116,8 +116,13 @@ def test_the_reach_of_every_sample_is_found_by_halving(monkeypatch: pytest.Monke
         return certify(self, x, y, threat)
 
     monkeypatch.setattr(proofs.Prover, "proves", counted)
-    options = {"certify": "quick", "nearest_n": 24, "norms": (math.inf,), "nearest_budget": 100}
-    summary = uf.audit(model, x, y, Linf(0.06), plan=PLAN.with_options(**options))
+    summary = uf.audit(
+        model,
+        x,
+        y,
+        Linf(0.06),
+        plan=PLAN.with_options(certify="quick", nearest_n=24, norms=(math.inf,), nearest_budget=100),
+    )
     values = [p.accuracy.value or 0 for p in summary.certified_curve]
     assert values == sorted(values, reverse=True)
     assert values[1] > values[4] > values[6]
@@ -130,6 +135,7 @@ def test_the_reach_of_every_sample_is_found_by_halving(monkeypatch: pytest.Monke
 def test_both_ends_by_class_add_up(runs: tuple[Summary, Summary, Path]) -> None:
     plain, both, _ = runs
     assert plain.certified_classes == []
+    assert both.certified_accuracy is not None
     assert [c.label for c in both.certified_classes] == [0, 1, 2]
     assert sum(c.n for c in both.certified_classes) == 60
     assert sum(c.certified for c in both.certified_classes) == round(60 * (both.certified_accuracy.value or 0))
