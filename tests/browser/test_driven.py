@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser.driver import CHROMIUM, Browser
+from tests.unit.counterfactual_page import counterfactual_page
 from tests.unit.report_runs import fabricate, nearest_gallery
 from tests.unit.test_report_index import runs
 
@@ -162,3 +163,15 @@ def test_an_index_is_filtered_and_sorted(browser: Browser, tmp_path: Path, width
     assert len(found) == 7
     assert browser.get("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert (browser.requests(), browser.complaints()) == ([], [])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_edited_attributes_stand_out_and_those_that_do_not_stay(browser: Browser, tmp_path: Path, dark: bool) -> None:
+    (tmp_path / "edits.html").write_text(counterfactual_page("name"), encoding="utf-8")
+    browser.open(tmp_path / "edits.html", dark=dark)
+
+    def style(selector: str, name: str) -> str:
+        return str(browser.get(f"getComputedStyle(document.querySelector({json.dumps(selector)})).{name}"))
+
+    assert style("tr.edited:not(.moved) th", "fontWeight") == "700"
+    assert style("tr.moved td", "color") != style("tr.edited:not(.moved):not(.grey) td", "color")

@@ -293,7 +293,8 @@ class Slotted:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        return self.parts["first"][0](x)
+        logits: Tensor = self.parts["first"][0](x)
+        return logits
 
 
 @pytest.mark.parametrize("hidden", [Slotted, lambda model: Slotted(model).logits], ids=["object", "method"])

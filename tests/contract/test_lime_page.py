@@ -6,12 +6,14 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import points, tiny_net
 
-from unfooled.explanations import lime_image, lime_text
+from unfooled.explanations import TabularSpace, lime_image, lime_tabular, lime_text
 from unfooled.explanations.lime import Flag, Surrogates, grid
+from unfooled.explanations.lime.pages import in_words
 from unfooled.explanations.lime.view import weight_text
 
 VOID = {"meta", "img", "br", "circle", "path", "rect"}
@@ -126,3 +128,35 @@ def test_rounding_errors_are_written_as_0() -> None:
     assert "e-1" not in page
     assert ">+0.8<" in page
     assert ">0</text>" in page
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("euclidean(width=None)", "euclidean"),
+        ("cosine(width=0.25)", "cosine(width=0.25)"),
+        ("f(a=None, b=2)", "f(b=2)"),
+        ("f(a=1, b=None)", "f(a=1)"),
+        ("repeating(sampler=paired)", "paired"),
+        ("repeating(sampler=bernoulli(p=0.3))", "bernoulli(p=0.3)"),
+        ("hide_by(sampler=paired)", "hide_by(sampler=paired)"),
+    ],
+)
+def test_settings_in_words(setting: str, words: str) -> None:
+    assert in_words(setting) == words
+
+
+def test_a_page_of_a_row_has_no_none_and_keeps_its_numbers_whole() -> None:
+    table = np.random.default_rng(0).lognormal(10, 1, size=(80, 2)).round(2)
+    space = TabularSpace.learn(table, names=["income of the household", "expenses"])
+    html = lime_tabular(lambda rows: rows[:, 0], table[:1], space=space).to_html()
+    assert "None" not in html
+    assert "td:nth-child(2){min-width:4.5em}" in html
+    width = re.findall(r'<svg viewBox="-130 0 (\d+) ', html)
+    assert width, "long names stand above their bars"
+    assert int(width[0]) < 420
+    check_page(html, 0)
+    short = lime_text(lambda t: [[len(s)] for s in t], "a bad film").to_html()
+    assert 'viewBox="-130 0' not in short
+    one = lime_text(lambda t: [[len(s)] for s in t], "word")
+    assert "1 effective sample." in replace(one, ess=torch.ones(1)).to_html()

@@ -146,8 +146,8 @@ def test_another_version(version: Any) -> None:
     with pytest.raises(BadInput, match=r"has version .*; this release reads version 1"):
         Surrogates.from_json(json.dumps(record))
     state = text().__getstate__() | {"version": version}
-    wrong: list[Any] = [state, None, [], "word"]
-    for one in wrong:
+    other: list[Any] = [state, None, [], "word"]
+    for one in other:
         with pytest.raises(BadInput, match=r"has version .*; this release reads version 1"):
             Surrogates.__new__(Surrogates).__setstate__(one)
 

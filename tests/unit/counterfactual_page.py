@@ -38,7 +38,10 @@ def counterfactual_page(text: str, attributes: int = 15) -> str:
             Counterfactual(
                 item=text, predicted=text, target=text, outcome=outcome, sentence=text, cost=0.25 if done else None,
                 exact=False, shortfall=0.0, whole=names[:3] if done else None, whole_exact=False,
-                rows=[AttributeRow(name=name, before=-0.5, **moved) for name in names],
+                rows=[
+                    AttributeRow(name=name, before=-0.5, stays=False if done and k == 5 else None, **moved)
+                    for k, name in enumerate(names)
+                ],
                 figures={text: figures} if done else {}, kappa=1.0 if done else None,
                 curve=[KappaPoint(kappa=k, valid=k > 1, selectivity=0.3) for k in (1.0, 5.0)] if done else [],
                 slope_of=names[0] if done else "", largest_difference=0.1,

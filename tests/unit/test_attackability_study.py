@@ -42,6 +42,8 @@ from unfooled.studies.attackability.figures import (
     over_networks,
     planted_effects,
     share,
+    spearman,
+    spearman_within,
 )
 from unfooled.studies.attackability.geometry import barred, one_attribute
 from unfooled.studies.attackability.pictures import gallery
@@ -118,7 +120,8 @@ def edits(valid: float, own: float, pgd: float) -> Carried:
 def near(rho: float, seed: int, sign: float) -> Near:
     r = np.linspace(1, 2, 30) + seed / 10
     columns: Any = {
-        "radius": list(r), "flip": list(r), "margin": list(r[::-1]), "distance": list(3 + sign * r)
+        "radius": list(r), "flip": list(r), "margin": list(r[::-1]), "distance": list(3 + sign * r),
+        "label": [float(k % 3) for k in range(30)],
     }  # fmt: skip
     return Near(rho=rho, seed=seed, columns=columns, seconds=1.0)
 
@@ -127,6 +130,20 @@ def results(good: bool) -> Results:
     nearby = [near(rho, k, 1.0 if good else -1.0) for rho in (0.25, 0.9) for k in range(5)]
     arms = [spoiled(arm, 0.2 if arm in ("standard", "PGD-AT") else 0.9 if good else 0.0) for arm in ARMS]
     return Results(networks(0.6 if good else 0.02), nearby, [edits(1.0, 0.9 if good else 0.1, 0.1)], arms)
+
+
+def test_classes_are_taken_out_of_a_rank_correlation() -> None:
+    """Within each class the radius ranks perfectly; classes of a larger radius lie nearer in pixels."""
+    draw = np.random.default_rng(0)
+    label, inside = np.repeat(np.arange(4.0), 50), draw.random(200)
+    columns = {"id": np.arange(200), "radius": label + inside, "distance": inside - 3 * label, "label": label}
+    assert spearman([columns], "radius", "distance").value < -0.8
+    found = spearman_within([columns], "radius", "distance")
+    assert found.value > 0.99 and found.low > 0.98
+    moved = {**columns, "label": (label + 1) % 4}  # the names of the classes do not matter
+    assert spearman_within([moved], "radius", "distance").value == pytest.approx(found.value, abs=1e-6)
+    del columns["label"]  # a record of an earlier version
+    assert spearman_within([columns], "radius", "distance").n == 0
 
 
 def test_area_under_the_curve() -> None:

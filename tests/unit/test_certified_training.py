@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -151,8 +149,8 @@ def test_losses_by_bounds_start_from_their_own_weights(tmp_path: object) -> None
     weights = {}
     for loss in ("standard", "ibp"):
         out = f"{tmp_path}/{loss}.pt"
-        options: dict[str, Any] = {} if loss == "standard" else {"threat": "linf:0.1"}
-        train("digits", loss, out=out, recipe=Recipe(epochs=1, lr=1e-8, n=64), **options)
+        threat = None if loss == "standard" else "linf:0.1"
+        train("digits", loss, threat=threat, out=out, recipe=Recipe(epochs=1, lr=1e-8, n=64))
         weights[loss] = torch.load(out, weights_only=True)["model"]
     last = [next(v for k, v in reversed(w.items()) if v.ndim == 2) for w in weights.values()]
     expected = 2 * torch.pi / last[1].shape[1] ** 2

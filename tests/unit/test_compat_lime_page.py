@@ -87,13 +87,14 @@ def test_a_text_shows_probabilities_bars_and_marked_words() -> None:
 @pytest.mark.parametrize("kind", ["text", "table"])
 def test_a_page_says_that_soft_stability_was_not_measured(kind: str) -> None:
     if kind == "text":
-        words = LimeTextExplainer(random_state=0)
-        found = words.explain_instance("a bad film", lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
+        found = LimeTextExplainer(random_state=0).explain_instance(
+            "a bad film", lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20
+        )
         call = "with_text_stability(lime_text(predict, text), predict)"
     else:
         table = np.random.default_rng(0).normal(size=(30, 2))
-        explainer = LimeTabularExplainer(table, random_state=0)
-        found = explainer.explain_instance(table[0], lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
+        rows = LimeTabularExplainer(table, random_state=0)
+        found = rows.explain_instance(table[0], lambda t: np.array([[0.5, 0.5]] * len(t)), num_samples=20)
         call = "with_row_stability(lime_tabular(predict, rows, space=space), predict, rows, space=space)"
     text = checked(found.as_html()).text
     assert f"Soft stability was not measured: the model is not part of this explanation. {call} of" in text

@@ -137,3 +137,28 @@ def test_random_texts_agree(original: Any, seed: int) -> None:
         ]
         agree(cases.summary(made[1]), cases.summary(made[0]), str(options))
         assert made[1].as_list(positions=True)[0][0] == str(made[0].as_list(positions=True)[0][0])
+
+
+@pytest.mark.parametrize("kind", ["table", "recurrent"])
+def test_categories_that_are_no_whole_numbers_agree(original: Any, kind: str) -> None:
+    draw = np.random.RandomState(0)
+    table = np.stack([draw.rand(80), draw.randint(0, 3, 80) + 0.5], axis=1)
+    windows = np.stack([table[k : k + 4] for k in range(70)])
+
+    def model(x: Any) -> Any:
+        last = np.asarray(x, dtype=float).reshape(len(x), -1)[:, -2:]
+        return cases.softmax(np.stack([last[:, 0], last[:, 1] / 2], axis=1))
+
+    made = []
+    for lime in (original, OURS):
+        if kind == "table":
+            explainer = lime.lime_tabular.LimeTabularExplainer(table, categorical_features=[1], random_state=0)
+            found = explainer.explain_instance(table[3], model, num_samples=60)
+        else:
+            explainer = lime.lime_tabular.RecurrentTabularExplainer(
+                windows, training_labels=None, feature_names=["a", "b"], categorical_features=[1], random_state=0
+            )
+            found = explainer.explain_instance(windows[3], model, num_samples=60)
+        made.append([(str(name), float(weight)) for name, weight in found.as_list()])
+    assert [name for name, _ in made[1]] == [name for name, _ in made[0]]
+    assert [weight for _, weight in made[1]] == pytest.approx([weight for _, weight in made[0]], abs=1e-6)

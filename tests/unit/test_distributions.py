@@ -11,9 +11,8 @@ from scipy import stats
 
 from unfooled.statistics import distributions as d
 
-CASES = [
-    (int(k), n) for n in (0, 1, 2, 5, 16, 64, 100, 500, 5000) for k in np.unique(np.linspace(0, n, 23).astype(int))
-]
+SIZES = (0, 1, 2, 5, 16, 64, 100, 500, 5000)
+CASES = [(int(k), n) for n in SIZES for k in np.unique(np.linspace(0, n, 23).astype(int))]
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 1 / 7, 0.5])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,26 @@ def test_two_processes_share_the_work_and_change_no_figure(two: Executor, tmp_pa
     assert len(list((tmp_path / "pids").iterdir())) == 2
     assert shared == alone
     assert set(others) == set(tensors)
+    assert all(torch.equal(others[name], tensors[name]) for name in tensors)
+
+
+class Inline(Executor):
+    """An executor without processes."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("executor", [Inline(), processes(4, threads=1)], ids=["inline", "four"])
+def test_other_executors_change_no_figure(executor: Executor, tmp_path: Path) -> None:
+    model, x, y = case(tmp_path / "pids")
+    alone, tensors = figures(audited(model, x, y, tmp_path / "alone"), tmp_path / "alone")
+    shared, others = figures(audited(model, x, y, tmp_path / "shared", executor), tmp_path / "shared")
+    assert len(list((tmp_path / "pids").iterdir())) == (1 if isinstance(executor, Inline) else 4)
+    assert shared == alone
+    assert others.keys() == tensors.keys()
     assert all(torch.equal(others[name], tensors[name]) for name in tensors)
 
 
@@ -183,6 +203,14 @@ def test_workers_of_a_dask_cluster_change_no_figure(tmp_path: Path) -> None:
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True)
     with cluster, dask(cluster.scheduler_address) as executor:
         shared, others = figures(audited(model, x, y, tmp_path / "shared", executor), tmp_path / "shared")
+        seen = workflows.doctor(cluster.scheduler_address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("unfooled._version.__version__", "0.0.1")
+            other = workflows.doctor(cluster.scheduler_address)
+    assert seen.unfit == []
+    assert list(seen.workers.values()) == [f"unfooled {seen.unfooled}, torch {torch.__version__}"] * 2
+    assert other.unfit == list(other.workers)
+    assert all(text == f"other versions: unfooled {seen.unfooled}, here 0.0.1" for text in other.workers.values())
     assert len(list((tmp_path / "pids").iterdir())) == 3
     assert shared == alone
     assert all(torch.equal(others[name], tensors[name]) for name in tensors)

@@ -300,7 +300,17 @@ def test_purifiers_are_fitted_to_the_first_images() -> None:
     assert (bench.semantic().about["n"], len(bench.train[0])) == (60, FEW.train_n)
 
 
+def test_a_lossy_high_band_is_said() -> None:
+    def notes(source: str) -> Sequence[str]:
+        return study.purification_findings([replace(nothing, task=replace(nothing.task, source=source))]).notes
+
+    nothing = Results(SMOKE.tasks[0], [], [], [], [], [], [], [])
+    assert sum("JPEG files" in note for note in notes("cifar10")) == 1
+    assert not any("JPEG files" in note for note in notes("mnist"))
+
+
 def test_scales_and_settings_name_what_there_is() -> None:
+    assert [task.source for task in SCALES["medium"].tasks] == ["mnist", "fashion-mnist", "gtsrb", "cifar10"]
     assert set(SETTINGS) == {*CLASSICAL, RESIZED} - {"autoencoder"}
     assert all(size.tasks and size.few <= size.n for size in (*SCALES.values(), SMOKE))
     assert TRADES in SCALES["medium"].networks

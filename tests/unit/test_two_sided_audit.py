@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unfooled.certification import exact_margins
 from unfooled.evaluation.audit import proofs
 from unfooled.evaluation.audit.records import ClassEnds
 from unfooled.evaluation.audit.records import Summary as Record
+from unfooled.report.sections.curves import proven_steps
 from unfooled.report.words import two_sided, verdict_sentences
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BelowBound
@@ -242,6 +244,18 @@ def test_the_page_shows_a_bar_from_proven_to_attacked(runs: tuple[Summary, Summa
     assert text.count('<g class="series s0 dashed">') == 2  # the proven end, wide and narrow
     assert '<th scope="col" class="num">Proven</th>' in text
     assert "are open: no attack broke" in text
+
+
+def test_the_proven_end_goes_down_in_steps_that_never_rise_above_the_attacked_one(
+    runs: tuple[Summary, Summary, Path],
+) -> None:
+    _, both, _ = runs
+    corners = proven_steps(both.certified_curve)
+    attacked = [(p.eps, p.accuracy.value or 0.0) for p in both.curve]
+    for eps, proven in corners[1:]:
+        (a, high), (b, low) = next(pair for pair in pairwise(attacked) if pair[0][0] <= eps + 1e-9 <= pair[1][0] + 2e-9)
+        assert proven <= high + (low - high) * (eps - a) / (b - a) + 1e-9
+    assert [round(eps / 0.03, 6) for eps, _ in corners[:5]] == [0, 0, 0.25, 0.25, 0.5]
 
 
 def test_the_page_shows_the_classes_with_the_widest_open_part(runs: tuple[Summary, Summary, Path]) -> None:

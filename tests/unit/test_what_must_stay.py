@@ -11,6 +11,7 @@ from tests.unit.attribute_images import write_attributes
 from tests.unit.test_attribute_columns import Regions, table
 from torch import Tensor
 
+from unfooled import BadInput
 from unfooled.cli.counterfactual import print_record, whole_flips
 from unfooled.core.model.classifier import Classifier
 from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecord, Outcome
@@ -142,6 +143,18 @@ def test_the_fewest_whole_attributes_are_printed(home: Path, capsys: pytest.Capt
     assert f"Fewest whole attributes to flip: {', '.join(one.whole or [])}." in capsys.readouterr().out
     assert whole_flips(_with(one, whole=None)) == "No flips of whole attributes are enough."
     assert whole_flips(_with(one, whole_exact=False)).startswith("At most these whole attributes to flip: ")
+
+
+@pytest.mark.parametrize(
+    ("target", "number"), [("round_cool", 0), ("Round cool", 0), ("2", 2), (1, 1), ("rusty blackbird", 3), (None, None)]
+)
+def test_a_class_is_named_as_its_reader_would(target: str | int | None, number: int | None) -> None:
+    from unfooled.workflows.counterfactuals import _class_of
+
+    assert _class_of(target, ["round_cool", "a-b", "a b", "Rusty_Blackbird"]) == number
+    for unknown in ("A b", "4", 4):  # two classes are called so, or none
+        with pytest.raises(BadInput, match="there is no such class"):
+            _class_of(unknown, ["round_cool", "a-b", "a b", "Rusty_Blackbird"])
 
 
 def _with(one: Counterfactual, **fields: Any) -> Counterfactual:

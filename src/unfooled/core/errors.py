@@ -81,6 +81,17 @@ def printable(text: str, *, json: bool = False) -> str:
     return _CONTROL.sub(visible, text)
 
 
+def describe_error(error: BaseException, *, longest: int = 300) -> str:
+    """Return the type and the message of an error on one line, such as "KeyError: 'x'".
+
+    Args:
+        error: The error.
+        longest: Number of characters of the message that are shown.
+    """
+    words = " ".join(str(error).split())[:longest]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
     """Return the closest known names as a question, `; did you mean a or b?`; empty where none is close."""
     close = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)

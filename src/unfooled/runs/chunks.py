@@ -278,6 +278,7 @@ class _Chunks:
     locations: dict[tuple[str, Span], TensorLocation] = field(default_factory=dict)
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
 
     @property
     def prefix(self) -> str:
@@ -303,6 +304,7 @@ class _Chunks:
         before = len(self.rows)
         store = self.folder.store
         files = [] if store is None else store.list(f"chunks/{self.stage}")
+        files = [file for file in files if file not in self.read]  # a stage may have very many
         for file in files:
             span = _span(file)
             if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
@@ -331,6 +333,7 @@ class _Chunks:
                 self.locations[name, span] = locate_tensor(store, self.file(*span), name, value)
                 parts[name] = value.new_empty((0, *value.shape[1:]))
         self.rows[span], self.facts[span] = parts, facts
+        self.read.add(self.file(*span))
 
     def joined(self, name: str, spans: Sequence[Span]) -> Tensor:
         """Return the rows of consecutive spans, joined; streamed for large results in a store."""

@@ -8,7 +8,8 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from unfooled.core.errors import BadInput, option
+from unfooled.core.errors import BadInput, describe_error, option
+from unfooled.runs.records import Environment
 
 T = TypeVar("T")
 MAX_WORKERS = 1024
@@ -138,3 +139,24 @@ def dask(address: str, *, timeout: float = 10.0) -> Executor:
         raise BadInput(f"the Dask scheduler at {address} has no workers; start some: dask worker {address}")
     executor: Executor = client.get_executor(pure=False)
     return executor
+
+
+def worker_environments(address: str) -> dict[str, Environment | str]:
+    """Return the environment of each worker of a Dask scheduler; why it cannot be told, where it cannot.
+
+    Raises:
+        BadInput: Dask is not installed, there is no scheduler at the address, or it has no workers.
+    """
+    client: Any = getattr(dask(address), "_client")  # noqa: B009  (no public name)
+    try:
+        answers = client.run(_environment, on_error="return")
+    finally:
+        client.close()
+    return {
+        worker: Environment.model_validate(answer) if isinstance(answer, dict) else describe_error(answer)
+        for worker, answer in sorted(answers.items())
+    }
+
+
+def _environment() -> dict[str, Any]:
+    return Environment.here("cpu").model_dump()

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, describe_error
 from unfooled.core.model.calls import ModelFails
 from unfooled.runs.claims import Claims
 from unfooled.runs.store import Store
@@ -60,9 +60,7 @@ class Failures:
     def note(self, name: str, error: Exception) -> None:
         """Note that an attempt at a chunk raised an error."""
         assert self.store is not None
-        words = " ".join(str(error).split())[:300]
-        text = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        data = json.dumps({"name": name, "error": text}).encode()
+        data = json.dumps({"name": name, "error": describe_error(error)}).encode()
         self.store.create_exclusive(f"{FOLDER}/{self.start.token}.{uuid.uuid4().hex}", data, durable=False)
 
     def of(self, prefix: str) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unfooled.core.errors import describe_error
 from unfooled.runs.claims import Holder
 from unfooled.runs.executors import died
 from unfooled.runs.failures import ALONE, Start
@@ -213,8 +214,7 @@ def _sentences(errors: list[BaseException], one: str, several: str) -> list[str]
     counts: dict[str, int] = {}
     for error in errors:
         if not isinstance(error, DriverEnded):
-            words = " ".join(str(error).split())[:200]
-            text = f"{type(error).__name__}: {words}" if words else type(error).__name__
+            text = describe_error(error, longest=200)
             counts[text] = counts.get(text, 0) + 1
     return [
         f"A helping process {one} ({text})." if count == 1 else f"{count} helping processes {several} ({text})."

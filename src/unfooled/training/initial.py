@@ -3,7 +3,7 @@
     W ~ N(0, 2 pi / n^2),  b = 0      n: inputs of one output;  E sum_j |W_j| r = 2 r, which the ReLU halves
 
 References:
-    Shi et al., Fast certified robust training with short warmup, NeurIPS 2021, arXiv:2103.15734, section 3.2.
+    Shi et al., Fast certified robust training with short warmup, NeurIPS 2021, arXiv:2103.17268, section 3.2.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ STUDIES = {
         "What does a purifier add, once it is attacked? Semantic dictionaries and others, static and adaptive",
         {
             "small": "digits, MNIST, 60 images; about 5 minutes on 2 cores",
-            "medium": "MNIST, 500 images, 20 steps; about two hours on 2 cores",
+            "medium": "MNIST, Fashion-MNIST, GTSRB, CIFAR-10 (--data for one), 500 images; MNIST two hours on 2 cores",
             "full": "CIFAR-10, 2,000 images, ResNet-18; a day on a GPU",
         },
     ),

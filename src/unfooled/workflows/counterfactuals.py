@@ -23,6 +23,7 @@ from unfooled.counterfactuals.measures import attack_success, measure, random_at
 from unfooled.counterfactuals.pixels import Realized, realize_edit, replaced_rows
 from unfooled.counterfactuals.records import AttributeFact, CounterfactualRecord
 from unfooled.counterfactuals.spaces import AttributeSpace
+from unfooled.data.classes import plain_name
 from unfooled.data.formats.folders import unlabelled_images
 from unfooled.evaluation.verify import verify
 from unfooled.features.inversion import invert_features
@@ -128,13 +129,16 @@ def _loaded(inputs: Inputs, rows: list[int] | None, device: str, seed: int) -> t
 
 
 def _class_of(target: str | int | None, classes: Sequence[str]) -> int | None:
-    """Return the number of the target class; a name goes before a number."""
+    """Return the number of the target class; a name goes before a number, and is read as names of classes are."""
     if target is None:
         return None
     if str(target) in classes and not isinstance(target, int):
         return list(classes).index(str(target))
     if str(target).isdecimal() and int(target) < len(classes):
         return int(target)
+    alike = [k for k, name in enumerate(classes) if plain_name(name) == plain_name(str(target))]
+    if len(alike) == 1 and not isinstance(target, int):
+        return alike[0]
     some = f"; there are {len(classes)}, such as {', '.join(classes[:3])}"
     raise BadOption("{target} is {0!r}, and there is no such class{1}", target, nearest(str(target), classes) or some)
 

@@ -11,10 +11,12 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 from unfooled._version import __version__
 from unfooled.core.model.batching import free_bytes
-from unfooled.runs.records import Record
+from unfooled.runs.executors import worker_environments
+from unfooled.runs.records import Environment, Record
 
 OPTIONAL_LIBRARIES = {
     "timm": "timm:NAME models",
@@ -40,6 +42,9 @@ DISTRIBUTIONS = {
 }
 """Library whose import takes long -> its distribution, whose metadata are read instead."""
 UNUSABLE = "unusable: "
+DIFFERENT = "other versions: "
+COMPARED = ("unfooled", "torch", "numpy", "python")
+"""Versions in which helping processes must not differ, as their figures might."""
 
 
 class Doctor(Record):
@@ -51,6 +56,8 @@ class Doctor(Record):
         extras: Version of each optional library, or why it is unusable.
         devices: Devices and their free memory.
         data: Folder of the data sets, and whether it exists.
+        workers: Versions of each worker of a scheduler, and in what they differ from these. Empty: none was asked for.
+        unfit: The workers that differ, or could not be asked.
     """
 
     unfooled: str
@@ -59,6 +66,8 @@ class Doctor(Record):
     extras: dict[str, str]
     devices: dict[str, str]
     data: dict[str, str | bool]
+    workers: dict[str, str] = Field(default_factory=dict)
+    unfit: list[str] = Field(default_factory=list)
 
     @property
     def unusable(self) -> list[str]:
@@ -66,8 +75,16 @@ class Doctor(Record):
         return [name for name, version in self.libraries.items() if version.startswith(UNUSABLE)]
 
 
-def doctor() -> Doctor:
-    """Return versions, devices, free memory, and which optional libraries are installed."""
+def doctor(scheduler: str | None = None) -> Doctor:
+    """Return versions, devices, free memory, and which optional libraries are installed.
+
+    Args:
+        scheduler: Address of a Dask scheduler, whose workers are asked for their versions. None: none.
+
+    Raises:
+        BadInput: Dask is not installed, there is no scheduler at the address, or it has no workers.
+    """
+    workers, unfit = ({}, []) if scheduler is None else _asked(scheduler)
     devices = {"cpu": f"{torch.get_num_threads()} threads, {free_bytes() / 2**30:.1f} GiB free"}
     for i in range(torch.cuda.device_count()):
         devices[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {free_bytes(f'cuda:{i}') / 2**30:.1f} GiB free"
@@ -81,7 +98,29 @@ def doctor() -> Doctor:
         extras={name: _version(name) for name in OPTIONAL_LIBRARIES},
         devices=devices,
         data={"UNFOOLED_DATA": str(folder), "there": folder.is_dir()},
+        workers=workers,
+        unfit=unfit,
     )
+
+
+def _asked(scheduler: str) -> tuple[dict[str, str], list[str]]:
+    """Return the versions of the workers of a scheduler, and those that differ from this process in one."""
+    here, workers, unfit = Environment.here("cpu"), dict[str, str](), list[str]()
+    for worker, there in worker_environments(scheduler).items():
+        if isinstance(there, str):
+            workers[worker] = f"{UNUSABLE}{there}"
+            unfit.append(worker)
+            continue
+        apart = [
+            f"{name} {getattr(there, name)}, here {getattr(here, name)}"
+            for name in COMPARED
+            if getattr(there, name) != getattr(here, name)
+        ]
+        workers[worker] = (
+            f"{DIFFERENT}{'; '.join(apart)}" if apart else f"unfooled {there.unfooled}, torch {there.torch}"
+        )
+        unfit += [worker] if apart else []
+    return workers, unfit
 
 
 def _version(name: str) -> str:

@@ -184,8 +184,8 @@ class Rows:
         """Return the rows that can be explained: with numbers in columns of numbers, and no gap that is new."""
         spoilt = {row for row, *_ in self.table.spoilt}
         needed = [k for k, column in enumerate(self.space.columns) if not column.missing]
-        spoilt |= set(self.table.gaps()[:, needed].nonzero()[0].tolist())
-        return [row for row in range(len(self.table)) if row not in spoilt]
+        gaps = self.table.gaps()[:, needed].sum(1).tolist()
+        return [row for row in range(len(self.table)) if row not in spoilt and not gaps[row]]
 
     def name(self, row: int) -> str:
         """Return the name of a row, with its label."""

@@ -115,9 +115,7 @@ def study(
     job = partial(function, scale, out=folder.resolve() if helpers.count else folder, seeds=seeds, command=command)
     with allowing(limits), helpers.on(partial(_help, partial(job, **options), limits, helpers.watch)):
         summary: StudySummary = job(progress=progress, **options)
-    if helpers.notes:
-        summary = summary.model_copy(update={"notes": [*summary.notes, *helpers.notes]})
-        write_record(folder / "summary.json", summary)
+    summary = _with_notes(summary, helpers.notes, folder)
     render_study(folder)
     return summary
 
@@ -128,6 +126,15 @@ def _network(own: OwnNetwork) -> dict[str, Any]:
     mean, std = statistics(own.mean, own.std)
     options |= {"mean": mean, "std": std, "size": size_of(own.size)}
     return {option: value for option, value in options.items() if value is not None}
+
+
+def _with_notes(summary: StudySummary, notes: Sequence[str], folder: Path) -> StudySummary:
+    """Return a summary with further notes, and write it where there are some."""
+    if not notes:
+        return summary
+    summary = summary.model_copy(update={"notes": [*summary.notes, *notes]})
+    write_record(folder / "summary.json", summary)
+    return summary
 
 
 def _help(job: Callable[..., StudySummary], limits: Limits | None, watch: Watch) -> None:

@@ -15,7 +15,9 @@ NAME_LENGTH = 80
 CONTEXT = 120
 
 STYLE = """
-.lx{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:1em;color-scheme:light dark}
+.lx{background:var(--paper);color:var(--ink);font:14px/1.45 system-ui,sans-serif;padding:1em;color-scheme:light dark;
+min-height:100vh;box-sizing:border-box}
+.lx code{overflow-wrap:anywhere}
 .lx h2{font-size:1em;margin:0 0 .4em}.lx section{margin:0 0 1.4em;max-width:60em;overflow-x:auto}
 .lx table{border-collapse:collapse}.lx th{font-weight:400;text-align:left;padding:.1em .8em .1em 0}
 .lx td{padding:.1em .3em;text-align:right}.lx thead th{color:var(--muted)}.lx p{color:var(--muted);margin:.3em 0}

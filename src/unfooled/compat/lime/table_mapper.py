@@ -93,6 +93,7 @@ class Table(Protocol):
     feature_names: list[Any]
     categorical_features: list[int]
     categorical_names: Any
+    feature_values: dict[int, Any]
     discretizer: BaseDiscretizer | None
 
     def convert_and_round(self, values: Any) -> list[str]:
@@ -113,7 +114,8 @@ def describe(table: Table, row: Any, scaled_row: Any) -> TableDomainMapper:
     discretizer = table.discretizer
     for column in table.categorical_features:
         if discretizer is None or column not in discretizer.lambdas:
-            names[column] = f"{names[column]}={category(table.categorical_names, column, row[column])}"
+            known = column in table.feature_values and row[column] in table.feature_values[column]
+            names[column] = f"{names[column]}={category(table.categorical_names, column, row[column], known=known)}"
             values[column] = "True"
     if discretizer is None:
         return TableDomainMapper(
@@ -126,16 +128,17 @@ def describe(table: Table, row: Any, scaled_row: Any) -> TableDomainMapper:
     return TableDomainMapper(names, values, scaled_row, range(len(names)), with_bins)
 
 
-def category(names: Any, column: int, value: Any) -> Any:
+def category(names: Any, column: int, value: Any, *, known: bool = False) -> Any:
     """Return the name of a category; its number if it has none, as a category that the training data lacked.
 
     Args:
         names: for a column the names of its categories.
         column: number of the column.
         value: category, an integer.
+        known: whether the training data has it; then its whole part names it, as in the original.
     """
     number = int(value)
-    if number != value:
+    if number != value and not known:
         raise BadInput(
             f"column {column} is listed in categorical_features, but the row has {value}: encode it as integers"
         )

@@ -27,7 +27,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -39,6 +38,7 @@ from torch.nn import functional as F
 from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat, per_sample
 from unfooled.distances.maps.diverse import check_k, check_maps, check_window, diverse_top_k, window_max
+from unfooled.distances.maps.selection import count, k_largest
 from unfooled.distances.norms import check_pair
 from unfooled.distances.rank import kendall, spearman
 
@@ -93,15 +93,7 @@ def top_k_mask(a: Tensor, k: int) -> Tensor:
         BadInput: k does not fit the map.
     """
     k = check_k(k, a)
-    rows = flat(a.detach())
-    least = _kth_largest(rows, k)
-    mask = rows >= least
-    room = k - mask.sum(1, keepdim=True, dtype=torch.int32)
-    if (room < 0).any():  # more ties than places left: take those of lower index
-        tie = rows == least
-        room = room + tie.sum(1, keepdim=True, dtype=torch.int32)
-        mask = mask & (~tie | (tie.cumsum(1, dtype=torch.int32) <= room))
-    return (mask & ~rows.amax(1, keepdim=True).isnan()).reshape(a.shape)  # amax propagates NaN
+    return k_largest(flat(a.detach()), k)[0].reshape(a.shape)
 
 
 def dilate(mask: Tensor, w: int) -> Tensor:
@@ -132,7 +124,11 @@ class TopSets:
     @classmethod
     def of(cls, maps: Tensor, k: int, *, w: int = 0, diverse: bool = False) -> Self:
         """Select the (diverse) top k of maps, (B, *D); `w` is the distance between the diverse ones."""
-        return cls(_top(maps, k, w, diverse), defined(maps))
+        if diverse:
+            return cls(diverse_top_k(maps, k, w), defined(maps))
+        k = check_k(k, maps)
+        mask, valid = k_largest(flat(maps.detach()), k)
+        return cls(mask.reshape(maps.shape), valid)
 
     def take(self, rows: Tensor) -> TopSets:
         """Return the sets of some maps."""
@@ -255,14 +251,14 @@ def diverse_intersection(a: Tensor, b: Tensor, *, k: int, w: int = 1) -> Tensor:
     """
     check_maps(a, b)
     set_a, set_b = (diverse_top_k(t, k, w) for t in (a, b))
-    larger = torch.maximum(_count(set_a), _count(set_b))
-    return (_count(set_a & set_b) / larger).where(defined(a) & defined(b), torch.nan).to(a.dtype)
+    larger = torch.maximum(count(set_a), count(set_b))
+    return (count(set_a & set_b) / larger).where(defined(a) & defined(b), torch.nan).to(a.dtype)
 
 
 def zero_share(a: Tensor, *, k: int) -> Tensor:
     """Return the share of zeros (ranked only by index) in the top k, (B, *D) -> (B,); NaN for a map with NaN."""
     mask = top_k_mask(a, k)
-    return (_count(mask & (a == 0)) / _count(mask)).to(a.dtype)
+    return (count(mask & (a == 0)) / count(mask)).to(a.dtype)
 
 
 def lens_spearman(a: Tensor, b: Tensor, *, w: int = 1) -> Tensor:
@@ -288,34 +284,9 @@ def defined(a: Tensor) -> Tensor:
     return rows.amax(1) > rows.amin(1)
 
 
-def _kth_largest(rows: Tensor, k: int) -> Tensor:
-    """Return the k-th largest entry of each row, (B, n) -> (B, 1).
-
-    It lies in the k blocks with the largest maxima: these hold k values at least as large as the least of those maxima,
-    and every larger value is in one of them. So only these blocks are searched.
-    """
-    fold = math.isqrt(rows.shape[1] // k)
-    if fold > 2:
-        size = rows.shape[1] // fold
-        blocks = rows[:, : fold * size].reshape(len(rows), fold, size)  # a block is a column: far apart in the map
-        best = blocks.amax(1).topk(k, dim=1, sorted=False).indices
-        rows = torch.cat([*(part.gather(1, best) for part in blocks.unbind(1)), rows[:, fold * size :]], 1)
-    return rows.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
-
-
-def _top(a: Tensor, k: int, w: int, diverse: bool) -> Tensor:
-    """Mark the top k, or the diverse top k."""
-    return diverse_top_k(a, k, w) if diverse else top_k_mask(a, k)
-
-
-def _count(mask: Tensor) -> Tensor:
-    """Count the True entries of each mask, (B,) float64; int32 sums of bool are fastest."""
-    return flat(mask).sum(1, dtype=torch.int32).double()
-
-
 def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
     """Return the share of `scored` that lies in `within`, (B,); NaN where not valid."""
-    return (_count(scored & within) / _count(scored)).where(valid, torch.nan)
+    return (count(scored & within) / count(scored)).where(valid, torch.nan)
 
 
 def _local_mean(a: Tensor, w: int) -> Tensor:

@@ -68,8 +68,8 @@ def refusing_unknown(function: Callable[P, R]) -> Callable[P, R]:
 
 def between(value: Any, low: float, high: float, name: str, what: str) -> float:
     """Return a number, refused below `low` and above `high`, if it is infinite, and if it is none."""
-    number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
-    if not (low <= number <= high and math.isfinite(number)):
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not (math.isfinite(number) and low <= number <= high):
         limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise BadInput(f"{name} is {value!r}; it is {what} {limits}")
     return number

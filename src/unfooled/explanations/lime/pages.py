@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,17 @@ def page_of(result: Surrogates, top: int, names: Sequence[str] = ()) -> Page:
     link = "" if result.link == "identity" else f" after {result.link}"
     word = {Kind.IMAGE: "sample", Kind.TEXT: "text", Kind.TABLE: "row"}.get(result.kind, "input")
     method = (
-        f"A linear surrogate of {result.score}{link}. Hidden features: {result.baseline}. Masks: {result.sampler}, "
-        f"weights: {result.kernel}, seed {result.seed}."
+        f"A linear surrogate of {in_words(result.score)}{link}. Hidden features: {in_words(result.baseline)}. "
+        f"Masks: {in_words(result.sampler)}, weights: {in_words(result.kernel)}, seed {result.seed}."
     )
     return Page(word, tuple(sample_of(result[i], top, *names[i : i + 1]) for i in shown), len(result), method)
+
+
+def in_words(setting: str) -> str:
+    """Return a setting as it was given: without options that are None, and without the function that repeats masks."""
+    setting = re.sub(r"^repeating\(sampler=(.*)\)$", r"\1", setting)
+    setting = re.sub(r"\w+=None(, )?", "", setting)
+    return re.sub(r", \)", ")", setting).replace("()", "")
 
 
 def sample_of(result: Surrogates, top: int, name: str = "") -> Sample:

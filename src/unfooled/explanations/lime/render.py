@@ -13,6 +13,7 @@ from unfooled.explanations.lime.view import Bar, Chart, Page, Sample, weight_tex
 DRAWN = 6  # samples of a page
 LABELS = 5  # classes of a sample
 SHOWN = 40  # letters of a feature's name
+BESIDE = 12  # letters of a name that stands beside its bar
 LETTER = 6.8  # width of a letter in the name of a bar, in pixels
 BYTES = 28_500  # bytes of a page, without pictures
 FACTOR = 1.959963984540054  # half-width of a 95 % interval in standard errors
@@ -29,7 +30,8 @@ STYLE = """
 .lime img{image-rendering:pixelated;width:224px;border:1px solid var(--rule)}.lime figure{margin:0}
 .lime figcaption{font-size:.8rem;color:var(--muted)}.lime td,.lime th{padding:.1rem .7rem .1rem 0;text-align:left}
 .lime table{border-collapse:collapse;font-size:.9rem}.lime td{border-top:1px solid var(--rule);overflow-wrap:anywhere}
-.lime td:last-child{white-space:nowrap}
+.lime td:last-child{white-space:nowrap}.lime td:nth-child(2){min-width:4.5em}
+.lime code{overflow-wrap:anywhere}
 .lime .text{white-space:pre-wrap;overflow-wrap:anywhere}.lime mark{color:inherit;border-radius:3px}
 """ + "".join(
     f".lime .{side}{k}{{background:color-mix(in srgb,var(--{tone}) {10 * k}%,transparent)}}"
@@ -96,7 +98,7 @@ def _section(sample: Sample, number: int) -> str:
 
 def _reliance(sample: Sample) -> str:
     """Return how far the explanation can be relied on: effective samples and soft stability, as sentences."""
-    text = f"{sample.ess:.0f} effective samples."
+    text = f"{sample.ess:.0f} effective sample{'' if round(sample.ess) == 1 else 's'}."
     if sample.stability is not None and sample.features:
         value, low, high = sample.stability
         one = sample.between is not None or (sample.outputs is not None and len(sample.outputs) < 2)
@@ -130,20 +132,24 @@ def bars(leading: tuple[Bar, ...]) -> str:
     names = [shortened(bar.name) for bar in shown]
     reach = max(abs(bar.weight) + FACTOR * bar.se for bar in shown) or 1.0
     largest = max(abs(bar.weight) for bar in shown)
-    left, height = round(144 + LETTER * max(map(len, names))), 20 * len(shown) + 4
+    longest = max(map(len, names))
+    above = longest > BESIDE  # long names stand above their bars, so that a narrow page need not shrink them
+    left, step = (130, 36) if above else (round(144 + LETTER * longest), 20)
+    height, right = step * len(shown) + 4, max(205, round(LETTER * longest) - 120) if above else 205
     texts, errors, areas = [], "", {"p": "", "n": ""}
     for k, (name, bar) in enumerate(zip(names, shown, strict=True)):
-        y, end, half = 20 * k + 3, 120 * bar.weight / reach, 120 * FACTOR * bar.se / reach
+        y, end, half = step * (k + 1) - 17, 120 * bar.weight / reach, 120 * FACTOR * bar.se / reach
         areas["p" if bar.weight > 0 else "n"] += f"M0 {y}h{end:.1f}v14h{-end:.1f}z"
         errors += f"M{end - half:.1f} {y + 7}h{2 * half:.1f}" if half else ""
         texts.append(
-            f"<text class=e x=-130 y={y + 12}>{escape(name)}</text>"
+            f"<text{' x=-128 y=' if above else ' class=e x=-130 y='}{y - 4 if above else y + 12}>{escape(name)}</text>"
             f"<text x=130 y={y + 12}>{weight_text(bar.weight, largest)}</text>"
         )
     drawn = "".join(f'<path class={tone} d="{area}"/>' for tone, area in areas.items() if area)
     drawn += f'<path class=i d="{errors}"/>' if errors else ""
+    axis = "".join(f"M0 {step * (k + 1) - 20}v20" for k in range(len(shown))) if above else f"M0 0V{height}"
     return (
-        f'<svg viewBox="{-left} 0 {left + 205} {height}" width={left + 205}><path class=z d="M0 0V{height}"/>'
+        f'<svg viewBox="{-left} 0 {left + right} {height}" width={left + right}><path class=z d="{axis}"/>'
         f"{drawn}{''.join(texts)}</svg>"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from unfooled.core.threats import eps_text, in_255ths
 from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Tick, Trace, drawings, radius_ticks
@@ -81,19 +82,35 @@ def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     many = len(runs) > 1
     traces = [_trace(axes, run, curve, many) for run, curve in zip(runs, curves, strict=True) if curve]
     proven = [(run, [p for p in drawable_points(run.summary.certified_curve) if p.eps <= largest]) for run in runs]
-    return Plot(axes, traces + [_trace(axes, run, curve, many, proven=True) for run, curve in proven if curve])
+    return Plot(axes, traces + [_proven_trace(axes, run, curve, many) for run, curve in proven if curve])
 
 
-def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool, *, proven: bool = False) -> Trace:
-    letter = (f"{run.letter}: " if many else "") + ("proven, " if proven else "")
+def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Trace:
+    letter = f"{run.letter}: " if many else ""
     points = [(p.eps, p.accuracy, p.accuracy.value or 0.0) for p in curve]
     return Trace(
         run.place,
         axes.line([(eps, value) for eps, _, value in points]),
         axes.band([(eps, e.low, e.high) for eps, e, _ in points]),
         [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPSILON} = {eps_text(eps)}") for eps, e, value in points],
-        "dashed" if proven else "",
     )
+
+
+def proven_steps(curve: Sequence[CurvePoint]) -> list[tuple[float, float]]:
+    """Return the corners of the proven end: up to a radius holds what is proven at it, and no more is known between."""
+    corners = [(p.eps, p.accuracy.value or 0.0) for p in curve[:1]]
+    for last, p in pairwise(curve):
+        corners += [(last.eps, p.accuracy.value or 0.0), (p.eps, p.accuracy.value or 0.0)]
+    return corners
+
+
+def _proven_trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Trace:
+    letter = f"{run.letter}, proven" if many else "proven"
+    dots = [
+        axes.dot(p.eps, p.accuracy.value or 0.0, f"{letter}: {share_text(p.accuracy)} at {EPSILON} = {eps_text(p.eps)}")
+        for p in curve
+    ]
+    return Trace(run.place, axes.line(proven_steps(curve)), dots=dots, dash="dashed")
 
 
 def norm_of(run: Run) -> str:

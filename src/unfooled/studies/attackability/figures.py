@@ -110,6 +110,19 @@ def spearman(columns: Sequence[Arrays], a: str, b: str) -> Interval:
     return Cases(tuple(columns)).interval(partial_spearman(a, b), [a, b]) if columns else NO_SAMPLES
 
 
+def spearman_within(columns: Sequence[Arrays], a: str, b: str) -> Interval:
+    """Return Spearman's correlation of two columns among scenes of one class, averaged over networks.
+
+    The means of the ranks of each class are taken out first: how much a pixel changes the attribute logits differs
+    between classes.
+    """
+    given = [one for one in columns if "label" in one]
+    labels = sorted({float(label) for one in given for label in one["label"]})[1:]
+    marked = [one | {f"class {k}": (one["label"] == label) * 1.0 for k, label in enumerate(labels)} for one in given]
+    names = [f"class {k}" for k in range(len(labels))]
+    return Cases(tuple(marked)).interval(partial_spearman(a, b, names), [a, b, *names]) if given else NO_SAMPLES
+
+
 def factor_mean(rows: Sequence[Geometry], factor: str, what: str) -> Interval:
     """Return the mean of a factor's "head", "total", "twin" or "cosine" over the scenes of all networks."""
     parts = [array(one.twins[f"{factor}, {what}"]) for one in rows]

@@ -49,7 +49,7 @@ class Near(Record):
         rho: Correlation of the planted background with the label.
         seed: Number of the network.
         columns: "radius", "flip" (see `Geometry`), "margin" (lead of the predicted class in logits), "distance" (l_2 in
-            pixels; None: none was found).
+            pixels; None: none was found), "label" (the class; absent in records of earlier versions).
         seconds: Seconds of the unit.
     """
 

@@ -26,6 +26,7 @@ from unfooled.studies.attackability.figures import (
     share,
     share_by_seed,
     spearman,
+    spearman_within,
 )
 from unfooled.studies.attackability.records import Geometry, Trained
 from unfooled.studies.attackability.scale import AttackabilityScale, Recipe
@@ -168,10 +169,11 @@ def _agreement(results: Results) -> Table:
     for one in results.near:
         columns = arrays(one.columns)
         correlations = {name: spearman([columns], name, "distance") for name in ("radius", "flip", "margin")}
-        ratio = columns["distance"] / columns["radius"]
+        ratio, inside = columns["distance"] / columns["radius"], spearman_within([columns], "radius", "distance")
         rows.append({
             "networks": f"rho {one.rho:g}, {one.seed}", "n": len(columns["id"]),
             **{f"{name}": interval.text(2) for name, interval in correlations.items()},
+            "radius, within classes": inside.text(2) if inside.n else "",
             "pixel distance / radius, median": _round(middle(ratio)),
             "verdict": _predictive(correlations["radius"]),
         })  # fmt: skip
@@ -181,6 +183,7 @@ def _agreement(results: Results) -> Table:
         rows.append({
             "networks": "medians of all networks, trainings included", "n": len(medians["id"]),
             **{name: interval.text(2) for name, interval in correlations.items()}, "margin": "",
+            "radius, within classes": "",
             "pixel distance / radius, median": _round(middle(medians["distance"] / medians["radius"])),
             "verdict": _predictive(correlations["radius"]),
         })  # fmt: skip

@@ -45,6 +45,7 @@ def near(bench: ConceptBench) -> Near:
         "flip": flip_distance(embedded.head, e).amin(1),
         "margin": ordered[:, -1] - ordered[:, -2],
         "distance": nearest(bench.network(JOINT), x, y, size.near_steps, bench.seed),
+        "label": y.double().cpu(),
     }
     return Near(
         rho=bench.rho, seed=bench.seed, columns={name: listed(v) for name, v in columns.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unfooled.core.threats import Linf
@@ -16,6 +16,8 @@ NONE, GLOBAL, RANDOM, SRD = "none", "global dictionary", "random cluster", "SRD"
 DICTIONARIES = (GLOBAL, RANDOM, SRD)
 CLASSICAL = ("JPEG", "total variation", "median", "bit depth", "low band", "autoencoder")
 RESIZED = "random resize"
+LOSSY = "cifar10"
+"""Data set whose images come from JPEG files, which have lost a part of the high band."""
 PURIFIERS = (NONE, *CLASSICAL, RESIZED, *DICTIONARIES)
 
 
@@ -109,6 +111,9 @@ MORE_MNIST = PurifierTask(
     "mnist", (0.1, 0.2, 0.3, 1.0), 800, options={"width": 16},
     checkpoint=("mnist_trades_smallcnn.pt", "trades-small-cnn"),
 )  # fmt: skip
+FASHION = replace(MORE_MNIST, source="fashion-mnist", eps=(0.03, 0.06, 0.1, 1.0), checkpoint=None)
+GTSRB = replace(MORE_MNIST, source="gtsrb", eps=(2 / 255, 4 / 255, 8 / 255, 1.0), min_size=20, checkpoint=None)
+SMALL_CIFAR = replace(GTSRB, source=LOSSY, updates=2000, min_size=50)
 CIFAR = PurifierTask(
     "cifar10", (2 / 255, 4 / 255, 8 / 255, 1.0), 30_000, batch=128, arch="resnet18", other="cifar-resnet",
     layer="fc:input", inner=10, stride=4,
@@ -116,7 +121,7 @@ CIFAR = PurifierTask(
 SCALES = {
     "small": PurificationScale((DIGITS, MNIST), n=60, few=30, steps=12, queries=200, draws=4),
     "medium": PurificationScale(
-        (MORE_MNIST,),
+        (MORE_MNIST, FASHION, GTSRB, SMALL_CIFAR),
         n=500,
         few=200,
         train_n=None,

@@ -24,7 +24,7 @@ from unfooled.studies.common.scale import pick_scale
 from unfooled.studies.purification.bench import PurificationBench
 from unfooled.studies.purification.claims import claims
 from unfooled.studies.purification.figures import Grid
-from unfooled.studies.purification.scale import SCALES, PurificationScale
+from unfooled.studies.purification.scale import LOSSY, SCALES, PurificationScale
 from unfooled.studies.purification.tables import pictures, tables
 from unfooled.studies.purification.units import Results, measure
 
@@ -44,7 +44,8 @@ def run_purification(
     """Train networks, fit purifiers, and attack every pair in every way.
 
     Args:
-        scale: "small" (digits and MNIST), "medium" (MNIST, 500 images) or "full" (CIFAR-10); or your own sizes.
+        scale: "small" (digits and MNIST), "medium" (MNIST, Fashion-MNIST, GTSRB and CIFAR-10 in small networks, 500
+            images) or "full" (CIFAR-10); or your own sizes.
         out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to look at; None: all of the scale's.
@@ -82,7 +83,8 @@ def purification_findings(results: Sequence[Results]) -> Findings:
         if rises
         else "Accuracy under the worst attack does not rise with eps, before points are carried over to larger radii."
     )
-    return Findings(made, decided, [*first, rising, *NOTES], drawn, seconds)
+    lossy = [LOST] if any(result.task.source == LOSSY for result in results) else []
+    return Findings(made, decided, [*first, rising, *lossy, *NOTES], drawn, seconds)
 
 
 def _first_line(result: Results, decided: Sequence[Claim]) -> str:
@@ -93,6 +95,10 @@ def _first_line(result: Results, decided: Sequence[Claim]) -> str:
     return f"{result.task.source}: {words} plain PGD-AT at equal compute under the worst attack{figure}."
 
 
+LOST = (
+    f"{LOSSY}: the images come from JPEG files, which have lost a part of the high band already; purifiers have less "
+    "to rebuild there than in the original images."
+)
 NOTES = (
     "Static: the bare network is attacked and its points are purified; this is no robust accuracy. Worst: right under "
     "every attack, static ones included, and at every smaller radius. Every point is verified on the purifier as it is "
