@@ -581,3 +581,16 @@ def test_categories_that_are_mostly_numbers(spoilt: Path) -> None:
     assert "1 of 30 training rows are left out: row 0 has 'A'" in result_of(spoilt, "out")[1]["warnings"][0]
     run(spoilt, *line, "--label", "grade", "--row", "0")  # labels are never left out
     assert result_of(spoilt, "out")[1]["explanations"][0]["item"] == "row 0 (label A)"
+
+
+@pytest.mark.parametrize("lines", [["1,2,a"] * 5, ["1,2,a"]], ids=["constant", "one row"])
+def test_a_table_without_a_usable_feature(home: Path, lines: list[str]) -> None:
+    (home / "flat.csv").write_text("\n".join(["u,v,w", *lines]) + "\n")
+    (home / "half.py").write_text("def model(x):\n    return [[0.5, 0.5] for _ in x]\n")
+    words = ("--model", "half.py:model", "--train", "flat.csv", "--out", "flat")
+    record = json.loads(run(home, "lime", "table", *words, "--json").stdout)
+    assert record["explanations"][0]["features"] == 0
+    assert record["explanations"][0]["stability"] is None
+    assert "There are no features." in (home / "flat/lime.html").read_text()
+    assert "no features" in run(home, "lime", "table", *words).stdout
+    assert "no features" in run(home, "lime", "pick", *words).stdout

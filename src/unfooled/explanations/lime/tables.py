@@ -174,7 +174,7 @@ def in_cluster(
     table = np.column_stack([_scaled(column) for column in columns])
     label = (
         AgglomerativeClustering(min(clusters, len(table))).fit_predict(table)
-        if clusters > 1
+        if min(clusters, len(table)) > 1
         else np.zeros(len(table), int)
     )
     distances = sum(_squares(column, value) for column, value in zip(columns, row, strict=True))
@@ -242,7 +242,7 @@ def filled(
         count: Rows for each mask; they have the same training rows for every mask.
         seed: Random seed.
     """
-    donors = np.tile(_donors(columns, features, count, seed), (len(z), 1))
+    donors = np.tile(_donors(columns, features, count, seed), (len(z), 1)).copy()
     donors[np.repeat(z.numpy(), count, 0)] = -1
     return _values(columns, features, row, donors)
 
