@@ -594,3 +594,18 @@ def test_a_table_without_a_usable_feature(home: Path, lines: list[str]) -> None:
     assert "There are no features." in (home / "flat/lime.html").read_text()
     assert "no features" in run(home, "lime", "table", *words).stdout
     assert "no features" in run(home, "lime", "pick", *words).stdout
+
+
+def test_slopes_have_their_unit(home: Path) -> None:
+    words = ("--model", "own.py:linear", "--csv", "new.csv", "--row", "0", "--sampler", "around:0.5", "--out", "slopes")
+    done = run(home, *TABLE, *words)
+    result, record, page = result_of(home, "slopes")
+    assert {"size", "noise", "colour = red"} == set(result.names[0])
+    says = "Weights are per standard deviation of the column; that of a category is the effect of keeping it."
+    assert record["explanations"][0]["unit"] == says
+    assert says in done.stdout
+    assert says in page
+    assert re.search(r"^size +\+", done.stdout, re.MULTILINE)
+    words = ("--model", "own.py:linear", "--n", "12", "--budget", "2", "--sampler", "around", "--out", "slopes")
+    run(home, "lime", "pick", *TABLE[2:], *words)
+    assert "size" in result_of(home, "slopes")[1]["pick"]["importance"]

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from unfooled.explanations.lime.findings import LOW_R2, Kind, notes
+from unfooled.explanations.lime.pages import unit_sentence
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Record
@@ -61,6 +62,7 @@ class Explained(Record):
         ess: Effective sample size.
         stability: Soft stability of the leading features, as (value, low, high); None: not computed.
         notes: Sentences on what limits the explanation.
+        unit: Unit of the weights as a sentence. Empty: a weight is the effect of a feature that is shown.
     """
 
     item: str
@@ -71,6 +73,7 @@ class Explained(Record):
     ess: float
     stability: tuple[float, float, float] | None
     notes: list[str]
+    unit: str = ""
 
 
 class Picked(Record):
@@ -163,6 +166,7 @@ def _explained(one: Surrogates, top: int, item: str) -> Explained:
         ess=float(one.ess[0]),
         stability=None if one.stability is None or not count else one.stability[0],
         notes=[*notes(one.flags[0], float(one.ess[0]), count), *low],
+        unit=unit_sentence(one) if count else "",
     )
 
 

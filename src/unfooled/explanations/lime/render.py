@@ -70,7 +70,7 @@ def fragment(view: Page, title: str = "", extra: str = "") -> str:
     heading = title or f"Local explanation of {view.count} {view.kind}{'' if view.count == 1 else 's'}"
     return (
         f"{style}<div class=lime><h1>{escape(heading)}</h1>{extra}{left}{sections}"
-        f"<p class=note>{escape(view.method)} Error bars: 95 % intervals over the draw of the masks; they say nothing "
+        f"<p class=note>{escape(view.method)} Error bars: 95 % intervals over the random draw; they say nothing "
         "about how well a linear surrogate fits, which is the held-out R2.</p></div>"
     )
 

@@ -66,6 +66,8 @@ class Surrogates:
         sd: Posterior standard deviations, (B, T, M). None: no prior.
         masks: Masks of each sample, (S, M). None: not kept.
         answers: Answers of each sample, (S, T). None: not kept.
+        unit: Unit of the weights besides that of the answers, such as "per standard deviation". Empty: a weight is the
+            effect of a feature that is shown.
     """
 
     kind: Kind
@@ -100,6 +102,7 @@ class Surrogates:
     sd: Tensor | None = None
     masks: tuple[Tensor, ...] | None = None
     answers: tuple[Tensor, ...] | None = None
+    unit: str = ""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -157,6 +160,9 @@ class Surrogates:
 
     def as_list(self, label: int | None = None, top: int | None = None) -> list[tuple[str, float]]:
         """Return names and weights of the single sample, largest |weight| first.
+
+        A weight is the effect of a feature that is shown; of numbers drawn around a row, whose names have no bin, it is
+        the effect per standard deviation of the column. See `unit`.
 
         Args:
             label: Class. None: the first explained.

@@ -19,7 +19,7 @@ NUMBERS = {
 """Fields of numbers with their dimensions: B samples, T outputs explained, M features, K outputs."""
 WHOLE = {"y": "BT", "calls": "B"}
 FINITE = ("weights", "se", "sd", "intercept", "ess", "prediction", "local_prediction", "outputs", "seen")
-WORDS = ("sampler", "kernel", "baseline", "score", "link")
+WORDS = ("sampler", "kernel", "baseline", "score", "link", "unit")
 EACH = ("spans", "keys", "cells", "stability", "masks", "answers")
 """Fields with one entry a sample, None where they are unknown."""
 
