@@ -609,3 +609,14 @@ def test_slopes_have_their_unit(home: Path) -> None:
     words = ("--model", "own.py:linear", "--n", "12", "--budget", "2", "--sampler", "around", "--out", "slopes")
     run(home, "lime", "pick", *TABLE[2:], *words)
     assert "size" in result_of(home, "slopes")[1]["pick"]["importance"]
+
+
+def test_one_segment_is_not_shown_as_perfect(home: Path) -> None:
+    np.savez(home / "flat.npz", x=np.full((2, 1, 8, 8), 0.5, np.float32), y=np.zeros(2, np.int64))
+    words = ("--model", "net.pt", "--data", "flat.npz", "--segments", "grid:1", "--out", "one")
+    done = run(home, "lime", "image", *words, "--baseline", "0", "--device", "cpu")
+    _, record, page = result_of(home, "one")
+    for text in (done.stdout, page, record["explanations"][0]["notes"][0]):
+        assert "One segment: nothing to compare." in text
+    assert "1.00" not in done.stdout
+    assert record["explanations"][0]["stability"] is record["explanations"][0]["classes"][0]["r2_held_out"] is None

@@ -6,19 +6,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from unfooled.explanations import Surrogates, TabularSpace, lime_tabular, submodular_pick
+from unfooled.core.errors import BadInput
+from unfooled.explanations import Surrogates, TabularSpace, lime_image, lime_map, lime_tabular, submodular_pick
 from unfooled.explanations.lime import (
+    Flag,
     around,
     by_bins,
     conditional,
     conditional_normal,
+    constant,
+    grid,
     hidden,
+    image_part,
     neighbours,
     stratified_normal,
     until_stable,
     with_row_stability,
+    with_stability,
 )
+from unfooled.workflows.lime_records import explained
 
 SAMPLERS = {
     "bins": by_bins,
@@ -97,3 +105,62 @@ def test_bins_have_no_unit_and_each_caption_says_what_was_drawn() -> None:
     }.items():
         drawn = lime_tabular(ageing, PEOPLE[:1], 0, space=SPACE, sampler=SAMPLERS[name], samples=200)
         assert says in drawn.to_html()
+
+
+torch.manual_seed(0)
+NET = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+IMAGES = torch.rand(2, 1, 8, 8)
+FLAT = torch.full((1, 1, 8, 8), 0.5)
+
+
+def none_found(x: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(x), *x.shape[2:], dtype=torch.int64)
+
+
+def first_alone(x: torch.Tensor) -> torch.Tensor:
+    ids = none_found(x)
+    ids[1:, 4:] = 1
+    return ids
+
+
+@pytest.mark.parametrize("explain", [lime_image, lime_map, lambda m, x, y, **o: image_part(x[0], **o)])
+def test_a_segmenter_that_finds_one_segment_is_refused_as_the_map_is(explain: Any) -> None:
+    y = torch.tensor([0, 1])
+    with pytest.raises(BadInput, match="one segment in every image; there is nothing to compare"):
+        explain(NET, IMAGES, y, segments=none_found)
+    with pytest.raises(BadInput, match="one segment in every image"):
+        explain(NET, torch.cat([FLAT + IMAGES[:1] * 0.1, FLAT]), y, segments=grid(1))
+    with pytest.raises(BadInput, match="one segment"):
+        explain(NET, IMAGES, y, segments=none_found(IMAGES)[0])
+
+
+@pytest.mark.parametrize("until", [None, until_stable(5)], ids=["fixed", "until"])
+def test_one_segment_is_flagged_and_not_shown_as_perfect(until: Any) -> None:
+    for x, segmenter in ((IMAGES, first_alone), (FLAT, none_found), (FLAT.expand(1, 3, 8, 8), none_found)):
+        net = NET if x.shape[1] == 1 else lambda x: NET(x[:, :1])
+        result = lime_image(net, x, 1, segments=segmenter, baseline=constant(0.0), until=until, keep_samples=True)
+        result = with_stability(result, net, baseline=constant(0.0))
+        assert result.flags[0][0] == Flag.ONE
+        assert Flag.STABLE not in result.flags[0]
+        assert bool(result.r2[0].isnan().all())
+        assert bool(result.r2_held_out[0].isnan().all())
+        assert result.stability is not None
+        assert all(np.isnan(result.stability[0]))
+        own = result[0]
+        for one in (own, Surrogates.from_json(own.to_json())):
+            html = one.to_html()
+            assert "One segment: nothing to compare" in html
+            for wrong in ("R2 1.00", "probability 1.00", "nan"):
+                assert wrong not in html
+        assert explained(own, 5, ["sample"])[0].stability is None
+        assert explained(own, 5, ["sample"])[0].classes[0].r2_held_out is None
+        if len(x) > 1:
+            assert Flag.ONE not in result.flags[1]
+            assert "R2 1.00" in result[1].to_html()
+
+
+def test_no_feature_has_no_r2() -> None:
+    space = TabularSpace.learn(np.ones((9, 3)))
+    result = lime_tabular(two, np.ones((1, 3)), space=space)
+    assert "R2 1.00" not in result.to_html()
+    assert explained(result, 5, ["row"])[0].classes[0].r2 is None

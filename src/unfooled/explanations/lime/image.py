@@ -40,6 +40,7 @@ from unfooled.explanations.lime.solving import (
     Settings,
     Solution,
     Solved,
+    alone,
     assembled,
     effect_of,
     samples_of,
@@ -116,6 +117,7 @@ def lime_image(
             masked = Masked(model, x.detach(), labels, ids, baseline, score, batch)
             prediction, outputs = masked.prediction()
             parts = _solved(masked, settings, prediction)
+    parts = [alone(part) if part.masks.shape[1] == 1 else part for part in parts]
     result = assembled(
         (parts, prediction, labels, settings),
         kind=Kind.IMAGE,

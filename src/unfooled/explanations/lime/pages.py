@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unfooled.explanations.lime import render
-from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.findings import Flag, Kind
 from unfooled.explanations.lime.segments import pixel_masks
 from unfooled.explanations.lime.view import Bar, Chart, Content, MarkedText, Page, Picture, Row, Sample
 from unfooled.explanations.stability import stability_of_samples
@@ -87,6 +87,8 @@ def sample_of(result: Surrogates, top: int, name: str = "") -> Sample:
 
 def stability_of(result: Surrogates) -> tuple[float, float, float] | None:
     """Return the first sample's soft stability; of stored samples where they answer it. None: not known."""
+    if Flag.ONE in result.flags[0]:
+        return None
     if result.stability is not None or result.masks is None or result.answers is None or result.outputs is None:
         return None if result.stability is None else result.stability[0]
     if result.kind not in (Kind.IMAGE, Kind.TEXT):  # a mask of a row has as many answers as there are training rows

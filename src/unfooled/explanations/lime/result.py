@@ -62,7 +62,8 @@ class Surrogates:
         classes: Names of the outputs. None: numbers.
         outputs: All outputs of the inputs, (B, K); probabilities for images. None: not known.
         seen: Least and largest answer for each output of a regression, (T, 2). None: a classifier.
-        stability: Soft stability of a sample's leading features, as (value, low, high). None: not asked for.
+        stability: Soft stability of a sample's leading features, as (value, low, high); NaN where there is nothing to
+            compare. None: not asked for.
         sd: Posterior standard deviations, (B, T, M). None: no prior.
         masks: Masks of each sample, (S, M). None: not kept.
         answers: Answers of each sample, (S, T). None: not kept.

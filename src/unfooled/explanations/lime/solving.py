@@ -220,6 +220,13 @@ def flagged(part: Solved, flag: Flag, *, calls: int | None = None) -> Solved:
     return replace(part, flags=(*part.flags, flag), calls=part.calls if calls is None else calls)
 
 
+def alone(part: Solved) -> Solved:
+    """Return the fit of a single segment: nothing is compared, so that there is no R2, and nothing is stable."""
+    none = torch.full_like(part.fit.r2, torch.nan)
+    flags = tuple(flag for flag in part.flags if flag not in (Flag.STABLE, Flag.NOT_REACHED))
+    return replace(part, fit=replace(part.fit, r2=none, r2_held_out=none), flags=(Flag.ONE, *flags))
+
+
 def _enough(features: int, design: Design, settings: Settings) -> None:
     """Refuse draws that do not identify the weights."""
     needed = fewest_samples(features, design.unit) if design.unit else 0
