@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,19 @@ from unfooled.explanations.lime import (
     conditional,
     conditional_normal,
     constant,
+    dataset_mean,
+    expected,
     grid,
     hidden,
     image_part,
     neighbours,
+    noise,
     stratified_normal,
     until_stable,
     with_row_stability,
     with_stability,
 )
+from unfooled.explanations.lime.baselines import constant_of
 from unfooled.workflows.lime_records import explained
 
 SAMPLERS = {
@@ -164,3 +169,34 @@ def test_no_feature_has_no_r2() -> None:
     result = lime_tabular(two, np.ones((1, 3)), space=space)
     assert "R2 1.00" not in result.to_html()
     assert explained(result, 5, ["row"])[0].classes[0].r2 is None
+
+
+def scaled(logits: torch.Tensor, y: torch.Tensor, *, weights: torch.Tensor) -> torch.Tensor:
+    return logits.gather(1, y[:, None])[:, 0] * weights.sum()
+
+
+REFERENCE = torch.rand(5, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "words"),
+    [
+        (dataset_mean(REFERENCE), "mean of the data set"),
+        (constant(0.5), "constant 0.5"),
+        (constant(torch.tensor(0.25)), "constant 0.25"),
+        (constant(torch.rand(3, 1, 1)), "constant, 3 channels"),
+        (constant(REFERENCE[0]), "constant, 3 x 32 x 32 values"),
+        (expected(noise, 2), "noise, 2 draws"),
+        (partial(constant_of, value=REFERENCE[0]), "constant, 3 x 32 x 32 values"),
+    ],
+    ids=range(7),
+)
+def test_settings_have_short_names(baseline: Any, words: str) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2)).eval()
+    score = partial(scaled, weights=torch.rand(3000))
+    result = lime_image(net, REFERENCE[:1], 0, baseline=baseline, score=score, samples=300)
+    assert result.baseline == words
+    assert result.score == "scaled(weights=<3000 values>)"
+    html = result.to_html()
+    assert f"Hidden features: {words}." in html
+    assert "tensor(" not in html

@@ -33,6 +33,7 @@ from unfooled.explanations.lime.answers import Masked, seed_of
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
+from unfooled.explanations.lime.naming import baseline_name, setting_name
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Independent, Sampler, paired
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
@@ -50,7 +51,6 @@ from unfooled.explanations.lime.solving import (
     weights_of,
 )
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
-from unfooled.runs.spelling import spelled
 
 
 def lime_image(
@@ -124,8 +124,8 @@ def lime_image(
         names=tuple(tuple(str(k + 1) for k in range(n)) for n in counts(ids).tolist()),
         content=x.detach().cpu(),
         segments=ids.clone(),
-        baseline=spelled(baseline),
-        score=spelled(score),
+        baseline=baseline_name(baseline),
+        score=setting_name(score),
         outputs=outputs,
         calls=torch.tensor([part.calls * masked.draws + 1 for part in parts]),
         seconds=time.perf_counter() - began,

@@ -22,6 +22,7 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
@@ -32,7 +33,6 @@ from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tabular import TabularSpace
 from unfooled.explanations.lime.text import Hide, Span, Split, delete, pieces_of, types, words
 from unfooled.explanations.lime.view import Mark
-from unfooled.runs.spelling import spelled
 
 BATCH = 256
 
@@ -196,7 +196,7 @@ def lime_parts(
         content=(tuple((len(part.names), *getattr(part, "shown", (type(part).__name__,))) for part in parts),),
         baseline="each part's own",
         score="output",
-        link=spelled(link),
+        link=setting_name(link),
         outputs=whole,
         calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,

@@ -16,10 +16,10 @@ from unfooled.explanations.lime.checking import check_function, check_takes, pla
 from unfooled.explanations.lime.equations import Gram, with_intercept
 from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import Kernel
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.samplers import Design, Sampler
 from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fewest_samples, fit
-from unfooled.runs.spelling import spelled
 
 RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for all samples together
 
@@ -321,8 +321,8 @@ def assembled(
         prediction=prediction,
         local_prediction=joined.intercept + joined.weights.sum(2) if local is None else local,
         y=labels,
-        sampler=spelled(settings.sampler),
-        kernel=spelled(settings.kernel),
+        sampler=setting_name(settings.sampler),
+        kernel=setting_name(settings.kernel),
         seed=settings.seed,
         flags=tuple(part.flags for part in parts),
         sd=joined.sd,

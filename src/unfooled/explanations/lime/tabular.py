@@ -24,6 +24,7 @@ from unfooled.explanations.lime.columns import Column, array_of, columns_of, pac
 from unfooled.explanations.lime.discretize import Bins, quartiles
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, named_outputs
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
@@ -32,7 +33,6 @@ from unfooled.explanations.lime.solving import Settings, Solved, assembled, samp
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tables import TableSampler, by_bins
 from unfooled.explanations.lime.view import Cell
-from unfooled.runs.spelling import spelled
 
 BATCH = 16384  # rows a call
 PER_DEVIATION = "per standard deviation"
@@ -266,7 +266,7 @@ def lime_tabular(
         **_described(space, values, bins=first[0].binary),
         baseline=first[0].words,
         score="output",
-        link=spelled(link),
+        link=setting_name(link),
         classes=None if classes is None else named_outputs(classes, outputs),
         outputs=outputs,
         seen=_range(parts, prediction) if outputs.shape[1] == 1 else None,
