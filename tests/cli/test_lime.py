@@ -620,3 +620,21 @@ def test_one_segment_is_not_shown_as_perfect(home: Path) -> None:
         assert "One segment: nothing to compare." in text
     assert "1.00" not in done.stdout
     assert record["explanations"][0]["stability"] is record["explanations"][0]["classes"][0]["r2_held_out"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "never"),
+    [
+        ("--until stable:zz", "--until is 'stable:zz'; top is a number, not 'zz'", "8/255"),
+        ("--until stable:tolerance=x", "tolerance is a number, not 'x'", "8/255"),
+        (
+            "--sampler neighbours:4,30",
+            "write the name of each option, such as neighbours:clusters=4,k=30; it has clusters, k",
+            "no option",
+        ),
+    ],
+)
+def test_options_behind_a_colon(home: Path, line: str, says: str, never: str) -> None:
+    said = run(home, *TABLE[:-4], "--model", "own.py:linear", *line.split(), code=2).stderr
+    assert says in " ".join(said.split())
+    assert never not in said

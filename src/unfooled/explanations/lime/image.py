@@ -43,6 +43,7 @@ from unfooled.explanations.lime.solving import (
     Solved,
     alone,
     assembled,
+    check_top,
     effect_of,
     samples_of,
     shrinking,
@@ -223,6 +224,7 @@ def _weights(masked: Masked, i: int, design: tuple[Solution, Tensor | None], set
 def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solved]:
     """Solve each sample; those with the same masks together."""
     number, parts = counts(masked.ids), {}
+    check_top(settings.samples, int(number.amax()))
     for features in number.unique().tolist():
         rows = (number == features).nonzero()[:, 0].tolist()
         if isinstance(settings.sampler, Independent):

@@ -135,6 +135,17 @@ class Solution:
         return torch.cholesky_solve(target[:, None], self.lower)[1:, 0]
 
 
+def check_top(samples: Any, features: int) -> None:
+    """Refuse a rule that separates more features than there are; the default number is cut to those there are."""
+    if not isinstance(samples, UntilStable) or samples.tolerance is not None:
+        return
+    if max(1, features, UntilStable.top) < samples.top and features > 1:
+        raise BadInput(
+            f"until separates the top {samples.top} features from the others, and there are {features} features; give "
+            f"a smaller top, below {features}, or a tolerance"
+        )
+
+
 def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Design:
     """Draw `count` masks, the first with index `start`; refuse a count that is not a positive integer."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -286,6 +297,7 @@ def solve_each(
     answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
 ) -> list[Solved]:
     """Fit inputs that are evaluated one by one; those with the same number of features share their masks."""
+    check_top(settings.samples, max(features, default=0))
     solved: dict[int, Solved] = {}
     for number in sorted(set(features)):
         solved |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.blocks import blocks_of
+from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.equations import Gram, with_intercept
 from unfooled.explanations.lime.findings import few_effective
 from unfooled.explanations.lime.rounding import rounding_errors
@@ -375,7 +376,9 @@ def until_stable(
         at_most: Most samples; where the rule is not met by then, the result says so.
         first: Samples at the first look.
     """
-    if top < 1 or not 0 < level < 1 or not 2 <= first <= at_most or (tolerance is not None and not tolerance > 0):
+    top, first = at_least(top, 1, "top", "a number of features"), at_least(first, 2, "first", "a number of samples")
+    at_most = at_least(at_most, 2, "at_most", "a number of samples")
+    if not 0 < level < 1 or not first <= at_most or (tolerance is not None and not tolerance > 0):
         raise BadInput(
             f"top {top}, tolerance {tolerance}, level {level}, first {first}, at_most {at_most}: top is at least 1, "
             "tolerance above 0, level in (0, 1), and first at most at_most"
