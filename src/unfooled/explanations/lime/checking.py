@@ -82,22 +82,22 @@ def at_least(value: Any, least: int, name: str, what: str) -> int:
     return int(value)
 
 
-def numbers_of(index: Any, count: int) -> Any:
+def numbers_of(index: Any, count: int) -> int | slice | list[int]:
     """Return an index as a number, a slice, or a list of numbers; a mask of `count` entries becomes numbers."""
     if isinstance(index, slice):
         return index
     index = index.tolist() if hasattr(index, "tolist") else index
-    if isinstance(index, Integral) and not isinstance(index, bool):
-        return int(index)
-    entries = list(index) if isinstance(index, (list, tuple, range)) else [index]
-    if len(entries) == count and count and all(isinstance(entry, bool) for entry in entries):
+    if type(index) is int:
+        return index
+    entries = [plain(entry) for entry in index] if isinstance(index, (list, tuple, range)) else [index]
+    if count and len(entries) == count and all(isinstance(entry, bool) for entry in entries):
         return [k for k, entry in enumerate(entries) if entry]
     for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, Integral):
+        if type(entry) is not int:
             raise BadInput(f"the index has {entry!r}; give numbers of explanations, a slice, or a mask of {count}")
         if not -count <= entry < count:
             raise IndexError(f"there are {count} explanations; {entry} is not one of them")
-    return [int(entry) for entry in entries]
+    return entries
 
 
 def plain(value: Any) -> Any:

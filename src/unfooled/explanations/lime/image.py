@@ -118,7 +118,6 @@ def lime_image(
             masked = Masked(model, x.detach(), labels, ids, baseline, score, batch)
             prediction, outputs = masked.prediction()
             parts = _solved(masked, settings, prediction)
-    parts = [alone(part) if part.masks.shape[1] == 1 else part for part in parts]
     result = assembled(
         (parts, prediction, labels, settings),
         kind=Kind.IMAGE,
@@ -234,7 +233,7 @@ def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solv
                 parts.update(solve(masked.answers, [i], features, own, prediction))
         else:
             parts.update(solve(masked.answers, rows, features, settings, prediction))
-    return [parts[i] for i in range(len(number))]
+    return [alone(parts[i]) if n == 1 else parts[i] for i, n in enumerate(number.tolist())]
 
 
 def _labels(model: Model, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:

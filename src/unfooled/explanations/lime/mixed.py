@@ -28,7 +28,7 @@ from unfooled.explanations.lime.predicting import Link, check_rows, identity, la
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, pixel_masks, segment
-from unfooled.explanations.lime.solving import Settings, assembled, check_top, samples_of, shrinking, solve, stopping
+from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve_each, stopping
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tabular import TabularSpace
 from unfooled.explanations.lime.text import Hide, Span, Split, delete, pieces_of, types, words
@@ -186,8 +186,7 @@ def lime_parts(
         asked[0] += len(masks)
         return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks), batch))[:, labels[0]]
 
-    check_top(settings.samples, size)
-    solved = solve(answers, [0], size, settings, prediction := link(whole).gather(1, labels))[0]
+    solved = solve_each(answers, [size], settings, prediction := link(whole).gather(1, labels))[0]
     keys = tuple((k, name) for k, part in enumerate(parts) for name in part.names)
     result = assembled(
         ([solved], prediction, labels, settings),

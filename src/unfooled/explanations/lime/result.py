@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,9 +111,9 @@ class Surrogates:
         """Return the number of samples."""
         return len(self.weights)
 
-    def __getitem__(self, i: int | slice | Sequence[int] | Tensor) -> Surrogates:
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor | np.generic) -> Surrogates:
         """Return the explanations of one sample, or of several: a slice, numbers, or a mask of samples, (B,) bool."""
-        i = numbers_of(i, len(self))
+        i = numbers_of(index, len(self))
         if isinstance(i, int):
             if not -len(self) <= i < len(self):
                 raise IndexError(f"there are {len(self)} explanations; {i} is not one of them")

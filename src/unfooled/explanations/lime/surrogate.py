@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral
 from statistics import NormalDist
 
 import torch
@@ -27,7 +28,6 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.blocks import blocks_of
-from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.equations import Gram, with_intercept
 from unfooled.explanations.lime.findings import few_effective
 from unfooled.explanations.lime.rounding import rounding_errors
@@ -376,9 +376,10 @@ def until_stable(
         at_most: Most samples; where the rule is not met by then, the result says so.
         first: Samples at the first look.
     """
-    top, first = at_least(top, 1, "top", "a number of features"), at_least(first, 2, "first", "a number of samples")
-    at_most = at_least(at_most, 2, "at_most", "a number of samples")
-    if not 0 < level < 1 or not first <= at_most or (tolerance is not None and not tolerance > 0):
+    for name, value in (("top", top), ("first", first), ("at_most", at_most)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise BadInput(f"{name} is {value!r}; it is a whole number")
+    if top < 1 or not 0 < level < 1 or not 2 <= first <= at_most or (tolerance is not None and not tolerance > 0):
         raise BadInput(
             f"top {top}, tolerance {tolerance}, level {level}, first {first}, at_most {at_most}: top is at least 1, "
             "tolerance above 0, level in (0, 1), and first at most at_most"

@@ -29,7 +29,7 @@ from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, named_outputs
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.rows import RowAnswers
-from unfooled.explanations.lime.solving import Settings, Solved, assembled, check_top, samples_of, shrinking, stopping
+from unfooled.explanations.lime.solving import Settings, Solved, assembled, samples_of, shrinking, stopping
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tables import TableSampler, by_bins
 from unfooled.explanations.lime.view import Cell
@@ -254,7 +254,6 @@ def lime_tabular(
     values, drawn = space.read(rows), stopping(samples, until)
     weighing = l2_kernel() if kernel is None else kernel
     settings = Settings(sampler, drawn, weighing, shrinking(ridge, prior), rng.base_seed(generator))  # type: ignore[arg-type]
-    check_top(drawn, len(space.features))
     asked = RowAnswers(predict, space, settings, link, batch, kernel is not None)
     outputs, first = asked.with_first(values)
     labels = labels_of(y, outputs)
