@@ -22,6 +22,7 @@ import math
 from dataclasses import dataclass, replace
 from numbers import Integral
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -376,7 +377,8 @@ def until_stable(
         at_most: Most samples; where the rule is not met by then, the result says so.
         first: Samples at the first look.
     """
-    for name, value in (("top", top), ("first", first), ("at_most", at_most)):
+    given: dict[str, Any] = {"top": top, "first": first, "at_most": at_most}
+    for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise BadInput(f"{name} is {value!r}; it is a whole number")
     if top < 1 or not 0 < level < 1 or not 2 <= first <= at_most or (tolerance is not None and not tolerance > 0):
