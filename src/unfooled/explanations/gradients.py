@@ -99,6 +99,8 @@ def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) 
     A model in training mode is refused, since its output depends on the batch and the call would change its statistics.
     With `create_graph` it is allowed, for training losses that explain the model in training.
     """
+    if y is None:
+        raise BadInput("y is None; give the classes to explain, (B,) int64, such as model(x).argmax(1)")
     if not is_trusted():
         if not create_graph:
             check_mode(model)
