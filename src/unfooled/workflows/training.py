@@ -23,6 +23,7 @@ from unfooled.data.load import load_dataset
 from unfooled.features.corruptions import FIVE, groups, random_group
 from unfooled.models.load import load_model
 from unfooled.runs.hashes import tensors_hash
+from unfooled.runs.spelling import spelled
 from unfooled.statistics import intervals
 from unfooled.training import Batches, Checkpoint, Epoch, Monitor, Stepping
 from unfooled.training import train as epochs_of
@@ -145,7 +146,7 @@ def train(
     return TrainingRecord(
         out=str(out),
         epochs=recipe.epochs,
-        loss=loss if isinstance(loss, str) else str(loss),
+        loss=loss if isinstance(loss, str) else spelled(loss),
         threat=None if threat is None else str(threat),
         trained=len(trained),
         held_out_accuracy=last.accuracy if last else None,
@@ -282,7 +283,7 @@ class _Work:
         """Return the settings that must agree for a checkpoint to be continued."""
         recipe, start = self.recipe, self.network.model
         return {
-            "data": self.name, "arch": self.network.arch, "loss": str(objective), "batch": recipe.batch,
+            "data": self.name, "arch": self.network.arch, "loss": spelled(objective), "batch": recipe.batch,
             "epochs": recipe.epochs, "lr": recipe.lr, "weight_decay": recipe.weight_decay,
             "augment": recipe.augment or False, "n": recipe.n, "seed": self.seed, "size": recipe.size,
             "start": None if start is None else str(start), "mean": self.network.mean, "std": self.network.std,
