@@ -134,7 +134,8 @@ class Cost:
             free &= ~mask
         else:
             alone = isinstance(self.immutable, str) or not isinstance(self.immutable, Iterable)
-            for item in [self.immutable] if alone else self.immutable:  # type: ignore[union-attr]
+            items: Sequence[Any] = [self.immutable] if alone else list(self.immutable)
+            for item in items:
                 named = isinstance(item, str)
                 place = index_of(item, head.attributes, "attribute") if named else indices([item], "immutable")[0]
                 _check_place(place, head.n)

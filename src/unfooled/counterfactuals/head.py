@@ -190,7 +190,9 @@ def indices(values: Any, what: str) -> tuple[int, ...]:
     """
     items = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
     items = [items] if isinstance(items, str) or not isinstance(items, Iterable) else list(items)
-    whole = [item.item() if isinstance(item, (Tensor, np.generic)) and item.ndim == 0 else item for item in items]
+    whole: list[Any] = [
+        item.item() if isinstance(item, (Tensor, np.generic)) and item.ndim == 0 else item for item in items
+    ]
     for item in whole:
         if isinstance(item, bool) or not isinstance(item, int):
             raise BadInput(f"{what} holds {item!r}; give indices of attributes, whole numbers such as 0 or 3")
