@@ -14,6 +14,7 @@ from tests.cli.test_cli import run
 from tests.unit.report_runs import Page
 
 from unfooled import BadInput, workflows
+from unfooled.cli.counterfactual import print_one
 from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecord, Outcome
 from unfooled.models import load_model
 from unfooled.runs.records import read_record
@@ -208,7 +209,7 @@ def only(record: CounterfactualRecord) -> Counterfactual:
     return record.results[0]
 
 
-def test_a_concept_network_is_answered_exactly(home: Path) -> None:
+def test_a_concept_network_is_answered_exactly(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = ask(home, *CONCEPT, "--target", "1", "--out", "a")
     one = only(record)
     assert (record.kind, record.layer, record.images) == ("concept", "head", 48)
@@ -236,6 +237,12 @@ def test_a_concept_network_is_answered_exactly(home: Path) -> None:
     assert (one.figures["edit"].selectivity or 0) > 2 * (one.figures["targeted PGD"].selectivity or 0)
     assert record.success["edit"] == "ASR(l2:3, 30 steps) = 1.00, n = 1"
     assert [point.kappa for point in one.curve] == [1, 5, 30]
+    for name in ("edit", "targeted PGD"):
+        figures = one.figures[name]
+        assert figures.noise == pytest.approx(figures.distance / least, rel=1e-4)
+    print_one(one, set(), set())
+    assert capsys.readouterr().out.replace("\n", " ").count("noise ratio") == 3
+    assert "Noise ratio" in (home / "a" / "counterfactual.html").read_text()
     assert read_record(home / "a" / "counterfactual.json", CounterfactualRecord) == record
 
 

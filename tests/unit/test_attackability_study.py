@@ -49,7 +49,7 @@ from unfooled.studies.attackability.geometry import barred, one_attribute
 from unfooled.studies.attackability.pictures import gallery
 from unfooled.studies.attackability.records import Carried, Geometry, Near, Tables, Trained
 from unfooled.studies.attackability.scale import ARMS, SCALES
-from unfooled.studies.attackability.tables import tables
+from unfooled.studies.attackability.tables import _carried, tables
 from unfooled.studies.common.records import StudySummary
 
 TINY = AttackabilityScale(
@@ -329,6 +329,18 @@ def test_what_cannot_be_edited_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> 
         embedded(), head=AffineHead(torch.tensor([[1.0, 1], [0, 0], [0, -9]]), torch.tensor([0.0, 0, -1]), "abc")
     )
     assert barred(stuck)[0]["share"] == pytest.approx(0.5)  # nothing of e_0 lifts c above b
+
+
+def test_the_noise_ratio_is_in_the_table_of_carried_edits() -> None:
+    def table(columns: Any) -> Any:
+        filled = {f"edit, {name}": [1.0, 0.0, 1.0] for name in (*carried.MEASURES[:-1], *carried.SIZES)}
+        record = Carried(seed=0, columns=filled | columns, examples=[], shape=[1, 2, 2], seconds=0.0)
+        return _carried(Results(carried=[record]), TINY)
+
+    (row,) = table({"edit, noise": [0.5, 0.25, None]})
+    assert row["noise ratio, pixels over logits"] == 0.375
+    (row,) = table({})  # a record of an earlier version
+    assert row["noise ratio, pixels over logits"] is None
 
 
 def test_worst_examples_are_the_invalid_and_the_least_selective() -> None:

@@ -57,6 +57,8 @@ class Figures(Record):
         off_target: Length of the change of the other attributes, in switches.
         distance: l_2 distance of the images.
         psnr, ssim: Quality of the changed image.
+        noise: Noise ratio of SPECTRA: l_2 distance of the images over the length of the edit, in switches. None: not
+            defined, or absent in records of earlier versions.
     """
 
     valid: bool
@@ -68,6 +70,7 @@ class Figures(Record):
     distance: float
     psnr: float | None
     ssim: float | None
+    noise: float | None = None
 
 
 class KappaPoint(Record):

@@ -158,10 +158,10 @@ def _figures(tried: Tried, name: str, i: int) -> Figures:
     m = tried.measures[name]
     plain = {
         field: _finite(getattr(m, field)[i]) for field in ("selectivity", "side_effect", "off_target", "achieved",
-                                                           "psnr", "ssim")
+                                                           "psnr", "ssim", "noise")
     }  # fmt: skip
     if not tried.edit.feasible[i]:  # there is no edit that the change could be compared with
-        plain |= dict.fromkeys(("selectivity", "side_effect", "off_target", "achieved"))
+        plain |= dict.fromkeys(("selectivity", "side_effect", "off_target", "achieved", "noise"))
     valid = bool(tried.valid[name][i])
     return Figures(
         valid=valid, valid_8bit=valid and bool(m.valid_8bit[i]), distance=float(m.distance[i]), **plain

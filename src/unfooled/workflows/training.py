@@ -58,6 +58,8 @@ class TrainingRecord(Partial):
         attributes: Names of the attributes that were trained; empty unless the loss is one of concepts.
         left_out: Names of those that are constant in the training data, and were left out.
         not_learnt: Attributes whose AUC on held-out samples is below .95, with it.
+        head_weights: Weights of the head that are not 0 (above a thousandth of the largest), and all of them, for a
+            loss of concepts. None: another loss.
         corruptions: Held-out accuracy under each corruption and under all of them (share right under every
             one), as (value, low, high, n);
             empty unless the loss or the augmentation uses the corruptions.
@@ -76,6 +78,7 @@ class TrainingRecord(Partial):
     attributes: list[str] = Field(default_factory=list)
     left_out: list[str] = Field(default_factory=list)
     not_learnt: dict[str, float] = Field(default_factory=dict)
+    head_weights: tuple[int, int] | None = None
     corruptions: dict[str, tuple[float, float, float, int]] = Field(default_factory=dict)
     purified_accuracy: float | None = None
     warnings: list[str] = Field(default_factory=list)

@@ -208,10 +208,14 @@ def _carried(results: Results, size: AttackabilityScale) -> Table:
         rows.append({
             "how": how, "success": str(attack_success(valid, size.editing.threat, size.editing.steps)),
             **{name: share(columns[name]).text(2) for name in ("valid", "valid_8bit")},
-            **{name: _round(middle(columns[name])) for name in MEASURES[2:]},
+            **{WORDS.get(name, name): _round(middle(columns[name])) for name in MEASURES[2:]},
             **{words: _round(middle(columns[name])) for name, words in SIZES.items()},
         })  # fmt: skip
     return rows
+
+
+WORDS = {"noise": "noise ratio, pixels over logits"}
+"""Measures -> their headings, where they have another one."""
 
 
 def _training(results: Results, size: AttackabilityScale) -> Table:
