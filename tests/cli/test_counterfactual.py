@@ -15,8 +15,9 @@ from tests.unit.report_runs import Page
 
 from unfooled import BadInput, workflows
 from unfooled.cli.counterfactual import print_one
-from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecord, Outcome
+from unfooled.counterfactuals.records import AttributeFact, AttributeRow, Counterfactual, CounterfactualRecord, Outcome
 from unfooled.models import load_model
+from unfooled.report.sections.counterfactual_bars import bars_of
 from unfooled.runs.records import read_record
 from unfooled.workflows import Inputs, Machine
 from unfooled.workflows.attribute_images import last_layer
@@ -240,10 +241,33 @@ def test_a_concept_network_is_answered_exactly(home: Path, capsys: pytest.Captur
     for name in ("edit", "targeted PGD"):
         figures = one.figures[name]
         assert figures.noise == pytest.approx(figures.distance / least, rel=1e-4)
+    page = (home / "a" / "counterfactual.html").read_text()
+    moved = next(row for row in one.rows if row.asked)
+    unit = next(fact.switch for fact in record.attributes if fact.name == moved.name)
+    values = [(moved.before or 0.0) / unit, (moved.wanted or 0.0) / unit, (moved.achieved or 0.0) / unit]
+    text = f"{moved.name}: before {values[0]:.2f}, wanted {values[1]:.2f}, achieved {values[2]:.2f} switches"
+    assert f"<title>{text}</title>" in page
+    for kind in ("before", "wanted", "achieved"):
+        assert page.count(f'<rect class="{kind}" x=') == 4
     print_one(one, set(), set())
     assert capsys.readouterr().out.replace("\n", " ").count("noise ratio") == 3
     assert "Noise ratio" in (home / "a" / "counterfactual.html").read_text()
     assert read_record(home / "a" / "counterfactual.json", CounterfactualRecord) == record
+
+
+def test_bars_share_one_scale() -> None:
+    def line(name: str, before: float, wanted: float | None, switch: float) -> tuple[AttributeRow, AttributeFact]:
+        fact = AttributeFact(name=name, auc=0.9, usable=True, kept=False, switch=switch)
+        return AttributeRow(name=name, before=before, wanted=wanted, achieved=wanted and wanted / 2), fact
+
+    bars = bars_of([line("a", -2.0, 4.0, 2.0), line("b", 1.0, 3.0, 1.0), line("never", 0.0, None, 1.0)])
+    assert bars is not None
+    assert [row.name for row in bars.rows] == ["a", "b"]
+    a, b = ([(bar.x, bar.width) for bar in row.bars] for row in bars.rows)
+    assert a == [(0.0, 80.0), (80.0, 160.0), (80.0, 80.0)]  # -1, 2, 1 of a scale from -1 to 3
+    assert b == [(80.0, 80.0), (80.0, 240.0), (80.0, 120.0)]
+    assert (bars.zero, bars.ticks) == (80.0, [(0.0, "-1.0"), (80.0, "0.0"), (320.0, "3.0")])
+    assert bars_of([line("never", 0.0, None, 1.0)]) is None
 
 
 def test_a_target_that_is_predicted_has_distance_0(home: Path) -> None:
