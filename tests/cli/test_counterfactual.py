@@ -255,6 +255,15 @@ def test_a_concept_network_is_answered_exactly(home: Path, capsys: pytest.Captur
     assert read_record(home / "a" / "counterfactual.json", CounterfactualRecord) == record
 
 
+def test_a_folder_is_listed_once(home: Path) -> None:
+    words = ("counterfactual", "--model", "quarters:concept", "--attributes", "images/gone.csv", "--data", "images")
+    table(home / "images" / "gone.csv", [["99.png", 1, 0, 1, 0]])
+    for data in ("images", "images/00.png", "./images", str(home / "images")):
+        refused = run(home, *words[:-1], data, code=2).stderr
+        assert "is the path below images, or below" in " ".join(refused.split())
+    (home / "images" / "gone.csv").unlink()
+
+
 def test_bars_share_one_scale() -> None:
     def line(name: str, before: float, wanted: float | None, switch: float) -> tuple[AttributeRow, AttributeFact]:
         fact = AttributeFact(name=name, auc=0.9, usable=True, kept=False, switch=switch)

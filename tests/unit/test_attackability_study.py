@@ -19,6 +19,7 @@ from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, load_shapes
 from unfooled.drawing.figures import Picture
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
+from unfooled.statistics.intervals import Interval
 from unfooled.studies.attackability import (
     Alarm,
     AttackabilityScale,
@@ -49,7 +50,7 @@ from unfooled.studies.attackability.geometry import barred, one_attribute
 from unfooled.studies.attackability.pictures import gallery
 from unfooled.studies.attackability.records import Carried, Geometry, Near, Tables, Trained
 from unfooled.studies.attackability.scale import ARMS, SCALES
-from unfooled.studies.attackability.tables import _carried, tables
+from unfooled.studies.attackability.tables import _carried, _predictive, tables
 from unfooled.studies.common.records import StudySummary
 
 TINY = AttackabilityScale(
@@ -341,6 +342,13 @@ def test_the_noise_ratio_is_in_the_table_of_carried_edits() -> None:
     assert row["noise ratio, pixels over logits"] == 0.375
     (row,) = table({})  # a record of an earlier version
     assert row["noise ratio, pixels over logits"] is None
+
+
+def test_verdicts_state_few_values() -> None:
+    assert _predictive(Interval(0.9, 0.8, 1.0, 200)) == "predictive"
+    assert _predictive(Interval(0.9, 0.8, 1.0, 30)) == "predictive (n = 30 only)"
+    assert _predictive(Interval(0.3, 0.1, 0.5, 30)) == "not predictive here (n = 30 only)"
+    assert _predictive(Interval(float("nan"), 0.0, 0.0, 3)) == "undefined (n = 3)"
 
 
 def test_worst_examples_are_the_invalid_and_the_least_selective() -> None:

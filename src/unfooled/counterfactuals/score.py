@@ -70,6 +70,8 @@ class Agreement(NamedTuple):
     enough: bool
 
     def __str__(self) -> str:
+        if not np.isfinite(self.spearman.value):
+            return f"Spearman undefined: {self.n} samples are too few, or their radii or distances are all equal"
         tail = "" if self.predictive else "; not predictive here"
         few = "" if self.enough else f"; only {self.n} samples"
         return f"Spearman {self.spearman.text(2)}{tail}{few}"

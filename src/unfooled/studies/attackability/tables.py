@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unfooled.counterfactuals.measures import attack_success
+from unfooled.counterfactuals.score import ENOUGH, PREDICTIVE
 from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, RULES
 from unfooled.statistics.intervals import Interval
 from unfooled.studies.attackability.bench import LEARNT, PLANTED, learnt_factors
@@ -191,7 +192,11 @@ def _agreement(results: Results) -> Table:
 
 
 def _predictive(correlation: Interval) -> str:
-    return "predictive" if correlation.value >= 0.6 else "not predictive here"
+    """Return the verdict on a rank correlation; of fewer than `ENOUGH` values it states their number."""
+    if not np.isfinite(correlation.value):
+        return f"undefined (n = {correlation.n})"
+    verdict = "predictive" if correlation.value >= PREDICTIVE else "not predictive here"
+    return verdict if correlation.n >= ENOUGH else f"{verdict} (n = {correlation.n} only)"
 
 
 def _carried(results: Results, size: AttackabilityScale) -> Table:
