@@ -425,7 +425,7 @@ def test_figures_of_birds_are_compared() -> None:
 
 def test_published_scores_are_means_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
-    head = AffineHead(*(torch.randn(*shape, generator=generator) for shape in ((5, 7), (5,))))
+    head = AffineHead(torch.randn(5, 7, generator=generator), torch.randn(5, generator=generator))
     e = torch.randn(30, 7, generator=generator)
     score = pinv_attackability(head, e)
     assert abs(score.score / float(score.attackability.median()) - 1) > 0.02
