@@ -32,6 +32,7 @@ from unfooled.models.nets.resnet18 import ResNet18
 from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import weights_hash
 from unfooled.runs.records import Environment, read_record, write_record
+from unfooled.runs.spelling import spelled
 from unfooled.studies.attention.judging import Judging, judge
 from unfooled.studies.attention.recipes import ARP, BASE, SHUFFLED, equal_compute
 from unfooled.studies.attention.records import Judged, Results
@@ -79,7 +80,7 @@ def fitted(
     net = ResNet18((3, 32, 32), 10, width=size.width).to(device)
     loss = Ramp(arm.loss(THREAT), 0.2 * pieces)
     about = {"arch": "resnet18", "input_shape": [3, 32, 32], "num_classes": 10}
-    settings = {"arm": name, "loss": str(loss), "seed": seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
+    settings = {"arm": name, "loss": spelled(loss), "seed": seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
     file = out / f"{name.replace(' ', '_')}-{seed}.pt"
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     keep = Checkpoint(file, about, settings)

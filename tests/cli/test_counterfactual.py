@@ -14,8 +14,10 @@ from tests.cli.test_cli import run
 from tests.unit.report_runs import Page
 
 from unfooled import BadInput, workflows
-from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecord, Outcome
+from unfooled.cli.counterfactual import print_one
+from unfooled.counterfactuals.records import AttributeFact, AttributeRow, Counterfactual, CounterfactualRecord, Outcome
 from unfooled.models import load_model
+from unfooled.report.sections.counterfactual_bars import bars_of
 from unfooled.runs.records import read_record
 from unfooled.workflows import Inputs, Machine
 from unfooled.workflows.attribute_images import last_layer
@@ -208,7 +210,7 @@ def only(record: CounterfactualRecord) -> Counterfactual:
     return record.results[0]
 
 
-def test_a_concept_network_is_answered_exactly(home: Path) -> None:
+def test_a_concept_network_is_answered_exactly(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = ask(home, *CONCEPT, "--target", "1", "--out", "a")
     one = only(record)
     assert (record.kind, record.layer, record.images) == ("concept", "head", 48)
@@ -236,7 +238,45 @@ def test_a_concept_network_is_answered_exactly(home: Path) -> None:
     assert (one.figures["edit"].selectivity or 0) > 2 * (one.figures["targeted PGD"].selectivity or 0)
     assert record.success["edit"] == "ASR(l2:3, 30 steps) = 1.00, n = 1"
     assert [point.kappa for point in one.curve] == [1, 5, 30]
+    for name in ("edit", "targeted PGD"):
+        figures = one.figures[name]
+        assert figures.noise == pytest.approx(figures.distance / least, rel=1e-4)
+    page = (home / "a" / "counterfactual.html").read_text()
+    moved = next(row for row in one.rows if row.asked)
+    unit = next(fact.switch for fact in record.attributes if fact.name == moved.name)
+    values = [(moved.before or 0.0) / unit, (moved.wanted or 0.0) / unit, (moved.achieved or 0.0) / unit]
+    text = f"{moved.name}: before {values[0]:.2f}, wanted {values[1]:.2f}, achieved {values[2]:.2f} switches"
+    assert f"<title>{text}</title>" in page
+    for kind in ("before", "wanted", "achieved"):
+        assert page.count(f'<rect class="{kind}" x=') == 4
+    print_one(one, set(), set())
+    assert capsys.readouterr().out.replace("\n", " ").count("noise ratio") == 3
+    assert "Noise ratio" in (home / "a" / "counterfactual.html").read_text()
     assert read_record(home / "a" / "counterfactual.json", CounterfactualRecord) == record
+
+
+def test_a_folder_is_listed_once(home: Path) -> None:
+    words = ("counterfactual", "--model", "quarters:concept", "--attributes", "images/gone.csv", "--data", "images")
+    table(home / "images" / "gone.csv", [["99.png", 1, 0, 1, 0]])
+    for data in ("images", "images/00.png", "./images", str(home / "images")):
+        refused = run(home, *words[:-1], data, code=2).stderr
+        assert "is the path below images, or below" in " ".join(refused.split())
+    (home / "images" / "gone.csv").unlink()
+
+
+def test_bars_share_one_scale() -> None:
+    def line(name: str, before: float, wanted: float | None, switch: float) -> tuple[AttributeRow, AttributeFact]:
+        fact = AttributeFact(name=name, auc=0.9, usable=True, kept=False, switch=switch)
+        return AttributeRow(name=name, before=before, wanted=wanted, achieved=wanted and wanted / 2), fact
+
+    bars = bars_of([line("a", -2.0, 4.0, 2.0), line("b", 1.0, 3.0, 1.0), line("never", 0.0, None, 1.0)])
+    assert bars is not None
+    assert [row.name for row in bars.rows] == ["a", "b"]
+    a, b = ([(bar.x, bar.width) for bar in row.bars] for row in bars.rows)
+    assert a == [(0.0, 80.0), (80.0, 160.0), (80.0, 80.0)]  # -1, 2, 1 of a scale from -1 to 3
+    assert b == [(80.0, 80.0), (80.0, 240.0), (80.0, 120.0)]
+    assert (bars.zero, bars.ticks) == (80.0, [(0.0, "-1.0"), (80.0, "0.0"), (320.0, "3.0")])
+    assert bars_of([line("never", 0.0, None, 1.0)]) is None
 
 
 def test_a_target_that_is_predicted_has_distance_0(home: Path) -> None:
@@ -294,6 +334,7 @@ def test_what_is_left_out_is_printed(home: Path) -> None:
     printed = run(home, *words).stdout
     assert "1 have too few images of one value and stay, and an edit goes at most 1 switch beyond the values" in printed
     assert "left out, fewer than 5 images of one value: never" in printed
+    assert printed.count("never") == 1
     assert "cannot be read off" not in printed
 
 
@@ -334,10 +375,10 @@ def test_exclusive_attributes_move_together(home: Path) -> None:
     rows = {row.name: row for row in only(record).rows}
     assert rows["bright"].asked == pytest.approx(-rows["dark"].asked, abs=1e-3)
     assert record.left_out == ["never"]
-    assert rows["never"].asked == 0
-    facts = {fact.name: fact for fact in record.attributes}
-    assert facts["never"].auc is None
-    assert not facts["never"].usable
+    assert "never" not in rows
+    assert "never" not in {fact.name for fact in record.attributes}
+    page = (home / "either" / "counterfactual.html").read_text().split("<script")[0]
+    assert page.count("never") == 1 and "Left out, with fewer than five images of one value: never" in page
     kept = only(ask(home, *words, "--keep", "dark"))  # so that bright cannot change either
     assert {row.name for row in kept.rows if row.asked} <= {"right"}
 

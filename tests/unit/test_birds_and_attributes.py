@@ -123,6 +123,20 @@ def test_denoised_attributes_are_votes_of_the_training_images(cub: Path, monkeyp
         ("attributes/image_attribute_labels.txt", "4 1 1 1\n", r"they lie in \[1, 1, 0, 1\] to \[3, 3, 1, 4\]"),
         ("attributes/image_attribute_labels.txt", "1 1 1 5\n", "certainty"),
         ("parts/part_locs.txt", "1 3 1 1 1\n", "line 1 of .*image, part, x, y, visible"),
+        ("parts/part_locs.txt", "1 1 1 1 1\n1 2 nan inf 1\n", "line 2 of .*part_locs.txt is '1 2 nan inf 1'"),
+        ("train_test_split.txt", "1 1\n2 7\n3 1\n", "line 2 of .*train_test_split.txt has the split 7"),
+        ("images.txt", "1 a.jpg\n2 ../../x.jpg\n3 b.jpg\n", r"line 2 of .*images.txt is '../../x.jpg', outside of"),
+        ("images.txt", "1 /etc/x.jpg\n2 a.jpg\n3 b.jpg\n", r"line 1 of .*images.txt is '/etc/x.jpg', outside of"),
+        (
+            "attributes/image_attribute_labels.txt",
+            "".join(VOTES.splitlines(True)[:4]),
+            "ends at vote 4 without one on image 3 .*truncated",
+        ),
+        (
+            "attributes/image_attribute_labels.txt",
+            VOTES + "1 1 0 4 2.5\n",
+            "vote 10 of .*labels.txt contradicts vote 1 on attribute 1 of image 1",
+        ),
     ],
 )
 def test_a_damaged_folder_is_refused(cub: Path, file: str, content: str | None, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from unfooled.cli.train import print_record
 from unfooled.core.errors import BadInput
 from unfooled.data.made.shapes import ATTRIBUTES
 from unfooled.models import load_model
+from unfooled.models.nets.concept_cnn import ConceptCnn
 from unfooled.training import ConceptBall, ConceptLoss, ConceptMadry, ConceptMargin, ConceptStability
 from unfooled.workflows import LossOptions, Network, Recipe, catalog, train
-from unfooled.workflows.concepts import attribute_auc
+from unfooled.workflows.concepts import attribute_auc, head_weights
 from unfooled.workflows.losses import make_loss
+from unfooled.workflows.training import TrainingRecord
 
 NET = Network("concept-cnn")
 SHORT = Recipe(epochs=1, n=32, batch=16, watch=0)
@@ -33,6 +37,36 @@ def test_shapes_have_attributes_of_their_own(tmp_path: Path) -> None:
     assert torch.load(out, weights_only=True)["attributes"] == list(ATTRIBUTES)
     again = train("shapes:0.9", "concept", network=NET, recipe=SHORT, out=out)
     assert again.trained == 0 and again.not_learnt == pytest.approx(record.not_learnt)
+
+
+def test_the_weights_of_a_sparse_head_are_counted(tmp_path: Path) -> None:
+    recipe = replace(SHORT, epochs=3, lr=0.03)
+    counted = []
+    for sparse in (None, 1.0):
+        out = tmp_path / f"{sparse}.pt"
+        record = train("shapes:0.9", "concept", options=LossOptions(sparse=sparse), network=NET, recipe=recipe, out=out)
+        size = load_model(out).module.head.weight.abs()  # type: ignore[union-attr, operator]
+        assert record.head_weights == (int((size > 1e-3 * size.max()).sum()), size.numel())
+        counted.append(record.head_weights[0])
+    assert counted[1] <= counted[0]
+    net = ConceptCnn((3, 32, 32), 4, attributes=3)
+    with torch.no_grad():
+        net.head.weight.zero_()
+        assert head_weights(net, 3) == (0, 12)
+        net.head.weight[0] = torch.tensor([1.0, -0.5, 1e-4])
+    assert head_weights(net, 3) == (2, 12)
+    assert train("digits", recipe=SHORT, out=tmp_path / "d.pt").head_weights is None
+
+
+def test_the_terminal_counts_the_weights_of_a_sparse_head(capsys: pytest.CaptureFixture[str]) -> None:
+    record = TrainingRecord(
+        out="a.pt", epochs=1, loss="concept", threat=None, trained=1, held_out_accuracy=None, stopped=None,
+        head_weights=(7, 12),
+    )  # fmt: skip
+    print_record(record, quiet=False, sparse=True)
+    assert "weights of the head that are not 0: 7 of 12" in capsys.readouterr().out
+    print_record(record, quiet=False)
+    assert "7 of 12" not in capsys.readouterr().out
 
 
 @pytest.fixture

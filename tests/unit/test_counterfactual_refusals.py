@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,12 @@ from unfooled.counterfactuals import (
     flip_attributes,
     flip_distance,
     flip_edit,
+    group_means,
     head_effect,
     pinv_edit,
     switches,
     targeted_edit,
+    total_effect,
     within_covariance,
 )
 
@@ -32,6 +35,7 @@ HEAD = AffineHead(
     torch.eye(3, 4), torch.zeros(3), ("auklet", "albatross", "wren"), ("wing=red", "wing=blue", "bill=long", "crest")
 )
 E = torch.arange(8.0).reshape(2, 4)
+MANY = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
 NAN = E.clone()
 NAN[1, 2] = math.nan
 
@@ -162,3 +166,42 @@ def test_names_and_numbers_mean_the_same() -> None:
     by_name = targeted_edit(HEAD, E, "albatross", cost=Cost(immutable=["crest"]))
     by_number = targeted_edit(HEAD, E, 1, cost=Cost(immutable=torch.tensor([False, False, False, True])))
     assert torch.equal(by_name.delta, by_number.delta)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, torch.tensor, np.array])
+def test_truth_values_are_a_mask(kind: Callable[[Any], Any]) -> None:
+    mask = kind([True, False, False, True])
+    assert Cost(immutable=mask).free(HEAD).tolist() == [False, True, True, False]
+    assert Cost(immutable=kind([0, 3])).free(HEAD).tolist() == [False, True, True, False]
+    with pytest.raises(BadInput, match=r"mask of immutable attributes has shape \(2,\); it must be \(4,\)"):
+        Cost(immutable=kind([True, False])).free(HEAD)
+    assert Cost(immutable=[np.int64(1), torch.tensor(2), "crest"]).free(HEAD).tolist() == [True, False, False, False]  # type: ignore[list-item]
+
+
+INDICES: dict[str, tuple[Callable[[], Any], str]] = {
+    "fraction": (lambda: Cost(immutable=[1.7]).free(HEAD), r"immutable holds 1\.7; give indices"),  # type: ignore[list-item]
+    "whole float": (lambda: Cost(immutable=torch.tensor([1.0])).free(HEAD), r"immutable holds .*1\.0"),
+    "mixed": (lambda: Cost(immutable=[True, 2]).free(HEAD), "immutable holds True; give indices"),
+    "single truth": (lambda: Cost(immutable=True).free(HEAD), "immutable holds True"),  # type: ignore[arg-type]
+    "nothing": (lambda: Cost(immutable=[None]).free(HEAD), "immutable holds None"),  # type: ignore[list-item]
+    "group of truths": (lambda: Cost(groups=[[True, False]]), "a group holds True; give indices"),
+    "group mask": (lambda: Group(torch.tensor([True, False])), "a group holds True"),  # type: ignore[arg-type]
+    "group of fractions": (lambda: Group([0, 1.5], name="wing"), r"group 'wing' holds 1\.5"),  # type: ignore[list-item]
+    "group of names": (lambda: Group(["crest"]), "a group holds 'crest'"),  # type: ignore[list-item]
+    "bound mask": (lambda: Cost(low=torch.tensor([True, False])), "low holds true and false"),
+    "bound of words": (lambda: Cost(high="much"), "high is 'much'; give numbers"),  # type: ignore[arg-type]
+    "weight mask": (lambda: Cost(weights=torch.tensor([True])), "weights holds true and false"),
+    "means of a mask": (lambda: group_means(E, E > 1, torch.tensor([0, 1]), [True, False]), "a group holds True"),
+    "means of none": (lambda: group_means(E, E > 1, torch.tensor([0, 1]), [1, 9]), "there is no attribute 9"),
+    "effect": (
+        lambda: total_effect(HEAD, MANY, MANY.round(), fit_effects(MANY, MANY.round()), [0, 1.5]),  # type: ignore[list-item]
+        r"members holds 1\.5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_indices_are_whole_numbers(name: str) -> None:
+    call, sentence = INDICES[name]
+    with pytest.raises(BadInput, match=sentence):
+        call()

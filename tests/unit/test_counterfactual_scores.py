@@ -105,6 +105,21 @@ def test_agreement_with_pixel_distances() -> None:
     assert "not predictive here; only 60 samples" in str(poor)
 
 
+@pytest.mark.parametrize(
+    ("radius", "distance"),
+    [
+        (torch.tensor([1.0, 2, 3]), torch.tensor([1.0, 2, 3])),
+        (torch.ones(30), torch.arange(30.0)),
+        (torch.arange(30.0), torch.ones(30)),
+        (torch.zeros(0), torch.zeros(0)),
+    ],
+)
+def test_a_correlation_that_is_undefined_is_no_verdict(radius: torch.Tensor, distance: torch.Tensor) -> None:
+    text = str(agreement(radius, distance))
+    assert text.startswith(f"Spearman undefined: {len(radius)} samples")
+    assert "predictive" not in text
+
+
 def planted(n: int = 400) -> tuple[AffineHead, Tensor, Tensor, Tensor]:
     """Attribute logits in which attribute 3 leaks into the logit of attribute 0, which alone the head looks at."""
     g = torch.Generator().manual_seed(0)

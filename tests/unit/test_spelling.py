@@ -41,7 +41,16 @@ def nested(k: Any) -> Callable[[Any], Any]:
     return lambda x: inner(x)  # noqa: PLW0108
 
 
+@dataclass(frozen=True)
+class Scale:
+    k: float
+
+    def of(self, x: Any) -> Any:
+        return x * self.k
+
+
 PAIRS = {
+    "methods": (Scale(1.0).of, Scale(2.0).of),
     "two lambdas": (twice, thrice),
     "defaults": (lambda x, k=1: x * k, lambda x, k=2: x * k),
     "keyword defaults": (lambda x, *, k=1: x * k, lambda x, *, k=2: x * k),

@@ -149,6 +149,7 @@ def print_one(one: Counterfactual, poor: set[str], must_stay: set[str]) -> None:
         f"{show.plain(name)}: {'valid' if figures.valid else 'not valid'}"
         f"{' (also in 8 bits)' if figures.valid_8bit else ''}, selectivity {show.number(figures.selectivity)}, "
         f"l_2 distance {show.number(figures.distance)}"
+        f"{'' if figures.noise is None else f', noise ratio {show.number(figures.noise)}'}"
         for name, figures in one.figures.items()
     )
     show.out.print(f"[dim]{selective}", soft_wrap=True)

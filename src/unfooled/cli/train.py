@@ -184,11 +184,11 @@ def train(
     if json:
         show.record(record)
     else:
-        print_record(record, quiet=quiet)
+        print_record(record, quiet=quiet, sparse=bool(sparse))
 
 
-def print_record(record: TrainingRecord, *, quiet: bool) -> None:
-    """Print a few lines."""
+def print_record(record: TrainingRecord, *, quiet: bool, sparse: bool = False) -> None:
+    """Print a few lines; of a head that was made sparse, the number of its weights."""
     from unfooled.cli import show
 
     if record.stopped:
@@ -209,6 +209,8 @@ def print_record(record: TrainingRecord, *, quiet: bool) -> None:
     if record.not_learnt:
         areas = ", ".join(f"{name} ({area:.2f})" for name, area in record.not_learnt.items())
         show.out.print(f"  not learnt (AUC below .95): {show.plain(areas)}", soft_wrap=True)
+    if sparse and record.head_weights is not None:
+        show.out.print("  weights of the head that are not 0: {} of {}".format(*record.head_weights), soft_wrap=True)
     for name, (value, low, high, n) in record.corruptions.items():
         line = f"  {show.plain(name):<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
         show.out.print(line, soft_wrap=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.flips import PART
-from unfooled.counterfactuals.head import AffineHead, embeddings
+from unfooled.counterfactuals.head import AffineHead, embeddings, indices
 from unfooled.counterfactuals.score import finite
 from unfooled.statistics import Estimate, mean_of_shares, share
 from unfooled.statistics.attributes import constant_columns, means_by_presence
@@ -139,7 +139,7 @@ def total_effect(head: AffineHead, e: Tensor, attributes: Tensor, effects: Effec
     values = embeddings(head, e).numpy()
     truth = finite(attributes, "attributes")
     matrix = effects.matrix.numpy()
-    places = [int(f) for f in members]
+    places = list(indices(members, "members"))
     if len(truth) != len(values) or truth.shape[1] != len(matrix):
         raise BadInput(f"attributes have shape {truth.shape}; there must be {(len(values), len(matrix))}")
     if not places or not all(0 <= f < len(matrix) for f in places):

@@ -10,7 +10,7 @@ weights                         cost of flipping a binary attribute, for `flip_a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.counterfactuals.head import AffineHead, index_of
+from unfooled.counterfactuals.head import AffineHead, index_of, indices
 
 SINGULAR = 1e-10
 """Smallest eigenvalue of a covariance, relative to the largest, below which it counts as singular."""
@@ -45,8 +45,8 @@ class Group:
     name: str = ""
 
     def __post_init__(self) -> None:
-        members = tuple(int(f) for f in self.members)
         label = f"the group {self.name!r}" if self.name else "a group"
+        members = indices(self.members, label)
         if not members:
             raise BadInput(f"{label} has no member; leave it out, or give the indices of its attributes")
         if len(set(members)) < len(members):
@@ -70,7 +70,8 @@ class Cost:
     Attributes:
         low: Smallest values of e + delta, a number, (n,) or (B, n). None: unbounded.
         high: Largest values of e + delta.
-        immutable: Attributes that may not change: indices, names of the head's attributes, or a mask, (n,) bool.
+        immutable: Attributes that may not change: indices, names of the head's attributes, or a mask of n
+            booleans, as a tensor, an array or a list.
         groups: Groups of exclusive attributes, or their members alone. Only exchanges within one group are permitted.
         covariance: S, (n, n), symmetric. A singular one is shrunk towards a multiple of the identity, with a warning.
         weights: Positive cost of flipping each binary attribute, (n,). None: 1.
@@ -81,7 +82,7 @@ class Cost:
 
     low: Tensor | float | None = None
     high: Tensor | float | None = None
-    immutable: Sequence[int | str] | Tensor = ()
+    immutable: Sequence[int | str] | Sequence[bool] | Tensor = ()
     groups: Sequence[Group | Sequence[int]] = ()
     covariance: Tensor | None = None
     weights: Tensor | None = None
@@ -97,12 +98,12 @@ class Cost:
         object.__setattr__(self, "groups", groups)
         for name in ("low", "high"):
             if (value := getattr(self, name)) is not None:
-                numbers = torch.as_tensor(value).detach().to("cpu", torch.float64)
+                numbers = _floats(value, name)
                 if torch.isnan(numbers).any():
                     raise BadInput(f"{name} holds NaN; write -inf or inf where there is no bound")
                 object.__setattr__(self, name, numbers)
         if self.weights is not None:
-            weights = torch.as_tensor(self.weights).detach().to("cpu", torch.float64)
+            weights = _floats(self.weights, "weights")
             if weights.ndim != 1 or not torch.isfinite(weights).all() or not (weights > 0).all():
                 raise BadInput(
                     "weights must be positive and finite, one per attribute, (n,); make an attribute immutable "
@@ -126,15 +127,17 @@ class Cost:
             BadInput: An attribute is unknown, or all of them are immutable.
         """
         free = np.ones(head.n, bool)
-        if isinstance(self.immutable, (Tensor, np.ndarray)) and self.immutable.dtype in (torch.bool, np.bool_):
-            mask = np.asarray(self.immutable)
-            if mask.shape != (head.n,):
-                raise BadInput(f"the mask of immutable attributes has shape {mask.shape}; it must be ({head.n},)")
+        mask = _mask(self.immutable)
+        if mask is not None and mask.shape != (head.n,):
+            raise BadInput(f"the mask of immutable attributes has shape {mask.shape}; it must be ({head.n},)")
+        if mask is not None:
             free &= ~mask
         else:
-            items = [self.immutable] if isinstance(self.immutable, (str, int)) else list(self.immutable)
+            alone = isinstance(self.immutable, str) or not isinstance(self.immutable, Iterable)
+            items: Sequence[Any] = [self.immutable] if alone else list(self.immutable)
             for item in items:
-                place = index_of(item, head.attributes, "attribute") if isinstance(item, str) else int(item)
+                named = isinstance(item, str)
+                place = index_of(item, head.attributes, "attribute") if named else indices([item], "immutable")[0]
                 _check_place(place, head.n)
                 free[place] = False
         for group in self.groups:
@@ -190,6 +193,27 @@ class Cost:
         if not free.all():
             matrix = np.linalg.inv(np.linalg.inv(matrix)[np.ix_(free, free)])
         return np.asarray(basis @ np.linalg.cholesky((matrix + matrix.T) / 2))
+
+
+def _mask(immutable: Any) -> np.ndarray | None:
+    """Return a mask, (n,) bool; None for indices and names."""
+    if isinstance(immutable, (Tensor, np.ndarray)):
+        array = np.asarray(immutable.detach().cpu() if isinstance(immutable, Tensor) else immutable)
+        return array if array.dtype == np.bool_ else None
+    if isinstance(immutable, str) or not isinstance(immutable, Sequence) or not len(immutable):
+        return None
+    return np.array(immutable, bool) if all(isinstance(item, (bool, np.bool_)) for item in immutable) else None
+
+
+def _floats(values: Any, what: str) -> Tensor:
+    """Return numbers as float64 on the CPU; refuse a mask, and what is no number."""
+    try:
+        numbers = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise BadInput(f"{what} is {values!r}; give numbers, a tensor of them or one for all") from None
+    if numbers.dtype == torch.bool:
+        raise BadInput(f"{what} holds true and false; give numbers (a mask of attributes is for immutable)")
+    return numbers.detach().to("cpu", torch.float64)
 
 
 def _check_place(place: int, n: int) -> None:

@@ -9,7 +9,7 @@ whatever the embedding's dtype: an overshoot of 1e-4 of a small distance would b
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,6 +176,27 @@ def index_of(name: str, names: Sequence[str], what: str) -> int:
             f"there is no {what} {name!r}{nearest(name, names) or f'; there are {len(names)}, such as {names[0]}'}"
         )
     return list(names).index(name)
+
+
+def indices(values: Any, what: str) -> tuple[int, ...]:
+    """Return whole numbers as such.
+
+    Args:
+        values: Sequence of whole numbers, of Python, NumPy or torch.
+        what: Their name in the error, such as "immutable".
+
+    Raises:
+        BadInput: One is true or false, a fraction, or no number.
+    """
+    items = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
+    items = [items] if isinstance(items, str) or not isinstance(items, Iterable) else list(items)
+    whole: list[Any] = [
+        item.item() if isinstance(item, (Tensor, np.generic)) and item.ndim == 0 else item for item in items
+    ]
+    for item in whole:
+        if isinstance(item, bool) or not isinstance(item, int):
+            raise BadInput(f"{what} holds {item!r}; give indices of attributes, whole numbers such as 0 or 3")
+    return tuple(whole)
 
 
 def _numbers(values: Any, what: str) -> Tensor:

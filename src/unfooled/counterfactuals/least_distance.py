@@ -25,6 +25,11 @@ EXACT = 1e-12
 LOOSE = 1e-8
 """The same where `EXACT` is out of reach: solutions whose norm is much larger than the largest right-hand side."""
 
+MET = 1e-7
+"""Slack of a unit row, relative to the solution, up to which the row counts as active."""
+TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+"""Options of the linear programs: tolerances of HiGHS, the smallest that it takes."""
+
 
 class LeastDistance:
     """Solver of min ||x||_2 with G x >= h, for one G and many h.
@@ -35,13 +40,13 @@ class LeastDistance:
 
     def __init__(self, rows: np.ndarray) -> None:
         self.size = np.sqrt((rows**2).sum(1))
-        self.nonzero = self.size > 1e-13 * max(float(self.size.max(initial=0.0)), 1e-300)
+        self.nonzero = _nonzero(self.size)
         self.unit = rows[self.nonzero] / self.size[self.nonzero, None]
         self.gram = self.unit @ self.unit.T
 
     def solve(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the smallest x, (n,), and the active rows, (m,) bool. None: there is no x."""
-        if (h[~self.nonzero] > EXACT * max(1.0, float(np.abs(h).max(initial=0.0)))).any():
+        if _unreachable(h, self.size, self.nonzero):
             return None
         active = np.zeros(len(h), bool)
         need = h[self.nonzero] / self.size[self.nonzero]
@@ -140,43 +145,59 @@ def smallest_by_lp(
         high: Largest values, (n,), at least 0.
         norm: 1 or inf.
     """
-    n = rows.shape[1]
+    n, size = rows.shape[1], np.sqrt((rows**2).sum(1))
+    nonzero = _nonzero(size)
+    if _unreachable(h, size, nonzero):
+        return None
+    unit, need = rows[nonzero] / size[nonzero, None], h[nonzero] / size[nonzero]
     if norm == 1:
         cost = np.ones(2 * n)
-        a = np.hstack([rows, -rows])
+        a = np.hstack([unit, -unit])
         bounds = [(0.0, v) for v in high] + [(0.0, -v) for v in low]
-        right = h
+        right = need
     else:
         cost = np.r_[np.zeros(n), 1.0]
         eye, one = np.eye(n), np.ones((n, 1))
-        a = np.vstack([np.hstack([rows, np.zeros((len(rows), 1))]), np.hstack([-eye, one]), np.hstack([eye, one])])
-        right = np.r_[h, np.zeros(2 * n)]
+        a = np.vstack([np.hstack([unit, np.zeros((len(unit), 1))]), np.hstack([-eye, one]), np.hstack([eye, one])])
+        right = np.r_[need, np.zeros(2 * n)]
         bounds = [*zip(low, high, strict=True), (0.0, np.inf)]
     solution = _solve_lp(cost, a, right, bounds)
     if solution is None:
         return None
     x = solution[:n] - solution[n:] if norm == 1 else solution[:n]
-    slack = rows @ x - h
-    return x, slack <= 1e-7 * (1 + np.abs(h))
+    active = np.zeros(len(h), bool)
+    active[nonzero] = unit @ x - need <= MET * max(float(np.abs(x).max(initial=0.0)), float(need.max(initial=0.0)))
+    return x, active
 
 
 def shortfall(rows: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
     """Return the least s with G x >= h - s for some x in a box, at least 0."""
-    n = rows.shape[1]
-    a = np.hstack([rows, np.ones((len(rows), 1))])
-    solution = _solve_lp(np.r_[np.zeros(n), 1.0], a, h, [*zip(low, high, strict=True), (0.0, np.inf)])
-    return math.nan if solution is None else float(solution[-1])
+    n, unit = rows.shape[1], float(np.sqrt((rows**2).sum(1)).max(initial=0.0)) or 1.0
+    a = np.hstack([rows / unit, np.ones((len(rows), 1))])
+    solution = _solve_lp(np.r_[np.zeros(n), 1.0], a, h / unit, [*zip(low, high, strict=True), (0.0, np.inf)])
+    return math.nan if solution is None else float(solution[-1]) * unit
+
+
+def _nonzero(size: np.ndarray) -> np.ndarray:
+    """Return which rows are not 0 up to rounding, (m,) bool, from their lengths."""
+    return np.asarray(size > 1e-13 * max(float(size.max(initial=0.0)), 1e-300))
+
+
+def _unreachable(h: np.ndarray, size: np.ndarray, nonzero: np.ndarray) -> bool:
+    """Return whether a row that is 0 must be above 0, beyond rounding of the others."""
+    unit = max(float(size.max(initial=0.0)), float(np.abs(h).max(initial=0.0)))
+    return bool((h[~nonzero] > EXACT * unit).any())
 
 
 def _solve_lp(
     cost: np.ndarray, a: np.ndarray, right: np.ndarray, bounds: list[tuple[float, float]]
 ) -> np.ndarray | None:
-    """Solve min cost . x with a x >= right; None: infeasible."""
+    """Solve min cost . x with a x >= right, whose rows have about the length 1; None: infeasible."""
     from scipy.optimize import linprog
 
     scale = max(float(np.abs(right).max(initial=0.0)), 1e-300)
     scaled = [(low / scale, high / scale) for low, high in bounds]
-    solution = linprog(cost, A_ub=-a, b_ub=-right / scale, bounds=scaled, method="highs")
+    solution = linprog(cost, A_ub=-a, b_ub=-right / scale, bounds=scaled, method="highs", options=TIGHT)
     if solution.status == 2:
         return None
     if solution.status != 0:

@@ -57,6 +57,8 @@ class Figures(Record):
         off_target: Length of the change of the other attributes, in switches.
         distance: l_2 distance of the images.
         psnr, ssim: Quality of the changed image.
+        noise: Noise ratio of SPECTRA: l_2 distance of the images over the length of the edit, in switches. None: not
+            defined, or absent in records of earlier versions.
     """
 
     valid: bool
@@ -68,6 +70,7 @@ class Figures(Record):
     distance: float
     psnr: float | None
     ssim: float | None
+    noise: float | None = None
 
 
 class KappaPoint(Record):
@@ -91,7 +94,7 @@ class Counterfactual(Record):
         shortfall: Logits that are missing after the best permitted edit.
         whole: Names of the fewest attributes to flip, each by one switch. None: no flips are enough.
         whole_exact: True: there are no fewer; False: the number is an upper bound.
-        rows: The attributes, in the order of the table.
+        rows: The attributes, in the order of the table, without those that are left out.
         figures: Measures by method: "edit", "targeted PGD", "random attribute".
         kappa: Weight of the label in the edit. None: no edit.
         curve: Results at every kappa.
@@ -145,8 +148,8 @@ class CounterfactualRecord(Record):
         kind: "concept" for the attribute logits of a concept network, "probes" for directions fitted to features.
         layer: Layer whose input are the features or attribute logits.
         images: Number of images in the table.
-        attributes: The attributes.
-        left_out: Attributes with fewer than five images of one value.
+        attributes: The attributes, without those that are left out.
+        left_out: Attributes with fewer than five images of one value: nothing is computed of them.
         threat: The threat.
         steps: Steps of each search.
         seed: Random seed.

@@ -25,7 +25,7 @@ from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost, Group
 from unfooled.counterfactuals.flips import flip_distance
-from unfooled.counterfactuals.head import AffineHead
+from unfooled.counterfactuals.head import AffineHead, indices
 from unfooled.statistics import Cases, Estimate, Interval, partial_spearman, quantile_of, share
 
 DRAWS = 1000
@@ -70,6 +70,8 @@ class Agreement(NamedTuple):
     enough: bool
 
     def __str__(self) -> str:
+        if not np.isfinite(self.spearman.value):
+            return f"Spearman undefined: {self.n} samples are too few, or their radii or distances are all equal"
         tail = "" if self.predictive else "; not predictive here"
         few = "" if self.enough else f"; only {self.n} samples"
         return f"Spearman {self.spearman.text(2)}{tail}{few}"
@@ -190,6 +192,10 @@ def group_means(e: Tensor, attributes: Tensor, y: Tensor, members: Sequence[int]
         BadInput: A member never occurs.
     """
     values, truth = finite(e, "e"), finite(attributes, "attributes")
+    members = indices(members, f"the group {name!r}" if name else "a group")
+    for f in members:
+        if not 0 <= f < truth.shape[1]:
+            raise BadInput(f"there is no attribute {f}; there are {truth.shape[1]}, 0 to {truth.shape[1] - 1}")
     _, place = np.unique(y.cpu().numpy(), return_inverse=True)
     means = np.zeros((len(members), values.shape[1]))
     for row, f in enumerate(members):

@@ -111,6 +111,11 @@ class AttributeSpace:
         """Attributes that an edit may change, (p,) bool."""
         return self.usable & ~self.immutable
 
+    @property
+    def left_out(self) -> Tensor:
+        """Attributes with too few images of one value, (p,) bool: they have no switch and no AUC."""
+        return self.auc.isnan()
+
     def keeping(self, keep: Sequence[str]) -> AttributeSpace:
         """Return the same attributes with others that must stay.
 

@@ -123,7 +123,7 @@ class Supports:
         if not self.all:
             sparse = smallest_by_lp(self.g[:, places], h, low[places], high[places], 1.0)
             first = np.abs(dense[places]) / (np.abs(dense).max() or 1.0)
-            first = first + (0.0 if sparse is None else 2.0 * (np.abs(sparse[0]) > 1e-9))
+            first = first + (0.0 if sparse is None else 2.0 * (np.abs(sparse[0]) > 1e-9 * np.abs(sparse[0]).max()))
             most = max(
                 m
                 for m in range(self.k, len(places) + 1)

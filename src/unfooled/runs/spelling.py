@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from unfooled.runs.hashes import function_hash, has_shared_name
@@ -17,7 +18,7 @@ def spelled(value: Any) -> str:
     """Format a value as a call, with functions by name: unlike `repr`, without memory addresses.
 
     Lambdas and functions defined inside of functions share their names with others, so a hash of their code, defaults
-    and captured values follows the name.
+    and captured values follows the name. A method of a dataclass follows the text of its object.
 
     Example:
         >>> spelled(partial(sorted, reverse=True))
@@ -29,6 +30,8 @@ def spelled(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         words = [f"{f.name}={spelled(getattr(value, f.name))}" for f in fields(value) if f.repr]
         return f"{type(value).__qualname__}({', '.join(words)})"
+    if isinstance(value, MethodType) and is_dataclass(value.__self__) and not isinstance(value.__self__, type):
+        return f"{spelled(value.__self__)}.{value.__name__}"
     if callable(value) and hasattr(value, "__qualname__"):
         name = str(value.__qualname__)
         return f"{value.__module__}.{name} {function_hash(value)[:8]}" if has_shared_name(value) else name

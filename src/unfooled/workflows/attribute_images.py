@@ -103,7 +103,7 @@ def _folders(table: AttributeTable, data: Any, images: str | Path | None) -> lis
         folders.append(place.parent)
     if place is not None and place.exists():  # images lie in folders by split and class
         folders += [up for up in folders[-1].parents if (up / first).is_file()]
-    return folders
+    return list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
 
 
 @dataclass(frozen=True, eq=False)

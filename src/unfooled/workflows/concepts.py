@@ -22,12 +22,14 @@ from unfooled.data.formats.folders import files_of
 from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
 from unfooled.models.architectures import build, builder_of
 from unfooled.models.load import load_model
-from unfooled.training.losses.concepts import attributes_of, concept_logits, on_rows
+from unfooled.training.losses.concepts import attributes_of, concept_logits, head_of, on_rows
 from unfooled.workflows.catalog import takes
 from unfooled.workflows.errors import BadOption
 
 LEARNT = 0.95
 """AUC from which on an attribute counts as learnt."""
+NEGLIGIBLE = 1e-3
+"""Size, relative to the largest weight of a head, up to which a weight counts as 0: gradient steps leave none at 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,10 +234,25 @@ def learnt(concepts: Concepts, held_out: Tensor | None, out: Path, arch: str, de
         arch: Its architecture.
         device: Device of the network.
     """
-    about: dict[str, Any] = {"attributes": list(concepts.names), "left_out": list(concepts.left_out)}
+    model = load_model(str(out), arch, device)
+    about: dict[str, Any] = {
+        "attributes": list(concepts.names), "left_out": list(concepts.left_out),
+        "head_weights": head_weights(model, concepts.values.shape[1]),
+    }  # fmt: skip
     if held_out is None or concepts.held_out is None:
         return about
-    return {**about, "not_learnt": not_learnt(load_model(str(out), arch, device), held_out, concepts, device)}
+    return {**about, "not_learnt": not_learnt(model, held_out, concepts, device)}
+
+
+def head_weights(model: nn.Module, attributes: int) -> tuple[int, int]:
+    """Return how many weights of the head are not 0, up to `NEGLIGIBLE`, and how many it has.
+
+    Args:
+        model: The network.
+        attributes: Number of attributes, which its head takes.
+    """
+    size = head_of(model, attributes).weight.detach().abs()
+    return int((size > NEGLIGIBLE * size.max()).sum()), size.numel()
 
 
 def not_learnt(model: nn.Module, x: Tensor, concepts: Concepts, device: str) -> dict[str, float]:

@@ -132,10 +132,12 @@ def _outcome(tried: Tried, i: int) -> Outcome:
 
 
 def _rows(tried: Tried, i: int, space: AttributeSpace, carried: bool) -> list[AttributeRow]:
-    """Return the attributes of an image, in their own units."""
+    """Return the attributes of an image, in their own units, without those that are left out."""
     before, delta, moved = tried.u[i].double(), tried.edit.delta[i], (tried.now[i] - tried.u[i]).double()
     rows = []
     for f, name in enumerate(space.names):
+        if space.left_out[f]:
+            continue
         unit, start = float(space.gap[f]), float(before[f])
         edited: dict[str, Any] = {
             "wanted": (start + float(delta[f])) * unit, "achieved": (start + float(moved[f])) * unit,
@@ -156,10 +158,10 @@ def _figures(tried: Tried, name: str, i: int) -> Figures:
     m = tried.measures[name]
     plain = {
         field: _finite(getattr(m, field)[i]) for field in ("selectivity", "side_effect", "off_target", "achieved",
-                                                           "psnr", "ssim")
+                                                           "psnr", "ssim", "noise")
     }  # fmt: skip
     if not tried.edit.feasible[i]:  # there is no edit that the change could be compared with
-        plain |= dict.fromkeys(("selectivity", "side_effect", "off_target", "achieved"))
+        plain |= dict.fromkeys(("selectivity", "side_effect", "off_target", "achieved", "noise"))
     valid = bool(tried.valid[name][i])
     return Figures(
         valid=valid, valid_8bit=valid and bool(m.valid_8bit[i]), distance=float(m.distance[i]), **plain
@@ -199,7 +201,7 @@ def _infeasible(tried: Tried, i: int, search: Search) -> str:
     if not blamed and len(fixed) > 1 and helps(space.keeping(())):
         blamed = fixed
     why = [f"{', '.join(blamed[:LISTED])} must stay"] if blamed else []
-    few = int(space.auc.isnan().sum())
+    few = int(space.left_out.sum())
     poor = int((~space.usable).sum()) - few
     if space.again is None and (few or poor) and not helps(replace(space, usable=torch.ones_like(space.usable))):
         few = poor = 0  # of a concept network: their logits would not help either

@@ -264,21 +264,14 @@ class _Work:
 
 
 def _facts(space: AttributeSpace) -> list[AttributeFact]:
-    columns = zip(
-        space.names,
-        space.auc.tolist(),
-        space.usable.tolist(),
-        space.immutable.tolist(),
-        space.gap.tolist(),
-        space.auc_rows,
-        strict=True,
-    )
+    """Return the attributes that are not left out."""
     return [
         AttributeFact(
-            name=name, auc=None if auc != auc else auc, auc_rows=None if auc != auc else rows, usable=usable, kept=kept,
-            switch=gap,
+            name=name, auc=float(space.auc[f]), auc_rows=space.auc_rows[f], usable=bool(space.usable[f]),
+            kept=bool(space.immutable[f]), switch=float(space.gap[f]),
         )
-        for name, auc, usable, kept, gap, rows in columns
+        for f, name in enumerate(space.names)
+        if not space.left_out[f]
     ]  # fmt: skip
 
 
@@ -290,7 +283,7 @@ def _unread(space: AttributeSpace) -> list[str]:
 
 def _left_out(space: AttributeSpace, images: TableImages) -> list[str]:
     """Return the attributes with too few images of one value in the table."""
-    few = [name for name, auc in zip(space.names, space.auc.tolist(), strict=True) if auc != auc]
+    few = [name for f, name in enumerate(space.names) if space.left_out[f]]
     return [name for name in images.table.names if name in few or name not in space.names]
 
 

@@ -23,6 +23,7 @@ from unfooled.data.load import load_dataset
 from unfooled.features.corruptions import FIVE, groups, random_group
 from unfooled.models.load import load_model
 from unfooled.runs.hashes import tensors_hash
+from unfooled.runs.spelling import spelled
 from unfooled.statistics import intervals
 from unfooled.training import Batches, Checkpoint, Epoch, Monitor, Stepping
 from unfooled.training import train as epochs_of
@@ -57,6 +58,8 @@ class TrainingRecord(Partial):
         attributes: Names of the attributes that were trained; empty unless the loss is one of concepts.
         left_out: Names of those that are constant in the training data, and were left out.
         not_learnt: Attributes whose AUC on held-out samples is below .95, with it.
+        head_weights: Weights of the head that are not 0 (above a thousandth of the largest), and all of them, for a
+            loss of concepts. None: another loss.
         corruptions: Held-out accuracy under each corruption and under all of them (share right under every
             one), as (value, low, high, n);
             empty unless the loss or the augmentation uses the corruptions.
@@ -75,6 +78,7 @@ class TrainingRecord(Partial):
     attributes: list[str] = Field(default_factory=list)
     left_out: list[str] = Field(default_factory=list)
     not_learnt: dict[str, float] = Field(default_factory=dict)
+    head_weights: tuple[int, int] | None = None
     corruptions: dict[str, tuple[float, float, float, int]] = Field(default_factory=dict)
     purified_accuracy: float | None = None
     warnings: list[str] = Field(default_factory=list)
@@ -145,7 +149,7 @@ def train(
     return TrainingRecord(
         out=str(out),
         epochs=recipe.epochs,
-        loss=loss if isinstance(loss, str) else str(loss),
+        loss=loss if isinstance(loss, str) else spelled(loss),
         threat=None if threat is None else str(threat),
         trained=len(trained),
         held_out_accuracy=last.accuracy if last else None,
@@ -282,7 +286,7 @@ class _Work:
         """Return the settings that must agree for a checkpoint to be continued."""
         recipe, start = self.recipe, self.network.model
         return {
-            "data": self.name, "arch": self.network.arch, "loss": str(objective), "batch": recipe.batch,
+            "data": self.name, "arch": self.network.arch, "loss": spelled(objective), "batch": recipe.batch,
             "epochs": recipe.epochs, "lr": recipe.lr, "weight_decay": recipe.weight_decay,
             "augment": recipe.augment or False, "n": recipe.n, "seed": self.seed, "size": recipe.size,
             "start": None if start is None else str(start), "mean": self.network.mean, "std": self.network.std,

@@ -138,8 +138,11 @@ def load_birds(
     if not (root / "images.txt").is_file():
         raise BadInput(f"there is no file {root / 'images.txt'}; give the folder CUB_200_2011 that holds it")
     images = _names(root / "images.txt")
+    for number, name in enumerate(images, 1):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BadInput(f"line {number} of {root / 'images.txt'} is {name!r}, outside of {root / 'images'}")
     y = _column(root / "image_class_labels.txt", len(images)) - 1
-    train = _column(root / "train_test_split.txt", len(images)) == 1
+    train = _split(root / "train_test_split.txt", len(images)) == 1
     classes = _names(root / "classes.txt")
     if y.min() < 0 or y.max() >= len(classes):
         raise BadInput(
@@ -225,6 +228,16 @@ def _column(path: Path, count: int) -> np.ndarray:
         raise BadInput(f"{path} holds a value that is not a whole number: {error}") from None
 
 
+def _split(path: Path, count: int) -> np.ndarray:
+    """Read which images are for training, (count,) 0 or 1."""
+    values = _column(path, count)
+    odd = np.flatnonzero((values != 0) & (values != 1))
+    if len(odd):
+        line = int(odd[0])
+        raise BadInput(f"line {line + 1} of {path} has the split {values[line]}; it must be 1 (training) or 0 (test)")
+    return values
+
+
 def _attribute_names(root: Path) -> tuple[str, ...]:
     """Read the names of the attributes; the official archive puts their file beside the folder."""
     places = (root / "attributes.txt", root / "attributes" / "attributes.txt", root.parent / "attributes.txt")
@@ -256,9 +269,34 @@ def _votes(root: Path, images: int, attributes: int) -> tuple[np.ndarray, np.nda
             f"{path} holds image, attribute, presence or certainty {low.tolist()} to {high.tolist()}; they lie in "
             f"[1, 1, 0, 1] to {most.tolist()}"
         )
+    _check_pairs(rows, images, attributes, path)
     present[rows[:, 0] - 1, rows[:, 1] - 1] = rows[:, 2]
     certainty[rows[:, 0] - 1, rows[:, 1] - 1] = rows[:, 3]
     return present, certainty
+
+
+def _check_pairs(rows: np.ndarray, images: int, attributes: int, path: Path) -> None:
+    """Refuse two different votes on one attribute of an image, and a file whose last images have no vote.
+
+    Args:
+        rows: Image, attribute, presence and certainty of each line.
+        images: Number of images.
+        attributes: Number of attributes.
+        path: The file, for the message.
+    """
+    place = (rows[:, 0] - 1) * attributes + rows[:, 1] - 1
+    order = np.argsort(place, kind="stable")
+    again = np.flatnonzero((np.diff(place[order]) == 0) & (rows[order[1:], 2:] != rows[order[:-1], 2:]).any(1))
+    if len(again):
+        one, two = int(order[again[0]]), int(order[again[0] + 1])
+        what = f"attribute {rows[two, 1]} of image {rows[two, 0]}"
+        raise BadInput(f"vote {two + 1} of {path} contradicts vote {one + 1} on {what}; leave one of them out")
+    missing = np.setdiff1d(np.arange(1, images + 1), rows[:, 0])
+    if len(missing):
+        raise BadInput(
+            f"{path} ends at vote {len(rows)} without one on image {missing[0]} ({len(missing)} of {images} images "
+            "have none); it may be truncated: unpack it again"
+        )
 
 
 def _denoised(
@@ -309,7 +347,7 @@ def _parts(root: Path, images: int) -> tuple[np.ndarray, tuple[str, ...]]:
             image, part, *place = int(line[0]), int(line[1]), *map(float, line[2:5])
         except (ValueError, IndexError):
             image, part, place = 0, 0, []
-        if len(place) != 3 or not 1 <= image <= images or not 1 <= part <= len(names):
+        if len(place) != 3 or not np.isfinite(place).all() or not 1 <= image <= images or not 1 <= part <= len(names):
             raise BadInput(f"line {number} of {path} is {' '.join(line)!r}; it must be image, part, x, y, visible")
         places[image - 1, part - 1] = place
     return places, names

@@ -10,6 +10,7 @@ from unfooled.counterfactuals.records import AttributeFact, AttributeRow, Counte
 from unfooled.counterfactuals.spaces import AucRows
 from unfooled.drawing.pictures import Array, Encoding, Plate, css_gradient, encode, heat_map, photograph
 from unfooled.report.frame import fill
+from unfooled.report.sections.counterfactual_bars import Bars, bars_of
 from unfooled.report.sections.gallery import MAX_PIXELATED_EDGE, Picture
 
 LISTED = 12  # attributes shown before a fold
@@ -28,11 +29,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Case:
-    """One image: its record, its attributes by size of the change, its pictures."""
+    """One image: its record, its attributes by size of the change, its pictures, and bars of the first attributes."""
 
     result: Counterfactual
     lines: list[Line]
     pictures: list[Picture]
+    bars: Bars | None = None
 
 
 def compose_counterfactual(record: CounterfactualRecord, x: Array, x_new: Array, slope: Array) -> str:
@@ -45,10 +47,12 @@ def compose_counterfactual(record: CounterfactualRecord, x: Array, x_new: Array,
         slope: Gradient of the attribute that changes most.
     """
     facts = {fact.name: fact for fact in record.attributes}
-    cases = [
-        Case(result, lines_of(result, facts), _pictures(result, x[i], x_new[i], slope[i]) if i < MAX_DRAWN else [])
-        for i, result in enumerate(record.results)
-    ]
+    cases = []
+    for i, result in enumerate(record.results):
+        lines = lines_of(result, facts)
+        bars = bars_of([(line.row, line.fact) for line in lines[:LISTED] if line.fact.usable])
+        pictures = _pictures(result, x[i], x_new[i], slope[i]) if i < MAX_DRAWN else []
+        cases.append(Case(result, lines, pictures, bars if result.curve else None))
     return fill(
         "counterfactual.html.j2",
         record.model_dump_json(),

@@ -27,7 +27,9 @@ from unfooled.studies.common.records import listed
 
 EDIT, RANDOM, PGD, STOPPED = "edit", "random attribute", "targeted PGD", "targeted PGD, stopped when valid"
 CCE = "conceptual counterfactual explanation"
-MEASURES = ("valid", "valid_8bit", "achieved", "selectivity", "side_effect", "off_target", "distance", "psnr", "ssim")
+MEASURES = (
+    "valid", "valid_8bit", "achieved", "selectivity", "side_effect", "off_target", "distance", "psnr", "ssim", "noise",
+)  # fmt: skip
 SIZES = {"asked": "attributes asked", "length": "switches asked, l2"}
 """Sizes of the edits before they are carried -> their columns in the table."""
 LEAST = 0.01

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unfooled.counterfactuals.measures import attack_success
+from unfooled.counterfactuals.score import ENOUGH, PREDICTIVE
 from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, RULES
 from unfooled.statistics.intervals import Interval
 from unfooled.studies.attackability.bench import LEARNT, PLANTED, learnt_factors
@@ -191,7 +192,11 @@ def _agreement(results: Results) -> Table:
 
 
 def _predictive(correlation: Interval) -> str:
-    return "predictive" if correlation.value >= 0.6 else "not predictive here"
+    """Return the verdict on a rank correlation; of fewer than `ENOUGH` values it states their number."""
+    if not np.isfinite(correlation.value):
+        return f"undefined (n = {correlation.n})"
+    verdict = "predictive" if correlation.value >= PREDICTIVE else "not predictive here"
+    return verdict if correlation.n >= ENOUGH else f"{verdict} (n = {correlation.n} only)"
 
 
 def _carried(results: Results, size: AttackabilityScale) -> Table:
@@ -208,10 +213,14 @@ def _carried(results: Results, size: AttackabilityScale) -> Table:
         rows.append({
             "how": how, "success": str(attack_success(valid, size.editing.threat, size.editing.steps)),
             **{name: share(columns[name]).text(2) for name in ("valid", "valid_8bit")},
-            **{name: _round(middle(columns[name])) for name in MEASURES[2:]},
+            **{WORDS.get(name, name): _round(middle(columns[name])) for name in MEASURES[2:]},
             **{words: _round(middle(columns[name])) for name, words in SIZES.items()},
         })  # fmt: skip
     return rows
+
+
+WORDS = {"noise": "noise ratio, pixels over logits"}
+"""Measures -> their headings, where they have another one."""
 
 
 def _training(results: Results, size: AttackabilityScale) -> Table:

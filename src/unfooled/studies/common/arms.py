@@ -13,6 +13,7 @@ from torch import nn
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.runs.chunks import Progress
+from unfooled.runs.spelling import spelled
 from unfooled.studies.common.bench import Bench, load_splits
 from unfooled.studies.common.fitting import new_network
 from unfooled.training import Batches, Ramp
@@ -71,7 +72,7 @@ class Arm:
 
     def settings(self, threat: Threat) -> dict[str, Any]:
         """Return every field as plain values, with the loss for a threat as text."""
-        return {**vars(self), "loss": str(self.loss(threat))}
+        return {**vars(self), "loss": spelled(self.loss(threat))}
 
 
 class ArmBench(Bench):
@@ -117,7 +118,7 @@ class ArmBench(Bench):
         loss = arm.loss(task.threat)
         if arm.ramp:
             loss = Ramp(loss, arm.ramp * pieces)
-        settings = {"arm": name, "loss": str(loss), "seed": self.seed, "steps": batches.steps, "pieces": pieces}
+        settings = {"arm": name, "loss": spelled(loss), "seed": self.seed, "steps": batches.steps, "pieces": pieces}
         optimizer = torch.optim.AdamW(net.parameters(), lr=task.lr * arm.lr, weight_decay=1e-4)
         self._fit(
             name, net, batches, loss, optimizer, epochs=pieces, clip=5.0, settings={**settings, "n": len(x)},

@@ -23,6 +23,7 @@ from unfooled.features import Encoder, d_rand, last_features, robust_set, smalle
 from unfooled.features.making import Search, Storage
 from unfooled.models.architectures import build
 from unfooled.runs.chunks import Progress
+from unfooled.runs.spelling import spelled
 from unfooled.studies.common.bench import Bench, Labelled, load_splits
 from unfooled.studies.common.feature_records import Reach
 from unfooled.studies.common.feature_units import stored_set
@@ -110,7 +111,7 @@ class FeatureBench(Bench):
         if name in (HARDENED, HARDENED_TOO):
             loss = Ramp(loss, task.ramp * pieces)
         about = {"arch": task.arch, "input_shape": list(x.shape[1:]), "num_classes": len(self.classes)}
-        settings = {"loss": str(loss), "seed": self.seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
+        settings = {"loss": spelled(loss), "seed": self.seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
         optimizer = task.optimizer(net.parameters())
         return self._fit(
             name, net, batches, loss, optimizer, epochs=pieces, about=about, settings=settings, clip=5.0

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import cross_entropy
 from unfooled.core.threats import Threat
+from unfooled.runs.spelling import spelled
 from unfooled.training.initial import initialise_for_intervals
 from unfooled.training.losses.inner import worst_points
 
@@ -75,6 +76,8 @@ class Ibp:
         worst = worst_cross_entropy(self.margins(model, x, y, self.threat))
         return self.clean * clean + (1 - self.clean) * worst
 
+    __repr__ = spelled
+
 
 @dataclass(frozen=True)
 class CrownIbp:
@@ -118,6 +121,8 @@ class CrownIbp:
             margins = self.mix * self.relaxed(model, x, y, self.threat) + (1 - self.mix) * margins
         return self.clean * clean + (1 - self.clean) * worst_cross_entropy(margins)
 
+    __repr__ = spelled
+
 
 @dataclass(frozen=True)
 class Sabr:
@@ -159,6 +164,8 @@ class Sabr:
             )
         return worst_cross_entropy(self.margins(model, centre, y, threat.scaled(self.share)))
 
+    __repr__ = spelled
+
 
 @dataclass(frozen=True)
 class MtlIbp:
@@ -193,3 +200,5 @@ class MtlIbp:
         z = worst_points(model, x, y, self.threat, loss=cross_entropy, steps=self.steps, rule=self.rule)
         worst = worst_cross_entropy(self.margins(model, x, y, self.threat))
         return self.mix * worst + (1 - self.mix) * F.cross_entropy(model(z), y)
+
+    __repr__ = spelled

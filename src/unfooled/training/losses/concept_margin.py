@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unfooled.runs.spelling import spelled
 from unfooled.training.losses.concepts import Joint, concept_logits, head_of, looked_up
 from unfooled.training.losses.inner import at_least
 
@@ -87,6 +88,8 @@ class ConceptMargin:
             covariance = within_classes(standard, y)
         r = self.radius(head.weight * deviation, bias, standard, y, covariance)
         return self.base(model, x, rows) + self.weight * (self.margin - r).relu().mean()
+
+    __repr__ = spelled
 
 
 @dataclass(frozen=True, eq=False)

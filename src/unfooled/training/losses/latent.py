@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import cross_entropy
 from unfooled.core.threats import Threat
+from unfooled.runs.spelling import spelled
 from unfooled.training.losses.inner import at_least, worst_points
 
 
@@ -77,3 +78,5 @@ class LatentClusters:
         with torch.no_grad():
             k = self.assign(x, y)
         return loss + self.weight * self.distance(self.latent(model, z), k).mean()
+
+    __repr__ = spelled
