@@ -157,7 +157,7 @@ class _Work:
             BadInput: Inputs, labels or a model that cannot be used.
         """
         model, sets = as_model(model), list[str]()
-        x, y, threat, notes = _samples(model, x, y, threat)
+        x, y, threat, notes = _samples(model, x, y, threat, seed)
         if isinstance(y, Tensor) and y.ndim == 2:
             with noticing():  # it is reminded of when the model is inspected
                 model, y, sets = multi_label(model, y, x)
@@ -254,7 +254,9 @@ def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel
         return box, OriginalModel.of(box), inspect_model(box, x, y)
 
 
-def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
+def _samples(
+    model: Model, x: Any, y: Any, threat: Threat | None, seed: int
+) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
     """Return samples, labels, threat and warnings; large samples are streamed.
 
     Raises:
@@ -268,7 +270,7 @@ def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tenso
     if isinstance(x, (Dataset, DataLoader)):
         if y is not None:
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
-        x, y, notes = from_torch(x)
+        x, y, notes = from_torch(x, seed=seed)
     else:
         x, y = as_samples(x, y)
         x, notes = in_precision_of(model, x)
