@@ -33,6 +33,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.data.torch_sets import from_torch
 from unfooled.evaluation.audit.plan import Plan
+from unfooled.evaluation.audit.possible import check_class_names
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
@@ -181,6 +182,10 @@ class _Work:
             if len(classes) != count:
                 raise BadInput(f"there are {len(classes)} names for {count} labels")
             return ["+".join(classes[int(k)] if k.isdigit() else k for k in text.split("+")) for text in self.sets]
+        try:
+            check_class_names(classes or ())
+        except ValueError as error:
+            raise BadInput(f"{error}; give each class its own") from error
         return list(classes or self.sets) or [str(k) for k in range(self.subject.classes)]
 
     def changed_code(self) -> list[str]:
