@@ -60,9 +60,10 @@ def example(path: Path) -> str:
     """Return the page of a script: its text, its code, and what it printed."""
     text, code = text_of(path), path.read_text(encoding="utf-8")
     shown = code.partition('"""\n\n')[2]
-    words = [line for line in text.splitlines() if not line.startswith("python examples/")]
+    paragraphs = [part for part in text.split("\n\n") if not part.startswith("python examples/")]
+    words = [f"```text\n{part.rstrip()}\n```" if part.startswith(" ") else part for part in paragraphs]
     command = f"```sh\npython examples/{path.name}\n```"
-    parts = [f"# {title(path)}", "\n".join(words).strip(), command]
+    parts = [f"# {title(path)}", "\n\n".join(words).strip(), command]
     printed = PRINTED / f"{path.stem}.txt"
     if printed.is_file():
         parts.append(f"It prints\n\n```text\n{printed.read_text(encoding='utf-8').partition(chr(10))[2].strip()}\n```")

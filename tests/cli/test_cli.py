@@ -693,7 +693,7 @@ def test_attributional_losses_from_the_command_line(words: str, text: str) -> No
         ("--loss r2et --base madry", "--loss r2et needs an adversary"),
         (
             "--loss madry --threat linf:0.1 --weight 1",
-            "takes no --weight; leave it out, or choose ig-norm, ig-sum-norm, igr, r2et, input-gradient",
+            "takes no --weight; leave it out, or choose step-ll, ig-norm, ig-sum-norm, igr, r2et, input-gradient",
         ),
         ("--loss igr --threat linf:0.1 --base fast", "there is no choice for --base 'fast'"),
         ("--loss igr --threat linf:0.1 --explain saliency --path 4", "--explain saliency has no path"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 
 from unfooled.cli.app import run
+from unfooled.cli.command import CheckedCommand
 from unfooled.core.errors import BadInput
 from unfooled.workflows.gating import Gate
 from unfooled.workflows.places import check_file, check_folder
@@ -28,9 +30,25 @@ TWICE = {
 @pytest.mark.parametrize("line", TWICE)
 def test_an_option_that_is_given_twice_is_said(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(line.split()) == 2  # as there are no such files
-    note, *_, sentence = capsys.readouterr().err.splitlines()
-    assert note == f"note: {TWICE[line]}"
+    (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("unfooled: ")
+    assert sentence.endswith(f" ({TWICE[line]})")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_option_that_is_given_twice_is_said_after_the_work(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer()
+
+    @app.command(cls=CheckedCommand)
+    def work(n: int = 1) -> None:
+        typer.echo(n)
+        if code:
+            raise typer.Exit(code)
+
+    app(["--n", "2", "--n", "3"], standalone_mode=False)
+    said = capsys.readouterr()
+    assert said.out == "3\n"
+    assert said.err == "note: --n is given 2 times; 3 counts\n"
 
 
 @pytest.mark.parametrize(

@@ -581,3 +581,60 @@ def test_categories_that_are_mostly_numbers(spoilt: Path) -> None:
     assert "1 of 30 training rows are left out: row 0 has 'A'" in result_of(spoilt, "out")[1]["warnings"][0]
     run(spoilt, *line, "--label", "grade", "--row", "0")  # labels are never left out
     assert result_of(spoilt, "out")[1]["explanations"][0]["item"] == "row 0 (label A)"
+
+
+@pytest.mark.parametrize("lines", [["1,2,a"] * 5, ["1,2,a"]], ids=["constant", "one row"])
+def test_a_table_without_a_usable_feature(home: Path, lines: list[str]) -> None:
+    (home / "flat.csv").write_text("\n".join(["u,v,w", *lines]) + "\n")
+    (home / "half.py").write_text("def model(x):\n    return [[0.5, 0.5] for _ in x]\n")
+    words = ("--model", "half.py:model", "--train", "flat.csv", "--out", "flat")
+    record = json.loads(run(home, "lime", "table", *words, "--json").stdout)
+    assert record["explanations"][0]["features"] == 0
+    assert record["explanations"][0]["stability"] is None
+    assert "There are no features." in (home / "flat/lime.html").read_text()
+    assert "no features" in run(home, "lime", "table", *words).stdout
+    assert "no features" in run(home, "lime", "pick", *words).stdout
+
+
+def test_slopes_have_their_unit(home: Path) -> None:
+    words = ("--model", "own.py:linear", "--csv", "new.csv", "--row", "0", "--sampler", "around:0.5", "--out", "slopes")
+    done = run(home, *TABLE, *words)
+    result, record, page = result_of(home, "slopes")
+    assert {"size", "noise", "colour = red"} == set(result.names[0])
+    says = "Weights are per standard deviation of the column; that of a category is the effect of keeping it."
+    assert record["explanations"][0]["unit"] == says
+    assert says in done.stdout
+    assert says in page
+    assert re.search(r"^size +\+", done.stdout, re.MULTILINE)
+    words = ("--model", "own.py:linear", "--n", "12", "--budget", "2", "--sampler", "around", "--out", "slopes")
+    run(home, "lime", "pick", *TABLE[2:], *words)
+    assert "size" in result_of(home, "slopes")[1]["pick"]["importance"]
+
+
+def test_one_segment_is_not_shown_as_perfect(home: Path) -> None:
+    np.savez(home / "flat.npz", x=np.full((2, 1, 8, 8), 0.5, np.float32), y=np.zeros(2, np.int64))
+    words = ("--model", "net.pt", "--data", "flat.npz", "--segments", "grid:1", "--out", "one")
+    done = run(home, "lime", "image", *words, "--baseline", "0", "--device", "cpu")
+    _, record, page = result_of(home, "one")
+    for text in (done.stdout, page, record["explanations"][0]["notes"][0]):
+        assert "One segment: nothing to compare." in text
+    assert "1.00" not in done.stdout
+    assert record["explanations"][0]["stability"] is record["explanations"][0]["classes"][0]["r2_held_out"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "never"),
+    [
+        ("--until stable:zz", "--until is 'stable:zz'; top is a number, not 'zz'", "8/255"),
+        ("--until stable:tolerance=x", "tolerance is a number, not 'x'", "8/255"),
+        (
+            "--sampler neighbours:4,30",
+            "write the name of each option, such as neighbours:clusters=4,k=30; it has clusters, k",
+            "no option",
+        ),
+    ],
+)
+def test_options_behind_a_colon(home: Path, line: str, says: str, never: str) -> None:
+    said = run(home, *TABLE[:-4], "--model", "own.py:linear", *line.split(), code=2).stderr
+    assert says in " ".join(said.split())
+    assert never not in said

@@ -31,7 +31,7 @@ from unfooled.explanations.lime.rounding import settled
 from unfooled.explanations.lime.text import pieces_of, positions
 from unfooled.explanations.stability import stability_of_samples
 
-RULES = [until_stable(top=1, first=64, at_most=256), until_stable(top=50, first=64, at_most=256),
+RULES = [until_stable(top=1, first=64, at_most=256), until_stable(top=5, first=64, at_most=256),
          until_stable(tolerance=10.0, first=64, at_most=256)]  # fmt: skip
 
 

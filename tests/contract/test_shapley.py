@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import permutations
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.explanations import exact_shapley, kernel_shap
-from unfooled.explanations.lime import every_mask, paired
+from unfooled.explanations.lime import every_mask, leverage, paired
 
 
 def game(features: int, seed: int = 0) -> Any:
@@ -118,3 +119,70 @@ def test_no_feature_and_one() -> None:
 def test_refusals(call: Any, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         call()
+
+
+class Counted:
+    "A game that counts the masks it is asked for."
+
+    def __init__(self, features: int) -> None:
+        self.play, self.asked = game(features), 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.asked += len(z)
+        return self.play(z)
+
+
+@pytest.mark.parametrize(
+    ("empty", "full", "says"),
+    [
+        (torch.zeros(3), torch.zeros(3), "empty has 3 values, and predict_masks returns 2 outputs"),
+        (torch.zeros(2), torch.zeros(1), "empty has 2 values and full 1"),
+        (None, torch.zeros(1), "full has 1 values, and predict_masks returns 2 outputs"),
+        (0.0, None, "empty has 1 values, and predict_masks returns 2 outputs"),
+        (torch.tensor([0.0, math.nan]), None, "empty holds NaN"),
+        ("none", None, "empty is 'none'; give a number"),
+    ],
+)
+@pytest.mark.parametrize("features", [1, 5])
+def test_another_number_of_outputs_is_refused(empty: Any, full: Any, says: str, features: int) -> None:
+    if full is None or empty is None or features > 1 or len(empty) != len(full):
+        with pytest.raises(BadInput, match=says):
+            kernel_shap(game(features), features, empty=empty, full=full)
+
+
+@pytest.mark.parametrize("call", [exact_shapley, lambda g, n: kernel_shap(g, n, sampler=every_mask)])
+def test_too_many_features_for_an_enumeration(call: Any) -> None:
+    with pytest.raises(BadInput, match="sampler=leverage") as error:
+        call(game(40), 40)
+    assert "paired" not in str(error.value)
+    assert kernel_shap(game(40), 40, samples=400).weights.shape == (2, 40)
+
+
+@pytest.mark.parametrize("features", [2, 5, 13, 20, 33])
+@pytest.mark.parametrize("samples", [1, 10, 22, 31])
+def test_too_few_samples_are_refused_before_any_call(features: int, samples: int) -> None:
+    play = Counted(features)
+    try:
+        found = kernel_shap(play, features, samples=samples)
+    except BadInput as error:
+        assert play.asked == 0
+        enough = int(re.search(r"(\d+) samples are enough", str(error))[1])  # type: ignore[index]
+        assert enough > samples
+        assert kernel_shap(play, features, samples=enough).weights.shape == (2, features)
+        assert play.asked <= enough + 2
+    else:
+        assert play.asked == found.calls <= samples + 2
+
+
+@pytest.mark.parametrize("samples", [0, -1, 1.5, True, "many"])
+def test_a_number_of_samples_that_is_none(samples: Any) -> None:
+    with pytest.raises(BadInput, match="samples is"):
+        kernel_shap(game(5), 5, samples=samples)
+
+
+@pytest.mark.parametrize("samples", range(20, 140, 7))
+def test_leverage_draws_no_more_than_it_is_asked_for(samples: int) -> None:
+    for features in (5, 8, 13, 20):
+        assert len(leverage(features, samples, 0).masks) <= samples
+    with pytest.raises(BadInput, match="a pair of each size: at least 140"):
+        leverage(140, samples, 0)

@@ -69,7 +69,7 @@ def test_step_ll_training_moves_what_is_wrong_already() -> None:
     said = net(x).argmax(1)
     seen: list[torch.Tensor] = []
     net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    recipes.StepLl(Linf(0.05))(net, x, (said + 1) % 4)  # all wrong
+    recipes.StepLl(Linf(0.05), varied=False)(net, x, (said + 1) % 4)  # all wrong
     moved = (seen[-1] - x).abs().flatten(1).amax(1)
     assert moved.tolist() == pytest.approx([0.05] * 8, abs=1e-6)
 

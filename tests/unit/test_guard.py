@@ -60,7 +60,7 @@ def test_images_of_other_precisions_are_computed_in_that_of_the_weights(purify: 
     assert g.dtype == dtype
     assert bool((g != 0).any())
     assert guard(model.double(), median)(x.double()).dtype == torch.float64
-    assert guard(lambda z: z.flatten(1), median)(x).dtype == dtype
+    assert guard(lambda z: z.flatten(1), median)(x).dtype == (dtype if dtype is torch.float64 else torch.float32)
 
 
 def test_bpda_goes_backwards_through_the_approximation() -> None:

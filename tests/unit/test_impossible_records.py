@@ -83,7 +83,8 @@ LIMITS: dict[type[BaseModel], dict[str, list[Any]]] = {
         **dict.fromkeys(["progress", "curve", "movements", "gallery", "nearest_gallery"], LONG),
     },
     Claim: {"n": COUNT},
-    StudySummary: {"seconds": SIZE},
+    records.ClassEnds: {"label": COUNT, "n": COUNT, "unbroken": COUNT, "certified": COUNT},
+    StudySummary: {"seconds": SIZE, "cpu_seconds": SIZE, "load": [[-1.0], [INF]]},
 }  # fmt: skip
 
 FREE = {  # numbers of which any value is possible

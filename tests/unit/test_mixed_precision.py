@@ -48,6 +48,8 @@ def test_every_loss_trains_in_bf16(name: str, tmp_path: Any) -> None:
         sizes = PurifierOptions(clusters=1, atoms=4, patch=4, stride=4)
         purify_fit(Inputs(SmallCnn(width=8), n=100, split="train"), tmp_path / "purifier", options=sizes)
         options = LossOptions(purify=tmp_path / "purifier")
+    if name == "ensemble":
+        options = LossOptions(sources=[SmallCnn(width=8)])
     record = train_command(
         "shapes" if concepts else "digits", name, threat=threat, options=options, recipe=recipe,
         network=Network("concept-cnn" if concepts else "small-cnn"), out=tmp_path / "net.pt",

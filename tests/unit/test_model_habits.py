@@ -293,6 +293,9 @@ FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
     "logits first": (lambda f, z: (z, f), ""),
     "a loss first": (lambda f, z: (f.mean(), z), "output[1]"),
     "and probabilities": (lambda f, z: (z.softmax(1), z), "output[1]"),
+    "then probabilities": (lambda f, z: (z, z.softmax(1)), "give the same probabilities; output[0] was taken"),
+    "twice": (lambda f, z: (z, z), "output[0] and output[1] give the same probabilities; output[0] was taken"),
+    "twice in a dict": (lambda f, z: {"a": f, "b": z, "c": z}, "output['b'] and output['c'] give the same"),
     "named": (lambda f, z: {"embedding": f, "logits": z}, ""),
 }
 

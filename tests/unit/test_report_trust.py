@@ -283,7 +283,10 @@ def test_too_few_stages_are_a_table(tmp_path: Path) -> None:
 def test_figures_at_either_end_stay_inside(held: int) -> None:
     left = [held / 1000] * 9
     fields = judged(
-        "SOUND", progress=stages(left, 1000), robust_accuracy=estimate(held, 1000), clean_accuracy=estimate(1000, 1000)
+        "SOUND",
+        progress=stages(left, 1000, clean=1.0),
+        robust_accuracy=estimate(held, 1000),
+        clean_accuracy=estimate(1000, 1000),
     )
     plot = effort_plot([run(**fields)], Size("wide", 720, 340, 7))
     assert plot is not None

@@ -195,7 +195,7 @@ class _Walk:
         with torch.enable_grad():
             logits = logits_at(self.model, leaf)
             value, g = self.linearise(leaf, logits, at)
-        return value.nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.record(z, at, logits.detach())
+        return value.to(z.dtype).nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.record(z, at, logits.detach())
 
     def step(self, z: Tensor, x: Tensor, value: Tensor, g: Tensor) -> Tensor:
         """Step to the plane from z, and a little from x."""

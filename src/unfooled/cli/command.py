@@ -8,12 +8,30 @@ import typer
 from typer.core import TyperCommand
 
 from unfooled.cli.errors import Refused
-from unfooled.core.errors import printable
+from unfooled.core.errors import BadInput, printable
 from unfooled.workflows.errors import MOST
 
 
 class CheckedCommand(TyperCommand):
-    """A command that checks its options before it runs: a later one replaces an earlier one, which is said."""
+    """A command that checks its options before it runs: a later one replaces an earlier one, which is said.
+
+    It is said after the work, or in brackets behind the one sentence with which the command refuses its input.
+    """
+
+    repeated: tuple[str, ...] = ()
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run, and say which options were given twice."""
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            for sentence in self.repeated:
+                error.add_note(sentence)
+            self.repeated = ()
+            raise
+        finally:
+            for sentence in self.repeated:
+                typer.echo(f"note: {sentence}", err=True)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, and refuse whole numbers that are too large for any tensor."""
@@ -33,9 +51,11 @@ class CheckedCommand(TyperCommand):
         def parse_counting(args: list[str]) -> Any:
             values, rest, order = parse(args)
             names = [param.name for param in order if param.param_type_name == "option" and param.name not in harmless]
-            for param in {param.name: param for param in order if names.count(param.name) > 1}.values():
-                last = printable(str(values.get(param.name)))
-                typer.echo(f"note: {param.opts[0]} is given {names.count(param.name)} times; {last} counts", err=True)
+            twice = {param.name: param for param in order if names.count(param.name) > 1}.values()
+            self.repeated = tuple(
+                f"{p.opts[0]} is given {names.count(p.name)} times; {printable(str(values.get(p.name)))} counts"
+                for p in twice
+            )
             return values, rest, order
 
         parser.parse_args = parse_counting

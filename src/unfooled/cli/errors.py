@@ -94,7 +94,8 @@ def _module_of(error: BaseException) -> str:
 def _sentence(error: Exception) -> tuple[str, int]:
     """Return the sentence that the command line prints for an error, and its code."""
     if isinstance(error, BadInput):
-        return error.spelled(as_flag), BAD_INPUT
+        notes = getattr(error, "__notes__", ())
+        return error.spelled(as_flag) + (f" ({'; '.join(notes)})" if notes else ""), BAD_INPUT
     if isinstance(error, OSError):
         file = error.filename
         if error.errno == errno.ENOSPC:

@@ -96,7 +96,7 @@ def explain(
         if record.attack is not None:
             print_attack(record.attack)
         if record.undefined:
-            show.out.print(f"[yellow]{record.undefined} of {record.n} maps hold NaN or infinite values")
+            show.out.print(f"[yellow]{record.undefined} of {record.n} maps are undefined: NaN or infinite")
         for file in record.files:
             show.out.print(show.plain(file), soft_wrap=True)
 

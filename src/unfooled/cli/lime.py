@@ -374,7 +374,8 @@ def print_one(one: Explained, calls: list[int]) -> None:
     if one.stability is not None:
         value, low, high = one.stability
         line += f"; soft stability {value:.2f} \\[{low:.2f}, {high:.2f}]"
-    show.out.print(f"[dim]{line}", soft_wrap=True)
+    for text in filter(None, (line, show.plain(one.unit))):
+        show.out.print(f"[dim]{text}", soft_wrap=True)
     for note in one.notes:
         show.out.print(f"[yellow]{show.plain(note)}", soft_wrap=True)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -98,6 +99,8 @@ def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) 
     A model in training mode is refused, since its output depends on the batch and the call would change its statistics.
     With `create_graph` it is allowed, for training losses that explain the model in training.
     """
+    if y is None:
+        raise BadInput("y is None; give the classes to explain, (B,) int64, such as model(x).argmax(1)")
     if not is_trusted():
         if not create_graph:
             check_mode(model)
@@ -122,14 +125,30 @@ UNDEFINED = (
 )
 
 
+_MARKING: ContextVar[bool] = ContextVar("marking", default=False)
+
+
+@contextmanager
+def marking_undefined() -> Iterator[None]:
+    """Mark maps without an answer as NaN, even where a batch has no other, until the context ends.
+
+    For code that explains in batches, and refuses a model that answers in none of them.
+    """
+    token = _MARKING.set(True)
+    try:
+        yield
+    finally:
+        _MARKING.reset(token)
+
+
 def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
     """Return s(f(z), y), (B,), NaN without a finite answer; the output is checked, unless by `checked_once` before.
 
     Infinite logits of other classes are an answer, if the score is finite.
 
     Raises:
-        BadInput: The model answers at none of the points, or its output is invalid. In trusted code the first is not
-            checked.
+        BadInput: The model answers at none of the points, or its output is invalid. In trusted code, and inside
+            `marking_undefined`, the first is not checked.
     """
     logits = read_logits(model, z, y)
     value = score(logits, y)
@@ -137,7 +156,7 @@ def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
     if not bool(undefined.any()):
         return value
     if not is_trusted():
-        if bool(undefined.all()):
+        if bool(undefined.all()) and not _MARKING.get():
             raise BadInput(
                 f"the model returns NaN or infinite logits at all {len(z)} points where the explanation asks it; mend "
                 "the model, since there is nothing to explain"

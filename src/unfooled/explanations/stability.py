@@ -194,6 +194,8 @@ def stays(outputs: Tensor, own: Tensor, hidden: Tensor | None = None, tolerance:
 def _outputs(outputs: Any, n: int) -> Tensor:
     """Return outputs as a table, (n, K); refuse another number of rows."""
     table = torch.as_tensor(outputs)
+    if table.is_complex():
+        raise BadInput("f returned complex numbers; return real ones, (n, K)")
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
         raise BadInput(f"f returned shape {tuple(table.shape)} for {n} masks; return one row each, (n, K)")
     return table

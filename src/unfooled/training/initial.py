@@ -27,7 +27,7 @@ def initialise_for_intervals(model: nn.Module, generator: torch.Generator | None
     Example:
         >>> layer = nn.Linear(400, 400)
         >>> initialise_for_intervals(layer, torch.Generator().manual_seed(0))
-        >>> round(float(layer.weight.abs().sum(1).mean()), 1)
+        >>> round(float(layer.weight.detach().abs().sum(1).mean()), 1)
         2.0
     """
     for layer in model.modules():

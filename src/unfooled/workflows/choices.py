@@ -48,13 +48,24 @@ def _options(function: Callable[..., Any], rest: str, text: str, kind: str) -> d
         raise BadOption("{" + kind + "} is {0!r}; {1} takes no options", text, text.partition(":")[0])
     for k, part in enumerate(rest.split(",")):
         name, equals, value = part.partition("=")
+        if not equals and k:
+            form = ",".join(
+                f"{own}={v.strip()}" for own, v in zip(known, rest.split(","), strict=False) if "=" not in v
+            )
+            raise BadOption(
+                "{" + kind + "} is {0!r}; write the name of each option, such as {1}:{2}; it has {3}",
+                text, text.partition(":")[0], form or ",".join(known), ", ".join(known),
+            )  # fmt: skip
         name, value = (name.strip().replace("-", "_"), value) if equals else (next(iter(known)), part)
-        if name not in known or (not equals and k):
+        if name not in known:
             raise BadOption(
                 "{" + kind + "} is {0!r}; {1} has no option {2!r}{3}; it has {4}",
-                text, text.partition(":")[0], name if equals else part, nearest(name, known), ", ".join(known),
+                text, text.partition(":")[0], name, nearest(name, known), ", ".join(known),
             )  # fmt: skip
-        given = number(value, "{" + kind + "}")
+        try:
+            given = number(value, name)
+        except BadOption:
+            raise BadOption("{" + kind + "} is {0!r}; {1} is a number, not {2!r}", text, name, value) from None
         whole = isinstance(known[name].default, int) or "int" in str(known[name].annotation)
         if whole and given != int(given):
             raise BadOption("{" + kind + "} is {0!r}; {1} is a whole number", text, name)

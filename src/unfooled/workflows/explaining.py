@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unfooled.core.checks import check_mode
 from unfooled.core.errors import BadInput, printable
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import answered, read_logits
 from unfooled.core.shapes import flat
 from unfooled.core.types import Explain
 from unfooled.core.unanswered import check_answered
@@ -35,6 +35,8 @@ from unfooled.workflows.words import check_choice, choose
 SAMPLES_AT_ONCE = 32
 CLASSES = ("label", "prediction")
 MAX_DRAWN = 16  # samples at most
+NO_CLASS = -1
+"""Predicted class of a sample without an answer, in maps.npz."""
 
 
 class ExplanationRecord(Partial):
@@ -107,11 +109,12 @@ def explain(
     loaded = unlabelled or inputs.load(device, seed=seed)
     check_mode(loaded.model)
     probability = _probability(loaded)
-    prediction = probability.argmax(1)
-    target = prediction if of == "prediction" else loaded.y
+    known = ~probability.isnan().any(1)
+    prediction = probability.argmax(1).where(known, NO_CLASS)
+    target = prediction.clamp(min=0) if of == "prediction" else loaded.y
     function = with_background(function, loaded.x)
     search = None if attack is None else MapSearch.of(loaded, target, function, attack)
-    maps = _maps(function, loaded, target, name, progress)
+    maps = _maps(function, loaded, target, known, name, progress)
     undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(search, seed=seed) if search is not None else None
@@ -125,11 +128,13 @@ def explain(
 
 
 def _probability(loaded: Loaded) -> Tensor:
-    """Return the probabilities of the classes, (B, K), of a model that answers."""
+    """Return the probabilities of the classes, (B, K), NaN without an answer; refuse a model that never answers."""
     with torch.no_grad():
         logits = read_logits(loaded.model, loaded.x, batch=256)
-    check_answered(logits)
-    return logits.softmax(1)
+    known = answered(logits)
+    if not bool(known.any()):
+        check_answered(logits)
+    return logits.softmax(1).masked_fill(~known[:, None], torch.nan)
 
 
 def _page(
@@ -164,10 +169,17 @@ def _page(
     return page
 
 
-def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:
-    """Compute the maps, (B, *D)."""
-    report = None if progress is None else lambda done: progress(name, done, len(target))
-    return attributions_of(loaded.model, loaded.x, target, function, SAMPLES_AT_ONCE, progress=report)
+def _maps(function: Any, loaded: Loaded, target: Tensor, known: Tensor, name: str, progress: Progress | None) -> Tensor:
+    """Compute the maps, (B, *D), of the samples that the model answers, `known` (B,) bool; NaN for the others."""
+    n = int(known.sum())
+    report = None if progress is None else lambda done: progress(name, done, n)
+    x, y = (loaded.x, target) if n == len(known) else (loaded.x[known], target[known])
+    maps = attributions_of(loaded.model, x, y, function, SAMPLES_AT_ONCE, progress=report)
+    if n == len(known):
+        return maps
+    every = maps.new_full((len(known), *maps.shape[1:]), torch.nan)
+    every[known] = maps
+    return every
 
 
 def _undefined(maps: Tensor, name: str) -> int:
@@ -228,7 +240,7 @@ def _picture(drawing: _Drawing, moved: AttackedMaps | None) -> bytes:
         for axis, x in zip(axes[:, i], inputs, strict=False):
             image = x[i].cpu().movedim(0, -1).numpy()
             axis.imshow(image if image.shape[-1] == 3 else image.mean(-1), cmap="gray", vmin=0, vmax=1)
-        shown = [m[i].sum(0).cpu().numpy() for m in maps]
+        shown = [m[i].sum(0).nan_to_num(0.0, 0.0, 0.0).cpu().numpy() for m in maps]
         top = max(float(abs(r).max()) for r in shown) or 1.0
         for axis, r in zip(axes[len(inputs) :, i], shown, strict=True):
             axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
@@ -245,7 +257,9 @@ def _picture(drawing: _Drawing, moved: AttackedMaps | None) -> bytes:
 def _titles(drawing: _Drawing, moved: AttackedMaps | None, i: int) -> list[str]:
     """Return the titles of the pictures of a sample, from the top down."""
     classes = drawing.loaded.classes
-    says, why = f"says {classes[int(drawing.prediction[i])]}", f"why {classes[int(drawing.target[i])]}"
+    says, why = "no answer", "no map"
+    if int(drawing.prediction[i]) != NO_CLASS:
+        says, why = f"says {classes[int(drawing.prediction[i])]}", f"why {classes[int(drawing.target[i])]}"
     if moved is None:
         return [says, why]
     sample = moved.record.samples[i]

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field
 
-from unfooled.explanations.lime.findings import LOW_R2, Kind, notes
+from unfooled.explanations.lime.findings import LOW_R2, Flag, Kind, notes
+from unfooled.explanations.lime.pages import unit_sentence
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Record
@@ -61,6 +62,7 @@ class Explained(Record):
         ess: Effective sample size.
         stability: Soft stability of the leading features, as (value, low, high); None: not computed.
         notes: Sentences on what limits the explanation.
+        unit: Unit of the weights as a sentence. Empty: a weight is the effect of a feature that is shown.
     """
 
     item: str
@@ -71,6 +73,7 @@ class Explained(Record):
     ess: float
     stability: tuple[float, float, float] | None
     notes: list[str]
+    unit: str = ""
 
 
 class Picked(Record):
@@ -148,8 +151,8 @@ def _explained(one: Surrogates, top: int, item: str) -> Explained:
                 intercept=float(one.intercept[0, t]),
                 prediction=float(one.prediction[0, t]),
                 local_prediction=float(one.local_prediction[0, t]),
-                r2=_finite(one.r2[0, t]),
-                r2_held_out=_finite(one.r2_held_out[0, t]),
+                r2=_finite(one.r2[0, t]) if count else None,
+                r2_held_out=_finite(one.r2_held_out[0, t]) if count else None,
             )
         )
     held_out = classes[0].r2_held_out
@@ -161,8 +164,9 @@ def _explained(one: Surrogates, top: int, item: str) -> Explained:
         classes=classes,
         features=count,
         ess=float(one.ess[0]),
-        stability=None if one.stability is None or not count else one.stability[0],
+        stability=None if one.stability is None or not count or Flag.ONE in one.flags[0] else one.stability[0],
         notes=[*notes(one.flags[0], float(one.ess[0]), count), *low],
+        unit=unit_sentence(one) if count else "",
     )
 
 

@@ -250,7 +250,7 @@ class MapSearch:
         Raises:
             BadOption: k or a region that does not fit the maps.
         """
-        one = as_maps(explain(loaded.model, loaded.x[:1], target[:1]))[0]
+        one = as_maps(attributions_of(loaded.model, loaded.x[:1], target[:1], explain, None))[0]
         pixels = one.numel()
         k = max(1, round(TOP_SHARE * pixels)) if spec.k is None else spec.k
         if k >= pixels:

@@ -73,11 +73,12 @@ def entry_of(output: Any, owner: Any = None) -> Tensor:
     habits = habits_of(owner)
     key = habits.logits if habits is not None else ""
     if key not in parts:
-        key = _choice(output, parts, _known_classes(owner))
+        key, equal = _choice(output, parts, _known_classes(owner))
         if habits is not None:
             habits.logits = key
-        if key != next(iter(parts)):
-            notice(owner, f"The model returned {_listed(parts)}; output{key} was taken for the logits.")
+        if equal or key != next(iter(parts)):
+            why = f"{' and '.join(f'output{other}' for other in equal)} give the same probabilities; " if equal else ""
+            notice(owner, f"The model returned {_listed(parts)}; {why}output{key} was taken for the logits.")
     return parts[key]
 
 
@@ -110,8 +111,8 @@ def _known_classes(owner: Any) -> int | None:
     return stated if isinstance(stated, int) else None
 
 
-def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> str:
-    """Return the key of the logits among the parts of an output."""
+def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> tuple[str, list[str]]:
+    """Return the key of the logits among the parts of an output, and the keys of equal ones that it was taken from."""
     y = _LABELS.get()
     fit = {key: t for key, t in parts.items() if t.ndim == 2 and t.shape[1] > 1 and t.is_floating_point()}
     if y is not None and (not len(y) or not any(len(t) == len(y) for t in fit.values())):
@@ -122,22 +123,23 @@ def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> str:
     first = next(iter(parts))
     leads = isinstance(output, (tuple, list)) and first == "[0]"
     if leads and (list(fit) == [first] or len(parts) == 1):  # the only candidate; `check_logits` reports its faults
-        return first
+        return first, []
     if not fit:
         _refused(output, parts, "none of them has the form of logits")
     declared = [key for key, t in fit.items() if t.shape[1] == classes]
     if len(declared) == 1:
-        return declared[0]
+        return declared[0], []
     if y is None:
         same = _same(fit) if len(fit) > 1 else None
-        return same or _refused(output, parts, "there are no labels to tell by", fit)
+        return (same, list(fit)) if same else _refused(output, parts, "there are no labels to tell by", fit)
     shares = {key: _agreement(t, y) for key, t in fit.items()}
     best = max(shares.values())
     agreeing = {key: fit[key] for key, share in shares.items() if share > 0 and share >= best / 2}
     if len(agreeing) == 1:
-        return next(iter(agreeing))
+        return next(iter(agreeing)), []
     reason = f"{len(agreeing)} agree with the labels" if agreeing else "none agrees with the labels better than chance"
-    return (_same(agreeing) if agreeing else None) or _refused(output, parts, reason, agreeing or fit)
+    same = _same(agreeing) if agreeing else None
+    return (same, list(agreeing)) if same else _refused(output, parts, reason, agreeing or fit)
 
 
 def _agreement(logits: Tensor, y: Tensor) -> float:

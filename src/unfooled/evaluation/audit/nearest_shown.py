@@ -10,7 +10,7 @@ from unfooled.core.goals import logits_at
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Explaining
 from unfooled.evaluation.audit.records import Example
-from unfooled.evaluation.audit.values import Attacked, NearestShown, Setting
+from unfooled.evaluation.audit.values import Attacked, NearestShown, Setting, finite
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.runs.chunks import Rows
 
@@ -73,8 +73,8 @@ def nearest_records(shown: NearestShown | None, y: Tensor, confidence: Tensor) -
             label=int(y[i]),
             clean=int(y[i]),
             adversarial=int(shown.rows["prediction"][k]),
-            clean_confidence=float(confidence[i]),
-            adversarial_confidence=float(shown.rows["confidence"][k]),
+            clean_confidence=finite(confidence[i]),
+            adversarial_confidence=finite(shown.rows["confidence"][k]),
             fooled=True,
             distance=distance,
             psnr=None,

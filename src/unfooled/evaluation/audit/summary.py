@@ -20,7 +20,7 @@ from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.proofs import figures_of_proofs
 from unfooled.evaluation.audit.records import CurvePoint, Example, Summary
-from unfooled.evaluation.audit.values import PREDICTED, Outcome
+from unfooled.evaluation.audit.values import PREDICTED, Outcome, finite
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.evaluation.explanations.movement import movements
 from unfooled.evaluation.explanations.records import Reasons
@@ -355,9 +355,6 @@ def _galleries(outcome: Outcome, context: AuditContext) -> dict[str, Any]:
 
 
 def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:
-    def number(value: Tensor) -> float | None:
-        return float(value) if bool(torch.isfinite(value)) else None
-
     attack, clean = outcome.attack, outcome.clean
     return [
         Example(
@@ -365,12 +362,12 @@ def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:
             label=int(y[i]),
             clean=int(clean.prediction[i]),
             adversarial=int(attack.prediction[i]),
-            clean_confidence=number(clean.confidence[i]),
-            adversarial_confidence=number(attack.confidence[i]),
+            clean_confidence=finite(clean.confidence[i]),
+            adversarial_confidence=finite(attack.confidence[i]),
             fooled=bool(outcome.fooled[i]),
-            distance=number(attack.distance[i]),
-            psnr=number(outcome.explain["psnr"][i]),
-            similarity=number(outcome.explain["spearman"][i]),
+            distance=finite(attack.distance[i]),
+            psnr=finite(outcome.explain["psnr"][i]),
+            similarity=finite(outcome.explain["spearman"][i]),
         )
         for i in worst_first(outcome, count).tolist()
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackState, Certify
@@ -25,6 +26,12 @@ from unfooled.evaluation.explanations.survival import AttackedExplanations
 from unfooled.models.black_boxes.box import Access
 from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
+
+
+def finite(value: Tensor) -> float | None:
+    """Return a number for a record; None where it is not finite."""
+    return float(value) if bool(torch.isfinite(value)) else None
+
 
 PREDICTED = (
     "There were no labels: the class that the model predicts was taken for each sample. Clean accuracy is not stated, "

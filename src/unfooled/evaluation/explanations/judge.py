@@ -26,6 +26,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.distances.maps.locality import as_maps
 from unfooled.evaluation.verify import verify
+from unfooled.explanations.gradients import marking_undefined
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """`(clean maps, perturbed maps)`, (B, H, W) each -> similarity, (B,); lower: a stronger attack; NaN: undefined."""
@@ -217,7 +218,7 @@ def attributions_of(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Return the attributions, (B, *D), detached.
+    """Return the attributions, (B, *D), detached; NaN where the model gives no answer.
 
     Args:
         model: Any callable to logits.
@@ -227,7 +228,8 @@ def attributions_of(
         batch: Samples computed at once. None: all.
         progress: Called with the number of samples explained, as by `batched`.
     """
-    return batched(lambda *part: torch.as_tensor(explain(model, *part)).detach(), batch, progress=progress)(x, y)
+    with marking_undefined():
+        return batched(lambda *part: torch.as_tensor(explain(model, *part)).detach(), batch, progress=progress)(x, y)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.checking import at_least
 from unfooled.explanations.lime.segments import counts
 from unfooled.explanations.masks import fill_blur
 
@@ -57,6 +58,11 @@ def constant_of(x: Tensor, ids: Tensor, *, draw: int = 0, value: float | Tensor 
         raise BadInput(f"the baseline has shape {tuple(torch.as_tensor(value).shape)}, x {tuple(x.shape)}") from error
 
 
+def mean_of(x: Tensor, ids: Tensor, *, draw: int = 0, value: float | Tensor = 0.0) -> Tensor:
+    """Return the mean of reference samples in the shape of x."""
+    return constant_of(x, ids, value=value)
+
+
 def blur(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
     """Return images averaged over windows of half their side."""
     if x.ndim != 4:
@@ -72,7 +78,11 @@ def noise(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
 
 def dataset_mean(reference: Tensor) -> Baseline:
     """Return a constant baseline, the mean of reference samples, (N, *D)."""
-    return constant(reference.mean(0))
+    given: Any = reference
+    if not isinstance(given, Tensor) or not given.is_floating_point() or given.ndim < 2 or not len(given):
+        what = f"{given.dtype}, {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise BadInput(f"reference is {what}; give samples as floating point numbers, (N, *D), scaled as x")
+    return partial(mean_of, value=reference.mean(0))
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,4 @@ class Expected:
 
 def expected(baseline: Baseline, n: int) -> Expected:
     """Return a random baseline; model outputs are averaged over its n draws."""
-    if n < 1:
-        raise BadInput(f"n is {n}; a baseline is drawn at least once")
-    return Expected(baseline, n)
+    return Expected(baseline, at_least(n, 1, "n", "a number of draws"))

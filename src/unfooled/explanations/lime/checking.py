@@ -82,6 +82,24 @@ def at_least(value: Any, least: int, name: str, what: str) -> int:
     return int(value)
 
 
+def numbers_of(index: Any, count: int) -> int | slice | list[int]:
+    """Return an index as a number, a slice, or a list of numbers; a mask of `count` entries becomes numbers."""
+    if isinstance(index, slice):
+        return index
+    index = index.tolist() if hasattr(index, "tolist") else index
+    if type(index) is int:
+        return index
+    entries = [plain(entry) for entry in index] if isinstance(index, (list, tuple, range)) else [index]
+    if count and len(entries) == count and all(isinstance(entry, bool) for entry in entries):
+        return [k for k, entry in enumerate(entries) if entry]
+    for entry in entries:
+        if type(entry) is not int:
+            raise BadInput(f"the index has {entry!r}; give numbers of explanations, a slice, or a mask of {count}")
+        if not -count <= entry < count:
+            raise IndexError(f"there are {count} explanations; {entry} is not one of them")
+    return entries
+
+
 def plain(value: Any) -> Any:
     """Return a number of numpy as one of Python; anything else as it is."""
     return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value

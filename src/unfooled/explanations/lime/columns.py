@@ -82,6 +82,10 @@ class Column:
             return bin_name(self.name, self.edges, self.code(value))
         return f"{self.name} missing" if is_missing(value) else f"{self.name} = {value}"
 
+    def slope(self, value: Any) -> str:
+        """Return what a weight without bins belongs to, in words: a column of numbers, or the value's category."""
+        return self.words(value) if self.edges is None else self.name
+
     def shown(self, value: Any) -> str:
         """Return a value as text."""
         if is_missing(value):

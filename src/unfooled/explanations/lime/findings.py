@@ -25,6 +25,7 @@ class Flag(StrEnum):
     FEW = "few effective samples"
     EVERY_MASK = "every mask was used: no sampling error"
     STABLE = "stable"  # never beside SINGULAR
+    ONE = "one segment: nothing to compare"
     NOT_REACHED = "not stable at the largest number of samples"
 
 
@@ -44,6 +45,8 @@ def notes(flags: Sequence[Flag], ess: float, features: int) -> list[str]:
         Flag.SINGULAR: "Some weights are not identified, and their errors mean nothing: a feature that was never "
         "hidden or never shown has weight 0 (with a prior the prior's), and features that were always hidden together "
         "share their common weight.",
+        Flag.ONE: "One segment: nothing to compare. Its weight is the effect of hiding the whole input; choose a finer "
+        "segmenter.",
         Flag.EVERY_MASK: "Every mask was used: there is no sampling error.",
     }
     return [sentence for flag, sentence in sentences.items() if flag in flags]

@@ -84,4 +84,5 @@ def by_normal(
         number = columns[c].mean + columns[c].sd * values[:, n]
         number = np.rint(number) if columns[c].values.dtype.kind in "iu" else number
         table_columns[c] = np.where(hidden[:, n], number, table_columns[c])
-    return replace(drawn, columns=table_columns)
+    words = f"numbers normal given the shown ones, categories from {drawn.words}"
+    return replace(drawn, columns=table_columns, words=words)

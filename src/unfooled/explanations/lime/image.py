@@ -33,6 +33,7 @@ from unfooled.explanations.lime.answers import Masked, seed_of
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
+from unfooled.explanations.lime.naming import baseline_name, setting_name
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Independent, Sampler, paired
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
@@ -40,7 +41,9 @@ from unfooled.explanations.lime.solving import (
     Settings,
     Solution,
     Solved,
+    alone,
     assembled,
+    check_top,
     effect_of,
     samples_of,
     shrinking,
@@ -49,7 +52,6 @@ from unfooled.explanations.lime.solving import (
     weights_of,
 )
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
-from unfooled.runs.spelling import spelled
 
 
 def lime_image(
@@ -122,8 +124,8 @@ def lime_image(
         names=tuple(tuple(str(k + 1) for k in range(n)) for n in counts(ids).tolist()),
         content=x.detach().cpu(),
         segments=ids.clone(),
-        baseline=spelled(baseline),
-        score=spelled(score),
+        baseline=baseline_name(baseline),
+        score=setting_name(score),
         outputs=outputs,
         calls=torch.tensor([part.calls * masked.draws + 1 for part in parts]),
         seconds=time.perf_counter() - began,
@@ -221,6 +223,7 @@ def _weights(masked: Masked, i: int, design: tuple[Solution, Tensor | None], set
 def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solved]:
     """Solve each sample; those with the same masks together."""
     number, parts = counts(masked.ids), {}
+    check_top(settings.samples, int(number.amax()))
     for features in number.unique().tolist():
         rows = (number == features).nonzero()[:, 0].tolist()
         if isinstance(settings.sampler, Independent):
@@ -230,7 +233,7 @@ def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solv
                 parts.update(solve(masked.answers, [i], features, own, prediction))
         else:
             parts.update(solve(masked.answers, rows, features, settings, prediction))
-    return [parts[i] for i in range(len(number))]
+    return [alone(parts[i]) if n == 1 else parts[i] for i, n in enumerate(number.tolist())]
 
 
 def _labels(model: Model, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ row taken from training rows, over which the outputs are averaged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from unfooled.core.types import Model
 from unfooled.explanations.lime.attention import AttentionMask, of_tokens
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.checking import at_least
-from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.findings import Flag, Kind
 from unfooled.explanations.lime.mixed import Part, outputs_of_parts
 from unfooled.explanations.lime.pages import ADDED, TOP
 from unfooled.explanations.lime.predicting import outputs_of
@@ -202,6 +203,9 @@ def _with(
     """Return explanations with the stability of the leading features under a function of (sample, masks)."""
     intervals = []
     for i in range(len(result)):
+        if Flag.ONE in result.flags[i]:
+            intervals.append((math.nan, math.nan, math.nan))
+            continue
         selected = result.leading(i, settings.top)
 
         def of(z: Tensor, i: int = i) -> Tensor:

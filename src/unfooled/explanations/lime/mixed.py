@@ -22,17 +22,17 @@ from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, pixel_masks, segment
-from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve, stopping
+from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve_each, stopping
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tabular import TabularSpace
 from unfooled.explanations.lime.text import Hide, Span, Split, delete, pieces_of, types, words
 from unfooled.explanations.lime.view import Mark
-from unfooled.runs.spelling import spelled
 
 BATCH = 256
 
@@ -186,7 +186,7 @@ def lime_parts(
         asked[0] += len(masks)
         return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks), batch))[:, labels[0]]
 
-    solved = solve(answers, [0], size, settings, prediction := link(whole).gather(1, labels))[0]
+    solved = solve_each(answers, [size], settings, prediction := link(whole).gather(1, labels))[0]
     keys = tuple((k, name) for k, part in enumerate(parts) for name in part.names)
     result = assembled(
         ([solved], prediction, labels, settings),
@@ -196,7 +196,7 @@ def lime_parts(
         content=(tuple((len(part.names), *getattr(part, "shown", (type(part).__name__,))) for part in parts),),
         baseline="each part's own",
         score="output",
-        link=spelled(link),
+        link=setting_name(link),
         outputs=whole,
         calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unfooled.explanations.lime import render
-from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.findings import Flag, Kind
 from unfooled.explanations.lime.segments import pixel_masks
 from unfooled.explanations.lime.view import Bar, Chart, Content, MarkedText, Page, Picture, Row, Sample
 from unfooled.explanations.stability import stability_of_samples
@@ -37,11 +37,21 @@ def page_of(result: Surrogates, top: int, names: Sequence[str] = ()) -> Page:
     shown = range(min(len(result), render.DRAWN))
     link = "" if result.link == "identity" else f" after {result.link}"
     word = {Kind.IMAGE: "sample", Kind.TEXT: "text", Kind.TABLE: "row"}.get(result.kind, "input")
-    method = (
-        f"A linear surrogate of {in_words(result.score)}{link}. Hidden features: {in_words(result.baseline)}. "
-        f"Masks: {in_words(result.sampler)}, weights: {in_words(result.kernel)}, seed {result.seed}."
-    )
+    drawn = f"Hidden features: {in_words(result.baseline)}. Masks: {in_words(result.sampler)}, weights: "
+    drawn += f"{in_words(result.kernel)}, seed {result.seed}."
+    if result.unit:
+        drawn = f"{unit_sentence(result)} Rows: {result.baseline}; seed {result.seed}."
+    method = f"A linear surrogate of {in_words(result.score)}{link}. {drawn}"
     return Page(word, tuple(sample_of(result[i], top, *names[i : i + 1]) for i in shown), len(result), method)
+
+
+def unit_sentence(result: Surrogates) -> str:
+    """Return the unit of the weights as a sentence; empty where a weight is the effect of a feature that is shown."""
+    if not result.unit:
+        return ""
+    categories = any(len(key) > 1 for own in result.keys or () for key in own)
+    kept = "; that of a category is the effect of keeping it" if categories else ""
+    return f"Weights are {result.unit} of the column{kept}."
 
 
 def in_words(setting: str) -> str:
@@ -77,6 +87,8 @@ def sample_of(result: Surrogates, top: int, name: str = "") -> Sample:
 
 def stability_of(result: Surrogates) -> tuple[float, float, float] | None:
     """Return the first sample's soft stability; of stored samples where they answer it. None: not known."""
+    if Flag.ONE in result.flags[0]:
+        return None
     if result.stability is not None or result.masks is None or result.answers is None or result.outputs is None:
         return None if result.stability is None else result.stability[0]
     if result.kind not in (Kind.IMAGE, Kind.TEXT):  # a mask of a row has as many answers as there are training rows

@@ -21,6 +21,7 @@ import heapq
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,15 +180,28 @@ def _table(
                 "that they share"
             )
         keys = keys if keys is not None else weights.keys if weights.keys is not None else weights.names
+        _check_lengths(keys, [len(names) for names in weights.names])
         weights = weights.settled()
     if not isinstance(weights, Tensor):
         raise BadInput(f"weights is a {type(weights).__name__}; give Surrogates, or a tensor (B, T, M) with keys")
     if weights.ndim != 3:
         raise BadInput(f"weights have shape {tuple(weights.shape)}; they are (B, T, M)")
-    if keys is None or len(keys) != len(weights) or any(len(row) > weights.shape[2] for row in keys):
-        raise BadInput(
-            f"keys name the features of each of {len(weights)} explanations, at most {weights.shape[2]} each"
-        )
+    if keys is None:
+        raise BadInput(f"keys name the features of each of {len(weights)} explanations, {weights.shape[2]} each")
     if not bool(torch.isfinite(weights).all()):
         raise BadInput("the weights hold NaN or infinite values; leave these explanations out")
+    used = (weights != 0).any(1).to(torch.int64) * torch.arange(1, weights.shape[2] + 1)  # the rest is padding
+    fewest = used.amax(1).tolist() if weights.shape[2] else [0] * len(weights)
+    _check_lengths(keys, [weights.shape[2]] * len(weights), fewest)
     return settled(weights, torch.zeros(weights.shape[:2])), keys
+
+
+def _check_lengths(keys: Any, features: Sequence[int], fewest: Sequence[int] | None = None) -> None:
+    """Refuse keys of another number of explanations or features; `fewest` is the number without padding."""
+    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__len__") or len(keys) != len(features):
+        raise BadInput(f"keys name the features of each of {len(features)} explanations; give one list for each")
+    for i, (row, most, least) in enumerate(zip(keys, features, fewest or features, strict=True)):
+        if not least <= len(row) <= most:
+            raise BadInput(
+                f"explanation {i} has {most} features and {len(row)} keys; give one a feature, at most {most}"
+            )

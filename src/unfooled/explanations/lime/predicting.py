@@ -69,12 +69,15 @@ def _table(answer: Any, n: int) -> Tensor:
             answer = torch.stack(list(answer)) if isinstance(answer[0], Tensor) else np.asarray(answer)
         if isinstance(answer, np.ndarray) and not answer.flags.writeable:
             answer = answer.copy()
-        table = torch.as_tensor(answer).detach().to("cpu", torch.float64)
+        raw = torch.as_tensor(answer).detach()
+        table = raw.to("cpu", torch.float64) if not raw.is_complex() else raw.cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         words = [value for value in np.ravel(answer)[:1].tolist() if isinstance(value, str)] if n else []
         what = f"{words[0]!r}, a label" if words else f"a {given}"
         mend = ", such as those of predict_proba" if words else ""
         raise BadInput(f"predict returned {what}; return numbers, (n, K){mend}") from error
+    if table.is_complex():
+        raise BadInput("predict returned complex numbers; return real ones, (n, K)")
     table = table[:, None] if table.ndim == 1 else table
     if table.ndim != 2 or len(table) != n or not table.shape[1]:
         raise BadInput(f"predict returned shape {tuple(table.shape)} for {n} inputs; return one row each, (n, K)")

@@ -7,7 +7,7 @@ from html import escape
 
 from unfooled.drawing import TOKENS, css_variables
 from unfooled.explanations.lime.contents import content
-from unfooled.explanations.lime.findings import LOW_R2, notes
+from unfooled.explanations.lime.findings import LOW_R2, Flag, notes
 from unfooled.explanations.lime.view import Bar, Chart, Page, Sample, weight_text
 
 DRAWN = 6  # samples of a page
@@ -70,7 +70,7 @@ def fragment(view: Page, title: str = "", extra: str = "") -> str:
     heading = title or f"Local explanation of {view.count} {view.kind}{'' if view.count == 1 else 's'}"
     return (
         f"{style}<div class=lime><h1>{escape(heading)}</h1>{extra}{left}{sections}"
-        f"<p class=note>{escape(view.method)} Error bars: 95 % intervals over the draw of the masks; they say nothing "
+        f"<p class=note>{escape(view.method)} Error bars: 95 % intervals over the random draw; they say nothing "
         "about how well a linear surrogate fits, which is the held-out R2.</p></div>"
     )
 
@@ -83,7 +83,8 @@ def _bytes(html: str) -> int:
 def _section(sample: Sample, number: int) -> str:
     """Draw one explanation."""
     charts = "".join(
-        f"<div><h3>{escape(chart.title)}</h3>{bars(chart.bars)}{_fit(chart)}</div>" for chart in sample.charts[:LABELS]
+        f"<div><h3>{escape(chart.title)}</h3>{bars(chart.bars)}{_fit(chart, sample)}</div>"
+        for chart in sample.charts[:LABELS]
     )
     if len(sample.charts) > LABELS:
         charts += f"<p class=note>{LABELS} of {len(sample.charts)} outputs are shown.</p>"
@@ -108,13 +109,15 @@ def _reliance(sample: Sample) -> str:
             f" Soft stability of the leading features: {what} with probability {value:.2f} {interval}when others are "
             "added."
         )
-    elif sample.features and sample.measured_by:
+    elif sample.features and sample.measured_by and Flag.ONE not in sample.flags:
         text += f" Soft stability was not measured; <code>{escape(sample.measured_by)}</code> does it."
     return f"<p class=note>{text}</p>"
 
 
-def _fit(chart: Chart) -> str:
-    """Return how well the surrogate fits, as a sentence."""
+def _fit(chart: Chart, sample: Sample) -> str:
+    """Return how well the surrogate fits, as a sentence; nothing where there is nothing to compare."""
+    if not sample.features or Flag.ONE in sample.flags:
+        return ""
     text = f"R2 {chart.r2:.2f}, held out {chart.held_out:.2f}"
     if chart.held_out < LOW_R2:
         text += "; <b>no linear surrogate fits well here</b>"

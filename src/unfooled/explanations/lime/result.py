@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime import render
+from unfooled.explanations.lime.checking import at_least, between, numbers_of
 from unfooled.explanations.lime.figure import figure
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.pages import chart_of, page_of, picture_of
@@ -62,10 +64,13 @@ class Surrogates:
         classes: Names of the outputs. None: numbers.
         outputs: All outputs of the inputs, (B, K); probabilities for images. None: not known.
         seen: Least and largest answer for each output of a regression, (T, 2). None: a classifier.
-        stability: Soft stability of a sample's leading features, as (value, low, high). None: not asked for.
+        stability: Soft stability of a sample's leading features, as (value, low, high); NaN where there is nothing to
+            compare. None: not asked for.
         sd: Posterior standard deviations, (B, T, M). None: no prior.
         masks: Masks of each sample, (S, M). None: not kept.
         answers: Answers of each sample, (S, T). None: not kept.
+        unit: Unit of the weights besides that of the answers, such as "per standard deviation". Empty: a weight is the
+            effect of a feature that is shown.
     """
 
     kind: Kind
@@ -100,13 +105,15 @@ class Surrogates:
     sd: Tensor | None = None
     masks: tuple[Tensor, ...] | None = None
     answers: tuple[Tensor, ...] | None = None
+    unit: str = ""
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.weights)
 
-    def __getitem__(self, i: int | slice | Sequence[int]) -> Surrogates:
-        """Return the explanations of one sample, or of several."""
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor | np.generic) -> Surrogates:
+        """Return the explanations of one sample, or of several: a slice, numbers, or a mask of samples, (B,) bool."""
+        i = numbers_of(index, len(self))
         if isinstance(i, int):
             if not -len(self) <= i < len(self):
                 raise IndexError(f"there are {len(self)} explanations; {i} is not one of them")
@@ -158,6 +165,9 @@ class Surrogates:
     def as_list(self, label: int | None = None, top: int | None = None) -> list[tuple[str, float]]:
         """Return names and weights of the single sample, largest |weight| first.
 
+        A weight is the effect of a feature that is shown; of numbers drawn around a row, whose names have no bin, it is
+        the effect per standard deviation of the column. See `unit`.
+
         Args:
             label: Class. None: the first explained.
             top: Number of features. None: all.
@@ -184,6 +194,8 @@ class Surrogates:
             raise BadInput("to_dataframe needs pandas: pip install pandas") from error
         from statistics import NormalDist
 
+        if not 0 < between(level, 0, 1, "level", "a level") < 1:
+            raise BadInput(f"level is {level!r}; it is a share above 0 and below 1, such as 0.95")
         factor, rows, sure = NormalDist().inv_cdf((1 + level) / 2), [], self.settled()
         for i, names in enumerate(self.names):
             for t, label in enumerate(self.y[i].tolist()):
@@ -214,6 +226,7 @@ class Surrogates:
             least: Smallest |weight|.
         """
         ids, _ = self._image()
+        top = at_least(top, 1, "top", "a number of segments")
         if sign not in (-1, 0, 1):
             raise BadInput(f"sign is {sign}; write 1 for the segments that speak for the class, -1 against, 0 both")
         at, codes, sure = self.column(label), [], self.settled()
@@ -229,7 +242,7 @@ class Surrogates:
     def plot(self, label: int | None = None, top: int = 10) -> Any:
         """Return a matplotlib figure of the single sample: bars with error bars around 0, and an image's signed map."""
         own = self._single()
-        t = own.column(label)[0]
+        top, t = at_least(top, 1, "top", "a number of features"), own.column(label)[0]
         is_image = own.segments is not None and isinstance(own.content, Tensor)
         return figure(chart_of(own, t, top), picture_of(own, label) if is_image else None)
 
@@ -242,6 +255,7 @@ class Surrogates:
             title: Heading of the page. Empty: what was explained.
             extra: Part of the page in front of the explanations, as HTML.
         """
+        top = at_least(top, 1, "top", "a number of features")
         if names and len(names) != len(self):
             raise BadInput(f"there are {len(names)} names for {len(self)} samples; give one each, or none")
         return render.page(page_of(self, top, names), title, extra)
@@ -279,7 +293,8 @@ class Surrogates:
 
     def ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
         """Return the features of the first sample, largest |weight| first; ties to the lowest index."""
-        w = self.weights[0, t, : len(self.names[0])]
+        top = top if top is None else at_least(top, 1, "top", "a number of features, or None for all,")
+        w = self.settled()[0, t, : len(self.names[0])]
         return [(j, float(w[j])) for j in w.abs().argsort(descending=True, stable=True)[:top].tolist()]
 
     def _image(self) -> tuple[Tensor, Tensor]:

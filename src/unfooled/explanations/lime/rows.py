@@ -17,7 +17,7 @@ from unfooled.explanations.lime.columns import Column, packed
 from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import uniform
 from unfooled.explanations.lime.predicting import Link, outputs_of
-from unfooled.explanations.lime.solving import Settings, Solved, flagged
+from unfooled.explanations.lime.solving import Settings, Solved, check_top, flagged
 from unfooled.explanations.lime.surrogate import UntilStable, fewest_samples, fit
 from unfooled.explanations.lime.tables import Features, Perturbed, TableSampler, in_bins, lopsided
 
@@ -93,6 +93,7 @@ class RowAnswers:
 
     def with_first(self, values: list[list[Any]]) -> tuple[Tensor, Asked]:
         """Return the outputs of the rows, and the first row's perturbed rows with their outputs, from one call."""
+        check_top(self.rule, len(self.space.features))
         first = self.drawn(values[0], self.first)
         own = [packed([row[k] for row in values]) for k in range(len(self.space.columns))]
         outputs = self._outputs([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])

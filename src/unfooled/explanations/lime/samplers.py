@@ -192,6 +192,11 @@ def leverage(features: int, samples: int, seed: int, *, start: int = 0) -> Desig
         raise BadInput(f"{features} features need no draw; the only feature has the whole effect")
     if start:
         raise BadInput("a draw without replacement is not continued; draw all samples at once")
+    least = 2 * (features // 2)
+    if samples < least:
+        raise BadInput(
+            f"leverage draws a pair of each size: at least {least} masks of {features} features, not {samples}"
+        )
     masks, weights, shares = [], [], []
     for k, count in _shares(features, samples).items():
         half = 2 * k == features
@@ -235,7 +240,13 @@ def _shares(features: int, samples: int) -> dict[int, int]:
         for k in full:
             drawn[k], left = pairs[k], left - pairs[k]
         open_sizes = [k for k in open_sizes if k not in full]
-    return {k: max(1, count) for k, count in drawn.items()}
+    drawn = {k: max(1, count) for k, count in drawn.items()}
+    while sum(drawn.values()) > samples // 2:  # rounded up too often
+        most = max(open_sizes, key=lambda k: drawn[k], default=None)
+        if most is None or drawn[most] < 2:
+            break
+        drawn[most] -= 1
+    return drawn
 
 
 def _distinct(seed: int, features: int, k: int, count: int, half: bool) -> Tensor:

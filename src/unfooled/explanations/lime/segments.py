@@ -130,7 +130,8 @@ def segment(x: Tensor, segments: Segmenter | Tensor) -> Tensor:
     Maps may be arrays, as scikit-image returns them.
 
     Raises:
-        BadInput: The ids are not whole numbers, or have another shape than the samples; a map of one segment is given.
+        BadInput: The ids are not whole numbers, or have another shape than the samples; a map of one segment is given,
+            or the segmenter finds one in every sample though some are not flat.
     """
     segments = torch.as_tensor(segments) if isinstance(segments, np.ndarray) else segments
     given = isinstance(segments, Tensor)
@@ -151,7 +152,18 @@ def segment(x: Tensor, segments: Segmenter | Tensor) -> Tensor:
     ids = contiguous(ids.cpu().to(torch.int64))
     if given and int(ids.amax()) == 0:
         raise BadInput("the segments are one segment; there is nothing to compare, so mark at least two")
+    if len(ids) and int(ids.amax()) == 0 and not _flat(x):
+        raise BadInput(
+            "the segmenter finds one segment in every image; there is nothing to compare; choose a finer one, such as "
+            "grid(7), or give a map of ids"
+        )
     return ids
+
+
+def _flat(x: Tensor) -> bool:
+    """Return whether each channel of each sample has a single value."""
+    values = x.detach().flatten(2) if x.ndim > 2 else x.detach()
+    return bool((values == values[..., :1]).all())
 
 
 def counts(ids: Tensor) -> Tensor:

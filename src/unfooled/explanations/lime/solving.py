@@ -16,10 +16,10 @@ from unfooled.explanations.lime.checking import check_function, check_takes, pla
 from unfooled.explanations.lime.equations import Gram, with_intercept
 from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import Kernel
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.samplers import Design, Sampler
 from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fewest_samples, fit
-from unfooled.runs.spelling import spelled
 
 RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for all samples together
 
@@ -135,6 +135,17 @@ class Solution:
         return torch.cholesky_solve(target[:, None], self.lower)[1:, 0]
 
 
+def check_top(samples: Any, features: int) -> None:
+    """Refuse a rule that separates more features than there are; the default number is cut to those there are."""
+    if not isinstance(samples, UntilStable) or samples.tolerance is not None:
+        return
+    if max(1, features, UntilStable.top) < samples.top and features > 1:
+        raise BadInput(
+            f"until separates the top {samples.top} features from the others, and there are {features} features; give "
+            f"a smaller top, below {features}, or a tolerance"
+        )
+
+
 def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Design:
     """Draw `count` masks, the first with index `start`; refuse a count that is not a positive integer."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -220,6 +231,13 @@ def flagged(part: Solved, flag: Flag, *, calls: int | None = None) -> Solved:
     return replace(part, flags=(*part.flags, flag), calls=part.calls if calls is None else calls)
 
 
+def alone(part: Solved) -> Solved:
+    """Return the fit of a single segment: nothing is compared, so that there is no R2, and nothing is stable."""
+    none = torch.full_like(part.fit.r2, torch.nan)
+    flags = tuple(flag for flag in part.flags if flag not in (Flag.STABLE, Flag.NOT_REACHED))
+    return replace(part, fit=replace(part.fit, r2=none, r2_held_out=none), flags=(Flag.ONE, *flags))
+
+
 def _enough(features: int, design: Design, settings: Settings) -> None:
     """Refuse draws that do not identify the weights."""
     needed = fewest_samples(features, design.unit) if design.unit else 0
@@ -279,6 +297,7 @@ def solve_each(
     answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
 ) -> list[Solved]:
     """Fit inputs that are evaluated one by one; those with the same number of features share their masks."""
+    check_top(settings.samples, max(features, default=0))
     solved: dict[int, Solved] = {}
     for number in sorted(set(features)):
         solved |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
@@ -314,8 +333,8 @@ def assembled(
         prediction=prediction,
         local_prediction=joined.intercept + joined.weights.sum(2) if local is None else local,
         y=labels,
-        sampler=spelled(settings.sampler),
-        kernel=spelled(settings.kernel),
+        sampler=setting_name(settings.sampler),
+        kernel=setting_name(settings.kernel),
         seed=settings.seed,
         flags=tuple(part.flags for part in parts),
         sd=joined.sd,

@@ -19,7 +19,7 @@ NUMBERS = {
 """Fields of numbers with their dimensions: B samples, T outputs explained, M features, K outputs."""
 WHOLE = {"y": "BT", "calls": "B"}
 FINITE = ("weights", "se", "sd", "intercept", "ess", "prediction", "local_prediction", "outputs", "seen")
-WORDS = ("sampler", "kernel", "baseline", "score", "link")
+WORDS = ("sampler", "kernel", "baseline", "score", "link", "unit")
 EACH = ("spans", "keys", "cells", "stability", "masks", "answers")
 """Fields with one entry a sample, None where they are unknown."""
 
@@ -83,7 +83,7 @@ def _check_names(values: dict[str, Any], sizes: dict[str, int]) -> None:
         classes = values["classes"]
         _ask(_all(classes, str) and len(classes) <= k, "classes", "does not hold one name an output")
     for own in values.get("stability") or ():
-        right = isinstance(own, tuple) and len(own) == 3 and all(map(_is_number, own))
+        right = isinstance(own, tuple) and len(own) == 3 and all(v != v or _is_number(v) for v in own)
         _ask(right, "stability", "does not hold value, low and high of each sample")
 
 

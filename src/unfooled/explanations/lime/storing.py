@@ -74,4 +74,6 @@ def restored(value: Any, name: str) -> Any:
                 f"the explanation is incomplete or damaged: field {name!r} is no array of numbers; write it again by "
                 "to_json"
             ) from error
+    if name == "stability" and value == "nan":
+        return float("nan")
     return tuple(restored(item, name) for item in value) if isinstance(value, list) else value

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -375,6 +377,10 @@ def until_stable(
         at_most: Most samples; where the rule is not met by then, the result says so.
         first: Samples at the first look.
     """
+    given: dict[str, Any] = {"top": top, "first": first, "at_most": at_most}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise BadInput(f"{name} is {value!r}; it is a whole number")
     if top < 1 or not 0 < level < 1 or not 2 <= first <= at_most or (tolerance is not None and not tolerance > 0):
         raise BadInput(
             f"top {top}, tolerance {tolerance}, level {level}, first {first}, at_most {at_most}: top is at least 1, "

@@ -45,6 +45,7 @@ class Perturbed:
         binary: True for masks.
         weights: Weight of each row besides the kernel's, (S,); see `Design`. None: 1.
         donors: Training row of each feature, (S, M), where the draw does not depend on the sample. None: it does.
+        words: Values of hidden features, or how the rows were drawn where none is hidden, for captions.
     """
 
     columns: list[npt.NDArray[Any]]
@@ -53,6 +54,7 @@ class Perturbed:
     binary: bool = True
     weights: Tensor | None = None
     donors: npt.NDArray[np.int64] | None = None
+    words: str = "training rows"
 
 
 TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
@@ -151,7 +153,9 @@ def by_nearest(
         nearest = np.argsort(part @ distances.T, axis=1, kind="stable")[:, :count]
         picked = np.take_along_axis(nearest, which[low : low + 256, None], 1)
         donors[low : low + 256] = np.where(part, -1, picked)
-    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit, weights=design.weights)
+    words = f"one of the {k} nearest training rows"
+    values = _values(columns, features, row, donors)
+    return Perturbed(values, design.masks, design.unit, weights=design.weights, words=words)
 
 
 def neighbours(clusters: int = 5, k: int = 5) -> TableSampler:
@@ -174,14 +178,15 @@ def in_cluster(
     table = np.column_stack([_scaled(column) for column in columns])
     label = (
         AgglomerativeClustering(min(clusters, len(table))).fit_predict(table)
-        if clusters > 1
+        if min(clusters, len(table)) > 1
         else np.zeros(len(table), int)
     )
     distances = sum(_squares(column, value) for column, value in zip(columns, row, strict=True))
     vote = np.bincount(label[np.argsort(distances, kind="stable")[:k]])
     at = np.flatnonzero(label == vote.argmax())
     donors = np.repeat(at[:, None], len(features), 1)
-    return Perturbed(_values(columns, features, row, donors), in_bins(columns, features, row, donors), 0)
+    z, words = in_bins(columns, features, row, donors), "training rows of the row's cluster, as they are"
+    return Perturbed(_values(columns, features, row, donors), z, 0, words=words)
 
 
 def around(scale: float = 1.0) -> TableSampler:
@@ -226,7 +231,10 @@ def normal_around(
                 raise BadInput(f"column {columns[c].name!r} is missing in the row; use a sampler with bins")
             values[c] = float(row[c]) + columns[c].sd * steps[:, j]
             z[:, j] = steps[:, j]
-    return Perturbed(values, torch.as_tensor(z), 1, binary=False)
+    words = f"numbers normal around the row, with {scale:g} of the column's standard deviation"
+    words += ", from a Latin hypercube" if stratified else ""
+    words += "" if all(columns[c].edges is not None for (c,) in features) else "; categories from training rows"
+    return Perturbed(values, torch.as_tensor(z), 1, binary=False, words=words)
 
 
 def filled(
@@ -242,7 +250,7 @@ def filled(
         count: Rows for each mask; they have the same training rows for every mask.
         seed: Random seed.
     """
-    donors = np.tile(_donors(columns, features, count, seed), (len(z), 1))
+    donors = np.tile(_donors(columns, features, count, seed), (len(z), 1)).copy()
     donors[np.repeat(z.numpy(), count, 0)] = -1
     return _values(columns, features, row, donors)
 

@@ -24,6 +24,7 @@ from unfooled.explanations.lime.columns import Column, array_of, columns_of, pac
 from unfooled.explanations.lime.discretize import Bins, quartiles
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.part import RowPart
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, named_outputs
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
@@ -32,9 +33,10 @@ from unfooled.explanations.lime.solving import Settings, Solved, assembled, samp
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.explanations.lime.tables import TableSampler, by_bins
 from unfooled.explanations.lime.view import Cell
-from unfooled.runs.spelling import spelled
 
 BATCH = 16384  # rows a call
+PER_DEVIATION = "per standard deviation"
+"""Unit of the weights of samplers without bins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,22 +172,32 @@ class TabularSpace:
             raise BadInput(f"there are {len(values)} rows; a part is one row, such as table[:1]")
         return RowPart(self, values[0], seed)
 
-    def names(self, row: list[Any]) -> tuple[str, ...]:
-        """Return the features of a row in words."""
-        return tuple(" and ".join(self.columns[k].words(row[k]) for k in group) for group in self.features)
+    def names(self, row: list[Any], *, bins: bool = True) -> tuple[str, ...]:
+        """Return the features of a row in words; without `bins` a column of numbers has its name alone."""
+        words = Column.words if bins else Column.slope
+        return tuple(" and ".join(words(self.columns[k], row[k]) for k in group) for group in self.features)
 
-    def cells(self, row: list[Any]) -> tuple[Cell, ...]:
+    def cells(self, row: list[Any], *, bins: bool = True) -> tuple[Cell, ...]:
         """Return each column of a row with its value, its bin in words, and the number of its feature; -1: none."""
         feature = {k: j for j, group in enumerate(self.features) for k in group}
         return tuple(
-            (column.name, column.shown(value), column.bin_of(value), feature.get(k, -1))
+            (
+                column.name,
+                column.shown(value),
+                column.bin_of(value) if bins or column.edges is None else "",
+                feature.get(k, -1),
+            )
             for k, (column, value) in enumerate(zip(self.columns, row, strict=True))
         )
 
-    def keys(self, row: list[Any]) -> tuple[tuple[Any, ...], ...]:
-        """Return the key of each feature of a row, (column, bin); of a group, (columns, bins)."""
+    def keys(self, row: list[Any], *, bins: bool = True) -> tuple[tuple[Any, ...], ...]:
+        """Return the key of each feature of a row, (column, bin), or (columns, bins); without `bins` (column,)."""
         keys: list[tuple[Any, ...]] = []
         for group in self.features:
+            if not bins and self.columns[group[0]].edges is not None:
+                names = tuple(self.columns[k].name for k in group)
+                keys.append((names[0] if len(names) == 1 else names,))
+                continue
             pairs = [(self.columns[k].name, int(self.columns[k].code(row[k]))) for k in group]
             keys.append(pairs[0] if len(pairs) == 1 else tuple(zip(*pairs, strict=True)))
         return tuple(keys)
@@ -251,10 +263,10 @@ def lime_tabular(
     result = assembled(
         (parts, prediction, labels, settings),
         kind=Kind.TABLE,
-        **_described(space, values),
-        baseline="training rows",
+        **_described(space, values, bins=first[0].binary),
+        baseline=first[0].words,
         score="output",
-        link=spelled(link),
+        link=setting_name(link),
         classes=None if classes is None else named_outputs(classes, outputs),
         outputs=outputs,
         seen=_range(parts, prediction) if outputs.shape[1] == 1 else None,
@@ -279,11 +291,12 @@ def _range(parts: list[Solved], prediction: Tensor) -> Tensor:
     return torch.stack([answers.amin(0), answers.amax(0)], 1)
 
 
-def _described(space: TabularSpace, values: list[list[Any]]) -> dict[str, Any]:
-    """Return the names, keys, cells and texts of rows."""
+def _described(space: TabularSpace, values: list[list[Any]], *, bins: bool) -> dict[str, Any]:
+    """Return the names, keys, cells and texts of rows, and the unit of their weights."""
     return {
-        "names": tuple(space.names(row) for row in values),
-        "keys": tuple(space.keys(row) for row in values),
-        "cells": tuple(space.cells(row) for row in values),
+        "names": tuple(space.names(row, bins=bins) for row in values),
+        "keys": tuple(space.keys(row, bins=bins) for row in values),
+        "cells": tuple(space.cells(row, bins=bins) for row in values),
+        "unit": "" if bins else PER_DEVIATION,
         "content": tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values),
     }

@@ -26,12 +26,12 @@ from unfooled.explanations.lime.attention import AttentionMask, EncodedCopies, o
 from unfooled.explanations.lime.balance import balanced
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, cosine_kernel
+from unfooled.explanations.lime.naming import setting_name
 from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler
 from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve_each, stopping
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
-from unfooled.runs.spelling import spelled
 
 Span = tuple[int, int]
 Split = Callable[[str], Sequence[Span]]
@@ -285,9 +285,9 @@ def lime_text(
     result = assembled(
         (parts, prediction, labels, settings),
         **_described(pieces),
-        baseline=spelled(hide),
+        baseline=setting_name(hide),
         score="output",
-        link=spelled(link),
+        link=setting_name(link),
         outputs=outputs,
         calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,

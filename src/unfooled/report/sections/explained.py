@@ -30,7 +30,7 @@ class Explained:
     Attributes:
         x: Inputs, (B, *D).
         label: Labels, (B,). None: there are none.
-        probability: Probabilities of the classes, (B, K).
+        probability: Probabilities of the classes, (B, K); NaN for a sample without an answer.
         target: Classes that were explained, (B,).
         maps: Attributions, (B, *D).
         attacked: Points and maps under attack, (B, *D) each, and one text per sample. None: there was no attack.
@@ -46,7 +46,10 @@ class Explained:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its answers as (class, share), the likeliest first, its pictures, and what the attack did."""
+    """One sample: its answers as (class, share), the likeliest first, its pictures, and what the attack did.
+
+    Without an answer of the model, `answers` and `target` are empty.
+    """
 
     index: int
     answers: list[tuple[str, float]]
@@ -69,11 +72,13 @@ def samples(found: Explained, classes: Sequence[str]) -> tuple[list[Sample], str
             break
     rows = []
     for i in range(k):
-        order = np.argsort(-found.probability[i], kind="stable")[:LISTED].tolist()
+        known = not np.isnan(found.probability[i]).any()
+        order = np.argsort(-found.probability[i], kind="stable")[:LISTED].tolist() if known else []
         answers = [(class_name(classes, c), float(found.probability[i, c])) for c in order]
         label = "" if found.label is None else class_name(classes, int(found.label[i]))
-        right = found.label is None or order[0] == int(found.label[i])
-        rows.append(Sample(i, answers, label, right, class_name(classes, int(found.target[i])), pictures[i], says[i]))
+        right = found.label is None or (known and order[0] == int(found.label[i]))
+        target = class_name(classes, int(found.target[i])) if known else ""
+        rows.append(Sample(i, answers, label, right, target, pictures[i], says[i]))
     return rows, "diverging" if drawn.signed else "sequential"
 
 

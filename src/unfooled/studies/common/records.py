@@ -84,8 +84,8 @@ class StudySummary(Record):
     claims: list[Claim]
     notes: list[str]
     pictures: list[Picture] = Field(default_factory=list)
-    cpu_seconds: float | None = None
-    load: list[float] = Field(default_factory=list)
+    cpu_seconds: Size | None = None
+    load: list[Size] = Field(default_factory=list)
     command: str
     created: str
 
