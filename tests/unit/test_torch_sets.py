@@ -67,7 +67,7 @@ class Endless(Sampler[int]):
 D = Items()
 FIXED: dict[str, tuple[Callable[[], DataLoader[Any]], list[int]]] = {
     "batch sampler": (lambda: DataLoader(D, batch_sampler=[[1, 2, 3], [4, 5, 6]]), [1, 2, 3, 4, 5, 6]),
-    "batches of others": (lambda: DataLoader(D, batch_sampler=iter([[7], [7, 0]])), [7, 7, 0]),  # type: ignore[arg-type]
+    "batches of others": (lambda: DataLoader(D, batch_sampler=iter([[7], [7, 0]])), [7, 7, 0]),
     "drop_last": (lambda: DataLoader(D, batch_size=16, drop_last=True), list(range(48))),
     "a list": (lambda: DataLoader(D, sampler=[5, 3, 9]), [5, 3, 9]),
     "a list without batches": (lambda: DataLoader(D, sampler=[5, 3, 9], batch_size=None), [5, 3, 9]),

@@ -154,7 +154,9 @@ def _labels(y: Any, keys: Sequence[Any]) -> Tensor:
         BadInput: They are one-hot rows, text, fractions or negative; the first such item is named.
     """
     try:
-        values = y.detach().cpu() if isinstance(y, Tensor) else [v.tolist() if isinstance(v, Tensor) else v for v in y]
+        values: Any = (
+            y.detach().cpu() if isinstance(y, Tensor) else [v.tolist() if isinstance(v, Tensor) else v for v in y]
+        )
         values = values.float().numpy() if isinstance(values, Tensor) and values.dtype is torch.bfloat16 else values
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):
