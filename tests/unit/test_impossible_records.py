@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel, ValidationError
-from tests.unit.report_runs import judged, summary
+from tests.unit.report_runs import estimate, judged, summary
 
-from unfooled import BadInput
+from unfooled import BadInput, Linf, audit
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.evaluation.audit import records
 from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.explanations.records import (
     Attention,
     AttentionExample,
@@ -181,3 +183,79 @@ def test_a_claim_with_exchanged_ends_is_refused() -> None:
     Claim.model_validate(claim)
     with pytest.raises(ValidationError, match=r"goes from 1\.5 to 0\.5"):
         Claim.model_validate(claim | {"low": 1.5, "high": 0.5})
+
+
+def stated(verdict: str, kinds: dict[str, str] | None = None, **changes: Any) -> Summary:
+    """A record with a verdict and with these checks fired, of the kind of the table or another."""
+    names = changes.pop("names", None)
+    fields = judged(verdict) | changes
+    if kinds is not None:
+        fields["diagnostics"] = [
+            Finding.model_validate(
+                {"id": check, "fired": True, "detail": "", "action": "", **({"kind": kind} if kind else {})}
+            )
+            for check, kind in kinds.items()
+        ]
+    made = summary(**fields)
+    return made if names is None else Summary.model_validate(made.model_dump() | {"classes": names})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kinds", "changes", "words"),
+    [
+        ("SOUND", {}, {"threat": "linf:-3"}, "the threat is 'linf:-3'; a radius is a number"),
+        ("SOUND", {}, {"threat": "l2:much"}, "a radius is a number"),
+        ("SOUND", {}, {"threat": "l0-pixel:nan"}, "a radius is a number"),
+        ("SOUND", {}, {"classes_": ["a"] * 10}, "10 or more of 10 classes share a name, such as 'a'"),
+        ("SOUND", {}, {"classes_": [*"abcdefghi", "b"]}, "2 or more of 10 classes share a name, such as 'b'"),
+        ("SOUND", {"D2": ""}, {}, "although D2 fired, after which no figure counts"),
+        ("EXTENDED", {"D26": ""}, {}, "although D26 fired, after which no figure counts"),
+        ("SOUND", {"D4": "stop"}, {}, "although D4 fired"),
+        ("SOUND", {"D12": ""}, {}, "the verdict is SOUND, although D12 fired"),
+        ("SOUND", {"D6": ""}, {"held": 10}, "the verdict is SOUND, although D6 fired"),
+        ("SOUND", {"D8": "absent"}, {}, "the verdict is SOUND, although D8 fired"),
+        ("EXTENDED", {}, {"right": 0, "held": 0}, "the verdict is EXTENDED, although no clean sample is right"),
+    ],
+)
+def test_a_record_whose_parts_contradict_each_other_is_refused(
+    verdict: str, kinds: dict[str, str], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        stated(verdict, kinds, **altered(changes))
+
+
+def altered(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of a record's fields, written in short."""
+    fields = dict(changes)
+    found = {"clean_accuracy": fields.pop("right", 994), "robust_accuracy": fields.pop("held", 601)}
+    names = fields.pop("classes_", None)
+    made: dict[str, Any] = {key: estimate(count, 1000) for key, count in found.items()}
+    return fields | made | {"robust_accuracy_8bit": None} | ({} if names is None else {"names": names})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kinds", "changes"),
+    [
+        ("SOUND", {"D19": "", "D12": "mend"}, {}),
+        ("SOUND", {"D12": ""}, {"held": 10}),
+        ("EXTENDED", {"D6": ""}, {"held": 10}),
+        ("NOT EVALUABLE", {"D2": ""}, {"right": 0, "held": 0}),
+        ("OVERSTATED", {"D12": ""}, {"threat": "mine:per-sample"}),
+        ("SOUND", {}, {"threat": "linf:per-sample"}),
+        ("SOUND", {}, {"right": 0, "held": 0, "labels_predicted": True}),
+    ],
+)
+def test_records_of_possible_audits_are_read(verdict: str, kinds: dict[str, str], changes: dict[str, Any]) -> None:
+    assert stated(verdict, kinds, **altered(changes)).verdict == verdict
+
+
+def test_committed_records_are_read(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "benchmarks" / "results"
+    for name in ("demo-standard.json", "demo-hardened.json"):
+        assert read_record(folder / name, Summary).verdict == "SOUND"
+
+
+def test_an_audit_refuses_equal_class_names_before_it_begins() -> None:
+    x = torch.rand(4, 2)
+    with pytest.raises(BadInput, match="2 or more of 2 classes share a name, such as 'a'; give each"):
+        audit(lambda z: z, x, x.argmax(1), Linf(0.1), classes=["a", "a"])

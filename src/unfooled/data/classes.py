@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unfooled.core.class_names import counting, few_names, plain_name
 from unfooled.core.errors import BadInput, nearest, option
 from unfooled.core.limits import check_classes, read_regular
 from unfooled.data.dataset import Dataset, Source
@@ -39,7 +39,8 @@ def read_names(path: Path) -> Names:
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"the labels in {path} are not JSON: {error}") from error
+            if path.suffix.lower() == ".json" or not _lines(text):
+                raise BadInput(f"the labels in {path} are not JSON: {error}") from error
     if isinstance(content, dict):
         if all(isinstance(value, int) for value in content.values()):  # {name: index}, the other way round
             content = {str(k): name for name, k in content.items()}
@@ -56,6 +57,17 @@ def read_names(path: Path) -> Names:
     if not names or not all(names):
         raise BadInput(f"there are no labels in {path}; it must hold one class name per line, or a JSON list")
     return names
+
+
+def _lines(text: str) -> bool:
+    """Return whether text that begins like JSON, and is none, is a list of lines: names such as "[unknown]".
+
+    Each line that begins with a bracket closes it, and no line ends like an element of a list.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    closing = {"[": "]", "{": "}"}
+    whole = all(closing.get(line[0], "") in line[1:] for line in lines if line[0] in closing)
+    return len(lines) > 1 and whole and not any(line.endswith(",") for line in lines)
 
 
 def check_names(names: Sequence[str], place: object) -> None:
@@ -127,8 +139,8 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
     Raises:
         BadInput: The names contradict each other, match only in part, or are needed and missing.
     """
-    known = None if known is None or _counting(known) else list(known)
-    if _counting(data.classes):
+    known = None if known is None or counting(known) else list(known)
+    if counting(data.classes):
         return data if known is None else replace(data, classes=_padded(known, max(outputs, len(data.classes))))
     if labels:
         _check_order(data.classes, known or [])
@@ -179,21 +191,6 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
     return places
 
 
-def _counting(names: Sequence[str]) -> bool:
-    """Return whether names are only class numbers: 0, 1, 2, ... or LABEL_0, LABEL_1, ..."""
-    return all(plain_name(name) in (str(k), f"label {k}") for k, name in enumerate(names))
-
-
 def _padded(names: Sequence[str], n: int) -> list[str]:
     """Return at least n names; those that are missing are numbers."""
     return [*names, *(str(k) for k in range(len(names), n))]
-
-
-def few_names(names: Sequence[str]) -> str:
-    """Return the first eight names, and the number of all, as text."""
-    return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
-
-
-def plain_name(name: str) -> str:
-    """Normalise a name: case, underscores, hyphens inside it, and spaces."""
-    return " ".join(re.sub(r"(?<=\w)-(?=\w)", " ", name.casefold().replace("_", " ")).split())

@@ -1,26 +1,29 @@
 """Samples of a torch `Dataset` or `DataLoader`, read when they are needed.
 
-A data set that can be indexed is read by index; one that can only be iterated is written to a temporary file once. The
-data set of a loader is read in its own order, whatever the loader's, and the loader's `collate_fn` is applied.
+A data set that can be indexed is read by index; one that can only be iterated is written to a temporary file once. Of a
+loader the rows of its sampler or batch sampler are read, drawn once if they are random, through its `collate_fn`.
 """
 
 from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
-from torch.utils.data.sampler import SequentialSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
+from unfooled.core.class_names import few_names
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import max_bytes_in_memory
 from unfooled.core.model.precision import widened
 from unfooled.core.samples import Streamed, raw
+from unfooled.data.formats.arrays import labels as numbers
 from unfooled.data.formats.arrays import single
+from unfooled.data.loader_rows import rows_of, seeded
 
 IMAGES = ("image", "img", "pixel_values", "x", "input", "inputs", "data")
 LABELS = ("label", "labels", "y", "target", "targets", "fine_label", "class")
@@ -28,61 +31,107 @@ SAMPLES_READ_TWICE = 8
 """Samples that are read twice, to notice random ones."""
 
 
-def from_torch(source: Dataset[Any] | DataLoader[Any]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def from_torch(source: Dataset[Any] | DataLoader[Any], *, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Return the samples, (N, *D) in [0, 1], streamed where they are large, the labels, (N,), and warnings.
 
+    Args:
+        source: Data set or loader; of a loader the rows of its sampler or batch sampler are read.
+        seed: Random seed of a loader's random order, and of an iterable that draws random numbers.
+
     Raises:
-        BadInput: The items are no pairs of a sample and a label, or change from one reading to the next.
+        BadInput: The items are no pairs of a sample and a label, cannot be read, or change from one reading to the
+            next.
     """
     loader = source if isinstance(source, DataLoader) else None
     data: Any = source if loader is None else loader.dataset
     if isinstance(data, TensorDataset) and len(data.tensors) == 2 and loader is None:
         return data.tensors[0], data.tensors[1], ()
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        x, y = _spooled(source)
+        with seeded(seed):
+            x, y = _spooled(source)
         return x, y, ()
-    notes: tuple[str, ...] = ()
-    if loader is not None and not isinstance(loader.sampler, SequentialSampler):
-        notes = ("The loader's order is not the data set's own, in which the samples were read.",)
-    collate = None if loader is None else loader.collate_fn
-    items = _Items(data, collate if loader is not None and loader.batch_size is not None else None)
     if not len(data):
         raise BadInput("the data set is empty")
-    first, _ = items(range(min(SAMPLES_READ_TWICE, len(data))))
+    keys, note = (None, "") if loader is None else rows_of(loader, seed)
+    collate = None if loader is None or loader.batch_sampler is None else loader.collate_fn
+    return *_read(_Items(data, range(len(data)) if keys is None else keys, collate)), (note,) if note else ()
+
+
+def _read(items: _Items) -> tuple[Tensor, Tensor]:
+    """Return samples, streamed where they are large, and labels."""
+    n = len(items.keys)
+    first, _ = items(range(min(SAMPLES_READ_TWICE, n)))
     if not torch.equal(first, items(range(len(first)))[0]):
         raise BadInput(
             "the data set returns another sample each time it is read; leave random transforms out of an evaluation"
         )
     size = max(1, max_bytes_in_memory() // 4 // max(1, first[:1].nbytes))
     kept, labels = [], []
-    large = len(data) * first[:1].nbytes > max_bytes_in_memory()
-    for start in range(0, len(data), size):
-        x, y = items(range(start, min(start + size, len(data))))
+    large = n * first[:1].nbytes > max_bytes_in_memory()
+    for start in range(0, n, size):
+        x, y = items(range(start, min(start + size, n)))
         labels.append(y)
         if not large:
             kept.append(x)
     if not large:
-        return torch.cat(kept), torch.cat(labels), notes
-    shape = (len(data), *first.shape[1:])
-    return Streamed(lambda rows: items(rows.tolist())[0], shape, first.dtype), torch.cat(labels), notes
+        return torch.cat(kept), torch.cat(labels)
+    return Streamed(lambda rows: items(rows.tolist())[0], (n, *first.shape[1:]), first.dtype), torch.cat(labels)
 
 
 class _Items:
-    """Function of indices that reads samples (b, *D) and labels (b,)."""
+    """Function of positions that reads samples (b, *D) and labels (b,)."""
 
-    def __init__(self, data: Any, collate: Callable[[list[Any]], Any] | None) -> None:
-        self.data, self.collate = data, collate
+    def __init__(self, data: Any, keys: Sequence[Any], collate: Callable[[list[Any]], Any] | None) -> None:
+        self.data, self.keys, self.collate = data, keys, collate
 
     def __call__(self, rows: Iterable[int]) -> tuple[Tensor, Tensor]:
-        items = [self.data[int(row)] for row in rows]
+        keys = [self.keys[row] for row in rows]
+        items = [self._item(key) for key in keys]
+        pairs = [] if self._own() else [_pair(item) for item in items]
+        labels = [_labels([y], [key]) for (_, y), key in zip(pairs, keys, strict=False)]
         if self.collate is not None:
-            return batch_of(self.collate(items))
-        pairs = [_pair(item) for item in items]
-        samples = [single(x) for x, _ in pairs]
+            try:
+                return batch_of(self.collate(items), keys)
+            except BadInput:
+                raise
+            except Exception as error:
+                if self._own():
+                    what = f"the loader's collate_fn fails on the items {few_names([*map(str, keys)])}"
+                    raise _unreadable(what, error) from error  # of torch's own the reason follows
+        samples = [_sample(x, key) for (x, _), key in zip(pairs, keys, strict=True)]
         if len({x.shape for x in samples}) > 1:
             shapes = sorted({tuple(x.shape) for x in samples})[:2]
             raise BadInput(f"the data set has samples of shapes {shapes[0]} and {shapes[1]}; resize them to one")
-        return torch.stack(samples), torch.tensor([int(y) for _, y in pairs])
+        return torch.stack(samples), torch.cat(labels)
+
+    def _own(self) -> bool:
+        """Return whether the user's own function makes batches of items."""
+        return self.collate not in (None, default_collate)
+
+    def _item(self, key: Any) -> Any:
+        """Return one item of the data set."""
+        try:
+            return self.data[int(key) if isinstance(key, (Tensor, np.integer)) else key]
+        except BadInput:
+            raise
+        except Exception as error:
+            raise _unreadable(f"item {key} of the data set cannot be read", error) from error
+
+
+def _unreadable(what: str, error: Exception) -> BadInput:
+    """Return the error of reading foreign data, as one sentence."""
+    reason = next(iter(str(error).splitlines()), "")[:200]
+    return BadInput(f"{what}: {type(error).__name__}{': ' * bool(reason)}{reason}")
+
+
+def _sample(x: Any, key: Any) -> Tensor:
+    """Return the sample of an item."""
+    try:
+        return single(x)
+    except BadInput:
+        raise
+    except Exception as error:
+        raise _unreadable(f"the sample of item {key} of the data set cannot be read", error) from error
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
@@ -98,12 +147,50 @@ def _pair(item: Any) -> tuple[Any, Any]:
     raise BadInput(f"the data set's items are {type(item).__name__}; they must be pairs (sample, label)")
 
 
-def batch_of(item: Any) -> tuple[Tensor, Tensor]:
-    """Return the samples and labels of a collated batch."""
+def _labels(y: Any, keys: Sequence[Any]) -> Tensor:
+    """Return labels as (b,) int64.
+
+    Raises:
+        BadInput: They are one-hot rows, text, fractions or negative; the first such item is named.
+    """
+    try:
+        values: Any = (
+            y.detach().cpu() if isinstance(y, Tensor) else [v.tolist() if isinstance(v, Tensor) else v for v in y]
+        )
+        values = values.float().numpy() if isinstance(values, Tensor) and values.dtype is torch.bfloat16 else values
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        array = np.asarray([str(type(value).__name__) for value in y])
+    if array.ndim == 0 or len(array) != len(keys):
+        raise BadInput(f"a batch has labels of shape {array.shape} for {len(keys)} samples; labels are one per sample")
+    try:
+        if array.dtype.kind in "iufb":
+            return torch.from_numpy(numbers(array, "the data set")[0])
+    except BadInput:
+        if array.ndim > 2:
+            raise
+    for key, label in zip(keys, array, strict=True):
+        own, name = np.asarray(label)[None], f"the label of item {key} of the data set"
+        if own.dtype.kind not in "iufb":
+            raise BadInput(
+                f"{name} is {str(label)[:80]!r}; labels are 0, 1, 2, ..., in the order of the model's outputs"
+            )
+        numbers(own, name)
+    return torch.from_numpy(numbers(array, "the data set")[0])
+
+
+def batch_of(item: Any, keys: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
+    """Return the samples and labels of a collated batch.
+
+    Args:
+        item: Batch of a loader.
+        keys: Names of its items in messages. None: 0, 1, 2, ...
+    """
     x, y = _pair(item)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         x = torch.stack([single(one) for one in x])
-    return widened(x), torch.as_tensor(y).long().reshape(len(x))
+    y = y.reshape(-1) if isinstance(y, Tensor) and not y.ndim else y if hasattr(y, "__len__") else [y]
+    return widened(x), _labels(y, range(len(x)) if keys is None else keys)
 
 
 class _Spool:
@@ -135,16 +222,33 @@ class _Spool:
 
 def _spooled(source: Any) -> tuple[Tensor, Tensor]:
     """Write the samples of an iterable to a temporary file, which is removed with them."""
-    batches: Iterable[tuple[Tensor, Tensor]] = (
-        (single(x)[None], torch.tensor([int(y)])) for x, y in map(_pair, source)
-    )
-    if isinstance(source, DataLoader) and source.batch_size is not None:
-        batches = map(batch_of, source)
-    spool, labels = _Spool(), []
-    for x, y in batches:
+    batched = isinstance(source, DataLoader) and source.batch_size is not None
+    spool, labels, n = _Spool(), list[Tensor](), 0
+    items = iter(_iterated(source))
+    for item in items:
+        pair = _pair(item)
+        if batched:
+            count = len(pair[0])
+            x, y = batch_of(item, range(n, n + count))
+        else:
+            x, y = _sample(pair[0], n)[None], _labels([pair[1]], [n])
+        n += len(x)
         spool.append(x)
         labels.append(y)
     if spool.shape is None:
         raise BadInput("the data set is empty")
     y = torch.cat(labels)
     return Streamed(spool, (len(y), *spool.shape), spool.dtype), y
+
+
+def _iterated(source: Any) -> Iterator[Any]:
+    """Yield the items of an iterable, or its batches; its errors become one sentence."""
+    n, what = 0, "batch" if isinstance(source, DataLoader) and source.batch_size is not None else "item"
+    try:
+        for item in source:
+            yield item
+            n += 1
+    except BadInput:
+        raise
+    except Exception as error:
+        raise _unreadable(f"{what} {n} of the data set cannot be read", error) from error

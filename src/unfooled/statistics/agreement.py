@@ -15,6 +15,8 @@ from unfooled.statistics.distributions import at_least, at_most
 
 SIGNIFICANCE = 0.02
 """Level of the tests against guessing."""
+NEAR_CONSTANT = 0.9
+"""Share of the samples from which on one answer for them makes predictions nearly constant."""
 N_SHUFFLES = 100
 """Number of shuffles of the labels that a relabelling is compared with."""
 
@@ -28,6 +30,8 @@ class Guess(NamedTuple):
         p: Probability of at least as many hits by guessing.
         chance: Expected share of hits by guessing.
         common: Class that the guesses always answer. None: they are drawn from all classes.
+        constant: True if all predictions are this class.
+        one_class: True if all labels are of one class, so that always answering it cannot be told from knowing it.
     """
 
     better: bool
@@ -35,6 +39,8 @@ class Guess(NamedTuple):
     p: float
     chance: float
     common: int | None = None
+    constant: bool = False
+    one_class: bool = False
 
 
 class Matching(NamedTuple):
@@ -54,9 +60,10 @@ class Matching(NamedTuple):
 def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
     """Test whether predictions are better than guessing, exactly.
 
-    Guessing means drawing one of the classes or, if the data hold enough samples of other classes for a test, always
-    answering the most predicted class. Where there are so few samples that even perfect predictions could be luck,
-    predictions count as guessing only if their hits do not exceed the expected number.
+    Guessing means drawing one of the classes or always answering the most predicted one. Predictions that are all the
+    same are never better, and those that nearly are only if the others among them are right more often than by chance,
+    where a test can tell. Where there are so few samples that even perfect predictions could be luck, predictions count
+    as guessing only if their hits do not exceed the expected number. Labels of one class cannot be tested.
 
     Args:
         prediction: Predicted classes, (n,).
@@ -71,11 +78,35 @@ def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
         return Guess(False, hits, p, chance)
     common = int(np.bincount(prediction).argmax())
     other = y != common
+    if len(np.unique(y)) == 1:
+        return Guess(False, hits, 1.0, 1.0, int(y[0]), one_class=True)
+    if (prediction == common).all():
+        return Guess(False, hits, 1.0, hits / n, common, constant=True)
+    if (fisher := _near_constant(prediction, y, common)) > SIGNIFICANCE:
+        return Guess(False, hits, fisher, 1 - other.sum() / n, common)
     n_other, other_hits = int(other.sum()), int((right & other).sum())
     missed = at_most(other_hits, n_other, 0.5) <= SIGNIFICANCE and at_least(other_hits, n_other, chance) > SIGNIFICANCE
     if n_other and missed and (fisher := _one_class(prediction == common, ~other)) > SIGNIFICANCE:
         return Guess(False, hits, fisher, 1 - n_other / n, common)
     return Guess(True, hits, p, chance)
+
+
+def _near_constant(prediction: np.ndarray, y: np.ndarray, common: int) -> float:
+    """Return the p-value of the few answers other than the common one; 0: they are not few.
+
+    Where no test can tell, it is 0 if more samples are right than by always answering the common one, and else 1.
+    """
+    from scipy.stats import hypergeom
+
+    n, answered, true = len(y), prediction == common, y == common
+    few = int((~answered).sum())
+    if n - few < NEAR_CONSTANT * n or true.all():
+        return 0.0
+    most = min(few, int((~true).sum()))  # answers that can be right
+    least = float(hypergeom.sf(most - 1, n, int((~true).sum()), few))
+    if least > SIGNIFICANCE:
+        return 0.0 if (prediction == y).sum() > true.sum() else 1.0
+    return _one_class(answered, true)
 
 
 def _one_class(answered: np.ndarray, true: np.ndarray) -> float:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.core.class_names import few_names
 from unfooled.core.limits import allowing
 from unfooled.counterfactuals.spaces import AttributeSpace, AucRows, concept_space, probe_space
-from unfooled.data.classes import few_names
 from unfooled.data.formats.folders import Decoder
 from unfooled.runs.chunks import Progress
 from unfooled.workflows.attribute_images import Layer, TableImages

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core import rng
+from unfooled.core.class_names import few_names, plain_name
 from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating
 from unfooled.core.samples import blocks
-from unfooled.data.classes import few_names, plain_name
 from unfooled.data.dataset import Dataset
 from unfooled.data.formats.attributes import names_of_constant, read_attributes
 from unfooled.data.formats.folders import files_of

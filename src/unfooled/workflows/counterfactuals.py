@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_mode
+from unfooled.core.class_names import plain_name
 from unfooled.core.errors import nearest
 from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
@@ -23,7 +24,6 @@ from unfooled.counterfactuals.measures import attack_success, measure, random_at
 from unfooled.counterfactuals.pixels import Realized, realize_edit, replaced_rows
 from unfooled.counterfactuals.records import AttributeFact, CounterfactualRecord
 from unfooled.counterfactuals.spaces import AttributeSpace
-from unfooled.data.classes import plain_name
 from unfooled.data.formats.folders import unlabelled_images
 from unfooled.evaluation.verify import verify
 from unfooled.features.inversion import invert_features

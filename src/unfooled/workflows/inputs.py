@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import check_labels
+from unfooled.core.class_names import counting, few_names
 from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.goals import read_logits
 from unfooled.core.limits import Limits, allowing, regular
@@ -156,6 +157,11 @@ class Inputs:
         with noticing() as notes:
             net, logits = self._read(net, x, data.y.to(device) if labelled else None, resized=resized)
         k = logits.shape[1]
+        if stated is not None and len(stated) != k and not counting(stated):
+            raise BadInput(
+                f"{self.model_name} states {len(stated)} class names ({few_names(stated)}) and has {k} outputs; it "
+                "must name all of them, in their order"
+            )
         if stated is None:
             data = for_model(data, None, k, labels=given)
         y = data.y.to(device)

@@ -170,7 +170,11 @@ def run(model: Model, x: Tensor) -> Any:
         before = _version(given)
         return model(given), given, _version(given) != before
 
-    output, given, writes = in_its_precision(model, call, x.dtype)
+    try:
+        output, given, writes = in_its_precision(model, call, x.dtype)
+    except RuntimeError as error:
+        _say_types(model, x, error)
+        raise
     if habits is None or not habits.writes:
         if (habits is None or _compares(habits, x)) and not writes:
             writes = not _equal(given, x.to(given.dtype))
@@ -195,7 +199,11 @@ def _compares(habits: Habits, x: Tensor) -> bool:
 
 def enter(model: Any, x: Tensor) -> Any:
     """Call the model with x itself, or with x in the precision of its weights, see `in_its_precision`."""
-    return in_its_precision(model, lambda kind: model(x if kind is None else x.to(kind)), x.dtype)
+    try:
+        return in_its_precision(model, lambda kind: model(x if kind is None else x.to(kind)), x.dtype)
+    except RuntimeError as error:
+        _say_types(model, x, error)
+        raise
 
 
 def in_its_precision(model: Any, call: Callable[[torch.dtype | None], Any], given: torch.dtype) -> Any:
@@ -241,12 +249,37 @@ def run_checked(model: Model, x: Tensor) -> Any:
     except (Exception, SystemExit) as error:
         if "out of memory" in str(error).lower():
             raise
-        reason = (str(error).strip().splitlines() or [""])[0]
-        shape, kind = tuple(x.shape[1:]), type(error).__name__
-        advice = advice_for(model, x, error)
-        raise ModelFails(
-            f"the model fails on samples of shape {shape}, {x.dtype}, with {kind}: {reason}{advice and '; ' + advice}"
-        ) from error
+        raise _failure(model, x, error, advice_for(model, x, error)) from error
+
+
+def _failure(model: Model, x: Tensor, error: BaseException, advice: str) -> ModelFails:
+    """Return the report of an error inside a model."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    shape, kind = tuple(x.shape[1:]), type(error).__name__
+    return ModelFails(
+        f"the model fails on samples of shape {shape}, {x.dtype}, with {kind}: {reason}{advice and '; ' + advice}"
+    )
+
+
+def _say_types(model: Model, x: Tensor, error: RuntimeError) -> None:
+    """Raise `ModelFails` with advice for an error about types of numbers that do not agree, also with gradients.
+
+    An error that comes with gradients only is left as it is: the checks of gradients report it.
+    """
+    if torch.compiler.is_compiling() or not is_about_types(error):
+        return
+    if (advice := advice_for(model, x, error)) and not _works(model, x):
+        raise _failure(model, x, error, advice) from error
+
+
+def _works(model: Model, x: Tensor) -> bool:
+    """Return whether a model takes samples without gradients."""
+    try:
+        with torch.no_grad():
+            model(x.detach().clone())
+    except Exception:
+        return False
+    return True
 
 
 def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
@@ -263,10 +296,8 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
             model(x.to(kind))
-            return (
-                f"it has {name_of_kind(kind)} weights, the samples are {name_of_kind(x.dtype)}; convert it: "
-                "model.float()"
-            )
+            convert = "them: x.float()" if kind == torch.float32 else "it: model.float()"
+            return f"it has {name_of_kind(kind)} weights, the samples are {name_of_kind(x.dtype)}; convert {convert}"
     kinds = sorted({name_of_kind(kind) for kind in weight_kinds(model)})
     if len(kinds) < 2:
         return ""

@@ -33,6 +33,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.data.torch_sets import from_torch
 from unfooled.evaluation.audit.plan import Plan
+from unfooled.evaluation.audit.possible import check_class_names
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
@@ -157,7 +158,7 @@ class _Work:
             BadInput: Inputs, labels or a model that cannot be used.
         """
         model, sets = as_model(model), list[str]()
-        x, y, threat, notes = _samples(model, x, y, threat)
+        x, y, threat, notes = _samples(model, x, y, threat, seed)
         if isinstance(y, Tensor) and y.ndim == 2:
             with noticing():  # it is reminded of when the model is inspected
                 model, y, sets = multi_label(model, y, x)
@@ -181,6 +182,10 @@ class _Work:
             if len(classes) != count:
                 raise BadInput(f"there are {len(classes)} names for {count} labels")
             return ["+".join(classes[int(k)] if k.isdigit() else k for k in text.split("+")) for text in self.sets]
+        try:
+            check_class_names(classes or ())
+        except ValueError as error:
+            raise BadInput(f"{error}; give each class its own") from error
         return list(classes or self.sets) or [str(k) for k in range(self.subject.classes)]
 
     def changed_code(self) -> list[str]:
@@ -254,7 +259,9 @@ def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel
         return box, OriginalModel.of(box), inspect_model(box, x, y)
 
 
-def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
+def _samples(
+    model: Model, x: Any, y: Any, threat: Threat | None, seed: int
+) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
     """Return samples, labels, threat and warnings; large samples are streamed.
 
     Raises:
@@ -268,7 +275,7 @@ def _samples(model: Model, x: Any, y: Any, threat: Threat | None) -> tuple[Tenso
     if isinstance(x, (Dataset, DataLoader)):
         if y is not None:
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
-        x, y, notes = from_torch(x)
+        x, y, notes = from_torch(x, seed=seed)
     else:
         x, y = as_samples(x, y)
         x, notes = in_precision_of(model, x)

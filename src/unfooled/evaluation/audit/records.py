@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from unfooled.attacks.ensembles.progress import Progress
+from unfooled.evaluation.audit.possible import check_class_names, check_threat_text, check_verdict
 from unfooled.evaluation.audit.shown import Shown
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Trust
@@ -379,6 +380,10 @@ class Summary(Shown):
         if self.verdict and self.trusted != Trust(self.verdict).trusted:
             raise ValueError(f"the verdict is {self.verdict} and trusted {self.trusted}")
         clean, robust = self.clean_accuracy, self.robust_accuracy
+        check_threat_text(self.threat)
+        check_class_names(self.classes)
+        if self.verdict:
+            check_verdict(self.verdict, self.diagnostics, None if self.labels_predicted else clean.value, robust.value)
         if max(clean.n, robust.n) > self.n:
             raise ValueError(f"accuracy is of {max(clean.n, robust.n)} samples, and the audit of {self.n}")
         if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:

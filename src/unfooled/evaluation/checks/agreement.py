@@ -33,7 +33,9 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
     chance = _chance(guess, classes)
     detail = f"{guess.hits} of {n} clean samples are right ({hits:.0%}; guessing gives {chance})"
     cause, share = "", 0.0
-    if not guess.better or (n >= 20 and 1 - hits >= MIN_GAIN):  # else no renaming gains enough
+    if guess.constant or guess.one_class:
+        cause = _only_one(guess, n)
+    elif not guess.better or (n >= 20 and 1 - hits >= MIN_GAIN):  # else no renaming gains enough
         cause, share = likely_cause(answers, labels, classes)
     renamed = n >= 20 and share >= MIN_SHARE and share - hits >= MIN_GAIN
     fired = not guess.better or renamed
@@ -43,6 +45,18 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
         "D26", fired, detail, "no verdict: mend the labels, their order (--labels) or the preprocessing first",
         guess.p, limit,
     )  # fmt: skip
+
+
+def _only_one(guess: Guess, n: int) -> str:
+    """Return what is wrong with one answer for all samples, or with labels of one class, and what to do."""
+    if guess.constant:
+        return (
+            f"the model answers class {guess.common} for all {n} samples; mend the model, or what is done to its inputs"
+        )
+    return (
+        f"all labels are class {guess.common}, so whether the model knows them or always answers it cannot be tested; "
+        "take samples of two classes at least"
+    )
 
 
 def _chance(guess: Guess, classes: int) -> str:

@@ -53,14 +53,17 @@ def before(
     d3, d4 = answers(model, x)
     if prediction is None:
         with torch.no_grad():
-            prediction = logits_at(model, x[:500], batch=100).argmax(1)
+            some = _some(y)
+            prediction, y_some = logits_at(model, x[some], batch=100).argmax(1), y[some]
+    else:
+        y_some = y[: len(prediction)]
     label = _logits(model, x[:100]).argmax(1)
     right = label == y[:100]
     few = (right.nonzero()[:, 0] if bool(right.any()) else torch.arange(len(right), device=x.device))[:32]
     a, b, near = x[few], y[few], threat.take(few).bounded(x)
     z = near.sample(a, seed, stage=rng.Stream.CHECK_START)
     refusals = undefined(model, z)
-    known = agreement(prediction, y[: len(prediction)], first.shape[1])
+    known = agreement(prediction, y_some, first.shape[1])
     preprocessed = normalisation(model, x, y, random=d4.fired and d4.kind == Kind.MEND)
     result = [preprocessed, known, d3, d4, refusals, ties(model, x)]
     if absent := no_gradients(model):
@@ -85,6 +88,14 @@ def before(
         rough(model, a[:16], b[:16], near.take(torch.arange(len(a))[:16]), seed),
         remembers(model, x[:1], first, threat, seed),
     ]
+
+
+def _some(y: Tensor, n: int = 500) -> Tensor:
+    """Return the first rows, or rows all over the samples where the first ones are of one class."""
+    rows = torch.arange(min(n, len(y)), device=y.device)
+    if len(y) > n and bool((y[rows] == y[0]).all()):
+        rows = torch.linspace(0, len(y) - 1, n, device=y.device).long()
+    return rows
 
 
 def _logits(model: Model, x: Tensor, batch: int | None = None) -> Tensor:

@@ -5,6 +5,8 @@ of this library is one of these, with the following entries (for safetensors: in
 
     model (the weights), arch, input_shape, num_classes, mean, std, classes
 
+Class names are also read from the entries of other programs (`class_to_idx`, `id2label`, ...), in `class_lists`.
+
 Common wrappers (`state_dict`, `model_state_dict`, `net`) and prefixes (`module.`, `model.`, `_orig_mod.`) are
 removed.
 """
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from unfooled.core.errors import BadInput
 from unfooled.core.limits import check_classes, check_zip
 from unfooled.models.names import strip
+from unfooled.models.readers.class_lists import stated_names
 from unfooled.models.readers.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -67,8 +70,9 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
         wrapped = isinstance(content, Mapping) and any(key in content for key in WRAPPERS)
         facts = dict(content) if wrapped else {}
     weights = _weights_in(content)
+    header = facts or content
     if isinstance(weights, nn.Module):
-        return Checkpoint(weights.state_dict(), _parsed(facts, path), weights)
+        return Checkpoint(weights.state_dict(), _parsed(facts, path) | _classes(header, weights, path), weights)
     if not weights:
         kind = type(content).__name__
         if isinstance(content, Mapping):
@@ -80,11 +84,12 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
         facts = {key: value for key, value in facts.items() if value is not None}
         facts = {key: weights[key] for key in ("mean", "std") if key in weights} | facts
         weights = {key: weights[key] for key in names}
-    return Checkpoint(strip(weights), _parsed(facts, path))
+    parsed = _parsed(facts, path)
+    return Checkpoint(strip(weights), parsed | _classes(header, weights, path, parsed.get("num_classes")))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the weights and the entries of `FACTS` and `CONCEPTS` of a safetensors file."""
+    """Return the weights and the header of a safetensors file; its entries of `FACTS` and `CONCEPTS` are parsed."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -93,7 +98,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             header = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(f"{path} is not a whole safetensors file ({error}); copy or save it again") from error
-    facts = {}
+    facts: dict[str, Any] = dict(header)
     for key in (*FACTS, *CONCEPTS):
         if key in header:
             try:
@@ -103,12 +108,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return state, facts
 
 
-def _names(value: Any) -> list[str]:
-    """Return a list of class names; nested values are refused, since their text can be far larger than the file."""
-    names = list(value)
-    if not all(isinstance(name, (str, int)) for name in names):
-        raise TypeError("the names are no text")
-    return [str(name) for name in names]
+def _classes(
+    content: Any, weights: Mapping[str, Tensor] | nn.Module, path: Path, stated: int | None = None
+) -> dict[str, Any]:
+    """Return the class names that a file states for the outputs of its model, as an entry; empty: it states none.
+
+    The model's last layer usually comes last; where no list is of its length, lists that fit another layer are taken.
+    """
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    sizes = [value.shape[0] for value in tensors.values() if isinstance(value, Tensor) and value.ndim]
+    for outputs in ([stated],) if stated is not None else (sizes[-1:], sizes):
+        fitting = {2 if size == 1 else size for size in outputs}
+        if names := stated_names(content, fitting, path):
+            return {"classes": names}
+    return {}
 
 
 def _concepts_in(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,13 +208,11 @@ def _parsed(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
                 parsed[key] = tuple(int(side) for side in value[:9])
             elif key == "num_classes" or isinstance(value, int):
                 parsed["num_classes"] = int(value)
-            else:
-                parsed[key] = _names(value)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             shown = repr(value)[:80] if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
             raise BadInput(f"{path} states {key} = {shown}, which cannot be read: {error}") from error
     parsed |= _concepts_in(facts)
-    check_classes(parsed.get("num_classes", len(parsed.get("classes", ()))), str(path))
+    check_classes(parsed.get("num_classes", 0), str(path))
     check_classes(len(parsed.get("attributes", ())), str(path))
     if parsed.get("mean") == [0.0] and parsed.get("std") == [1.0]:
         del parsed["mean"], parsed["std"]
