@@ -166,6 +166,24 @@ class TokensLast(nn.Module):
         return self.head(self.mix(self.row(self.patch(x))).relu().amax(2))
 
 
+class TokensFirst(nn.Module):
+    """The encoder of torch with the samples in the second axis, (T, B, C), its default."""
+
+    def __init__(self, where: str = "none") -> None:
+        super().__init__()
+        self.where, n = where, (SIDE // PATCH) ** 2 + (where == "front")
+        self.patch, self.place = nn.Conv2d(1, WIDTH, PATCH, PATCH), nn.Parameter(0.02 * torch.randn(n, 1, WIDTH))
+        block = nn.TransformerEncoderLayer(WIDTH, 2, 2 * WIDTH, dropout=0.0)
+        self.encoder, self.head = nn.TransformerEncoder(block, 2, enable_nested_tensor=False), nn.Linear(WIDTH, 2)
+        self.token = nn.Parameter(torch.zeros(1, 1, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patch(x).flatten(2).permute(2, 0, 1)
+        t = torch.cat([self.token.expand(-1, len(x), -1), t]) if self.where == "front" else t
+        t = self.encoder(t + self.place)
+        return self.head(t[0] if self.where == "front" else t.amax(0))
+
+
 class Pooled(ChannelsLast):
     """As many channels as cells, and a pooled output (B, C, 1) after the tokens."""
 
@@ -205,6 +223,8 @@ NETS = {
     "registers behind a class token": (lambda: Registers(1, 3, 0), (8, 8), Layout.TOKENS),
     "a register in front, a class token behind": (lambda: Registers(1, 1, -1), (8, 8), Layout.TOKENS),
     "tokens last": (TokensLast, (8, 8), Layout.TOKENS_LAST),
+    "tokens first": (TokensFirst, (8, 8), Layout.TOKENS_FIRST),
+    "class token, tokens first": (lambda: TokensFirst("front"), (8, 8), Layout.TOKENS_FIRST),
     "pooled": (Pooled, (8, 8), Layout.TOKENS),
 }
 
@@ -221,6 +241,18 @@ def test_evidence_of_a_planted_object_lies_on_it(build: type[nn.Module], grid: t
     cam = grad_cam(net, x, y)[:, 0].flatten(1).argmax(1)
     apart = (torch.stack([cam // SIDE, cam % SIDE], 1) - at - 0.5).abs().amax(1)
     assert float((apart <= SIDE / grid[0] + 0.5).float().mean()) > 0.8
+
+
+def test_as_many_samples_as_tokens_are_no_other_layout() -> None:
+    """A batch of 64 samples of 64 tokens: the axes cannot be told apart by their lengths there."""
+    torch.manual_seed(0)
+    net, (x, y, _) = TokensFirst().eval(), (part[:64] for part in planted())
+    for layer in (None, "encoder", net.encoder.layers[0], net.encoder.layers[1].norm2):
+        maps = grad_cam_map(net, x, y, layer=layer).map
+        assert maps.shape == (64, 8, 8)
+        torch.testing.assert_close(maps[:3], grad_cam_map(net, x[:3], y[:3], layer=layer).map, rtol=1e-4, atol=1e-6)
+    with pytest.raises(BadInput, match=r"\(B, C, T\) or \(T, B, C\)"):
+        grad_cam_map(net, x, y, layer="head")
 
 
 def test_what_is_no_map_is_refused_with_the_mend() -> None:

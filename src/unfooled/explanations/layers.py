@@ -34,8 +34,10 @@ from unfooled.explanations.layouts import (
     contrast,
     fits,
     grids_readings,
+    of_one_sample,
     own_grid,
     probe_cells,
+    sides_of,
     token_readings,
     turned,
 )
@@ -75,7 +77,8 @@ def find_spatial(
         search = _Search(model, z, calls, grid)
         if wanted is not None:
             return search.find_named(wanted)
-        live = [(i, call.output) for i, call in enumerate(calls) if call.output.requires_grad and len(call.output) == 1]
+        own = [(i, call.output) for i, call in enumerate(calls) if of_one_sample(call.output.shape)]
+        live = [(i, output) for i, output in own if output.requires_grad]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
             value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()
@@ -135,8 +138,9 @@ class _Search:
         self.model, self.z, self.calls, self.grid = model, z, _numbered(calls), grid
         self.modules = named_modules_of(model)
         self.size = (z.shape[2], z.shape[3]) if z.ndim == 4 else None
-        self.counts = {int(n) for call in calls if call.output.ndim == 3 for n in call.output.shape[1:]}
-        self.tokens = {int(call.output.shape[1]) for call in calls if call.output.ndim == 3}
+        sides = [sides_of(tuple(call.output.shape)) for call in calls if call.output.ndim == 3]
+        self.counts = {n for both in sides for n in both}
+        self.tokens = {tokens for tokens, _ in sides}
         self.probes = Probes(self._trace, z.detach())
         self.doubt = ""
 
@@ -149,6 +153,10 @@ class _Search:
         last = [
             i for i, call in enumerate(self.calls) if layer in (call.layer, call.layer.split("@")[0], call.layer + "@1")
         ]
+        if not last:  # a container is not recorded beside its last child, whose output it returns
+            with recorded(self.model, layer) as own:
+                self.model(self.z)
+            last, self.calls = ([len(self.calls)], [*self.calls, own[-1]]) if own else ([], self.calls)
         place = self.place(last[-1]) if last else None
         if place is None or self.is_turned(last[-1], place):
             raise BadInput(
@@ -161,7 +169,7 @@ class _Search:
         """Return how a call's output lies on a grid; None where it does not, or where that is in doubt."""
         call = self.calls[i]
         shape = tuple(call.output.shape)
-        if shape[0] != 1 or not _depends(call.output, self.z):
+        if not of_one_sample(shape) or not _depends(call.output, self.z):
             return None
         if len(shape) == 3:
             readings = token_readings(call.layer, shape, self._sources(i), self.grid)

@@ -1,11 +1,12 @@
 """Layouts of recorded outputs: which axes are height and width, and how a grid of cells is read from them.
 
-    channels first (B, C, h, w)    channels last (B, h, w, C)    tokens (B, T, C)    tokens last (B, C, T)
+    channels first (B, C, h, w)    channels last (B, h, w, C)
+    tokens (B, T, C)               tokens last (B, C, T)         tokens before the batch (T, B, C)
 
 A reading has to agree with everything that is known, in this order:
 
     shapes    the grid has the aspect of the input; a side is not a number of tokens (attention matrices)
-    batch     the first axis follows the size of the batch (position biases do not)
+    batch     the axis of the samples follows the size of the batch (position biases do not)
     size      a taller input changes only the axis of the height, a wider one only that of the width; either changes T
     place     the gradient of a cell lies at the cell's place in the input rather than at the places of other cells
 
@@ -35,6 +36,17 @@ class Layout(Enum):
     CHANNELS_LAST = "(B, h, w, C)"
     TOKENS = "(B, T, C)"
     TOKENS_LAST = "(B, C, T)"
+    TOKENS_FIRST = "(T, B, C)"
+
+    @property
+    def batch_axis(self) -> int:
+        """Axis of the samples."""
+        return 1 if self is Layout.TOKENS_FIRST else 0
+
+    @property
+    def token_axis(self) -> int:
+        """Axis of the tokens."""
+        return {Layout.TOKENS: 1, Layout.TOKENS_LAST: 2, Layout.TOKENS_FIRST: 0}[self]
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Spatial:
     @property
     def tokens(self) -> bool:
         """True if the cells are tokens in a row."""
-        return self.layout in (Layout.TOKENS, Layout.TOKENS_LAST)
+        return self.layout in (Layout.TOKENS, Layout.TOKENS_LAST, Layout.TOKENS_FIRST)
 
     def maps(self, output: Tensor) -> Tensor:
         """Return the call's output as (B, C, h, w), without tokens that are not patches."""
@@ -64,7 +76,7 @@ class Spatial:
             return output
         if self.layout is Layout.CHANNELS_LAST:
             return output.permute(0, 3, 1, 2)
-        rows = output.transpose(1, 2) if self.layout is Layout.TOKENS else output
+        rows = output.movedim((self.layout.batch_axis, self.layout.token_axis), (0, 2))
         h, w = self.grid
         return rows[:, :, self.skip : self.skip + h * w].unflatten(2, (h, w))
 
@@ -145,14 +157,28 @@ def token_readings(
         for name, layout, sides in reversed(sources):
             known += [(halved(sides, k), (name, layout), k) for k in range(5) if min(halved(sides, k)) >= 2]
     readings: dict[tuple[Layout, Grid], Reading] = {}
-    for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
+    layouts = [Layout.TOKENS, Layout.TOKENS_LAST] if shape[0] == 1 else []
+    layouts += [Layout.TOKENS_FIRST] if shape[1] == 1 else []
+    for layout in layouts:
+        count = shape[layout.token_axis]
         for sides, source, k in known:
             other = count - sides[0] * sides[1]
             if 0 <= other <= (0 if k else MAX_PREFIX_TOKENS):
                 readings.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
     return sorted(
-        readings.values(), key=lambda reading: (reading.spatial.skip > 0, reading.spatial.layout is Layout.TOKENS_LAST)
+        readings.values(),
+        key=lambda reading: (reading.spatial.skip > 0, reading.spatial.layout is not Layout.TOKENS),
     )
+
+
+def of_one_sample(shape: Shape) -> bool:
+    """Return whether an output can be that of one sample: (1, ...), or tokens before the batch, (T, 1, C)."""
+    return shape[0] == 1 or (len(shape) == 3 and shape[1] == 1)
+
+
+def sides_of(shape: Shape) -> tuple[int, int]:
+    """Return the numbers of tokens and channels of a three-dimensional output of one sample."""
+    return (shape[1], shape[2]) if shape[0] == 1 else (shape[0], shape[2])
 
 
 def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid | None, counts: set[int]) -> bool:
@@ -207,7 +233,7 @@ class Probes:
         """Return whether a reading agrees with the probes; None where they are inconclusive."""
         spatial = reading.spatial
         batch = self.shape("batch", spatial.layer)
-        if batch is not None and batch[0] != 2:
+        if batch is not None and batch[spatial.layout.batch_axis] != 2:
             return False
         answers = [self._follows(reading, shape, which) for which in ("tall", "wide")]
         if False in answers:
@@ -224,7 +250,7 @@ class Probes:
         if not spatial.tokens:
             at = (2 if spatial.layout is Layout.CHANNELS_FIRST else 1) + (which == "wide")
             return changed == {at} if changed else None
-        at = 1 if spatial.layout is Layout.TOKENS else 2
+        at = spatial.layout.token_axis
         source_shape = self.shape(which, reading.source[0]) if reading.source else None
         if reading.source is None or source_shape is None:
             return changed == {at} if changed else None

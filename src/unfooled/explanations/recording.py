@@ -133,8 +133,12 @@ def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
     """Return the output of a recorded call; for a name without @n that of the last call."""
     if "@" in layer:
         calls = [call for call in calls if call.layer == layer.removesuffix("@1")]
-    if not calls or len(calls[-1].output) != size:
-        raise BadInput(f"layer {layer!r} was not called with a spatial output, (B, C, h, w), in the forward pass")
+    shape = calls[-1].output.shape if calls else ()
+    if size not in (*shape[:1], *(shape[1:2] if len(shape) == 3 else ())):
+        raise BadInput(
+            f"layer {layer!r} was not called with an output that can be a map, (B, C, h, w), (B, h, w, C), (B, T, C), "
+            f"(B, C, T) or (T, B, C) for {size} samples"
+        )
     return calls[-1].output
 
 
