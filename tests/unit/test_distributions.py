@@ -22,6 +22,15 @@ def test_tails_of_the_binomial_are_those_of_scipy(p: float) -> None:
         assert d.at_most(k, n, p) == pytest.approx(stats.binom.cdf(k, n, p), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("population", "marked", "drawn"), [(20, 4, 3), (20, 0, 5), (7, 7, 3), (900, 450, 30), (50, 40, 30)]
+)
+def test_draws_without_replacement_are_those_of_scipy(population: int, marked: int, drawn: int) -> None:
+    for hits in range(-1, min(marked, drawn) + 3):
+        want = stats.hypergeom.sf(hits - 1, population, marked, drawn)
+        assert d.hypergeometric_at_least(hits, population, marked, drawn) == pytest.approx(want, rel=1e-9, abs=1e-300)
+
+
 def test_quantiles_are_those_of_scipy() -> None:
     for k, n in CASES:
         if n:
@@ -39,10 +48,13 @@ AUDIT = """
 import sys
 import torch
 import unfooled as uf
-from unfooled.models import SmallCnn
 
 torch.manual_seed(0)
-x, model = torch.rand(20, 1, 8, 8), SmallCnn((1, 8, 8), 3, 2).eval()
+x = torch.rand(20, 1, 8, 8)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
+with torch.no_grad():  # is the upper half the brighter one?
+    model[1].bias.zero_()
+    model[1].weight.copy_(torch.arange(64).div(32).floor() == torch.tensor([[0.0], [1.0]]))
 uf.audit(model, x, model(x).argmax(1), uf.Linf(0.001), plan=uf.Plan(effort=uf.QUICK))
 print(*(name for name in ("scipy.stats", "scipy.optimize", "sklearn", "torch._dynamo") if name in sys.modules))
 """

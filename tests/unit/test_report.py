@@ -112,7 +112,7 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
         tmp_path, classes=3, model=EVIL, title=EVIL, data=EVIL, attack=EVIL, command=EVIL, explanation=EVIL,
         threat=EVIL, created=EVIL, noise_unit=EVIL, warnings=[EVIL], limits=[EVIL], options={EVIL: EVIL},
     )  # fmt: skip
-    record = found.records()[0].model_copy(update={"classes": [EVIL] * 3})
+    record = found.records()[0].model_copy(update={"classes": [f"{EVIL}{k}" for k in range(3)]})
     write_record(tmp_path / "run" / "summary.json", record)
     found = Page(render([tmp_path / "run"], tmp_path / "page.html", title=EVIL))
     assert [s.get("id") for s in found.all("script")] == ["records", None]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unfooled.statistics.distributions import at_least, at_most
+from unfooled.statistics.distributions import at_least, at_most, hypergeometric_at_least
 
 SIGNIFICANCE = 0.02
 """Level of the tests against guessing."""
@@ -96,14 +96,12 @@ def _near_constant(prediction: np.ndarray, y: np.ndarray, common: int) -> float:
 
     Where no test can tell, it is 0 if more samples are right than by always answering the common one, and else 1.
     """
-    from scipy.stats import hypergeom
-
     n, answered, true = len(y), prediction == common, y == common
     few = int((~answered).sum())
     if n - few < NEAR_CONSTANT * n or true.all():
         return 0.0
     most = min(few, int((~true).sum()))  # answers that can be right
-    least = float(hypergeom.sf(most - 1, n, int((~true).sum()), few))
+    least = hypergeometric_at_least(most, n, int((~true).sum()), few)
     if least > SIGNIFICANCE:
         return 0.0 if (prediction == y).sum() > true.sum() else 1.0
     return _one_class(answered, true)
@@ -111,9 +109,7 @@ def _near_constant(prediction: np.ndarray, y: np.ndarray, common: int) -> float:
 
 def _one_class(answered: np.ndarray, true: np.ndarray) -> float:
     """Return the probability of at least as many correct answers of one class if the answers were shuffled."""
-    from scipy.stats import hypergeom
-
-    return float(hypergeom.sf(int((answered & true).sum()) - 1, len(true), int(true.sum()), int(answered.sum())))
+    return hypergeometric_at_least(int((answered & true).sum()), len(true), int(true.sum()), int(answered.sum()))
 
 
 def shift(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[int, int]:

@@ -30,6 +30,21 @@ def at_most(hits: int, n: int, p: float) -> float:
     return 0.0 if hits < 0 else float(betaincc(float(hits + 1), float(n - hits), p))
 
 
+def hypergeometric_at_least(hits: int, population: int, marked: int, drawn: int) -> float:
+    """Return the probability of at least so many marked ones among those that are drawn without replacement."""
+    from scipy.special import gammaln
+
+    k = np.arange(max(hits, 0, drawn + marked - population), min(marked, drawn) + 1)
+    if hits <= max(0, drawn + marked - population):
+        return 1.0
+
+    def ways(n: int | np.ndarray, of: int | np.ndarray) -> np.ndarray:
+        return np.asarray(gammaln(np.add(n, 1)) - gammaln(np.add(of, 1)) - gammaln(np.subtract(n, of) + 1))
+
+    logs = ways(marked, k) + ways(population - marked, drawn - k) - ways(population, drawn)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
 def binomial_quantile(level: float, n: int, p: float) -> int:
     """Return the least number that the hits of n independent trials do not exceed with probability `level`."""
     return bisect_left(range(n), level, key=lambda hits: at_most(hits, n, p))

@@ -136,7 +136,7 @@ def train(
             model.load_state_dict(before)
         accuracy = _accuracy(read(model), *held_out, device, index) if held_out else None
         if held_out is None:
-            _accuracy(read(model), batches.x[:SAMPLES_CHECKED], batches.y[:SAMPLES_CHECKED], device, index)
+            _answers(read(model), batches.x[:SAMPLES_CHECKED], None, device, index)
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
@@ -296,12 +296,21 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device, index: int) -> float:
-    """Return the accuracy after an epoch; refuse a network that gives no finite answers in evaluation mode."""
+    """Return the accuracy after an epoch; refuse a network that gives no answers in evaluation mode."""
+    return int((_answers(model, x, y.cpu(), device, index).argmax(1) == y.cpu()).sum()) / len(x)
+
+
+@torch.no_grad()
+def _answers(model: nn.Module, x: Tensor, y: Tensor | None, device: torch.device, index: int) -> Tensor:
+    """Return the logits after an epoch, (B, K); refuse a network that gives no answers in evaluation mode.
+
+    Without labels, y None, every class may be the label: those of a loss of concepts are numbers of rows.
+    """
     with evaluating(model):
         logits = batched(lambda part: model(part.to(device)).cpu(), 512)(x)
-    if undefined := int((~answered(logits, y.cpu())).sum()):
+    if undefined := int((~answered(logits, y)).sum()):
         raise BadInput(
             f"after epoch {index} the network returns NaN or infinite logits for {undefined} of {len(x)} samples; "
             "lower the learning rate (--lr)"
         )
-    return int((logits.argmax(1) == y.cpu()).sum()) / len(x)
+    return logits
