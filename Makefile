@@ -22,10 +22,7 @@ setup: .venv/.installed  ## the package and what it needs
 	$(BIN)/python $(PIP) -e ".[dev]"
 	touch $@
 
-.venv/.installed-gallery: .venv/.installed-dev  ## run the examples that changed, and store what they print for the site
-	$(BIN)/python docs/gallery.py
-
-docs: .venv/.installed
+.venv/.installed-docs: .venv/.installed
 	$(BIN)/python $(PIP) -e ".[docs]"
 	touch $@
 
@@ -71,6 +68,9 @@ bench: .venv/.installed-dev  ## measure against peers; JSON into benchmarks/resu
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks adv-lib  # they ask for torchvision, which these attacks do not use
 	$(BIN)/python benchmarks/attacks_vs_peers.py --out benchmarks/results/attacks_vs_peers.json
 	$(BIN)/python benchmarks/explanations_vs_captum.py --out benchmarks/results/explanations_vs_captum.json
+
+gallery: .venv/.installed-dev  ## run the examples that changed, and store what they print for the site
+	$(BIN)/python docs/gallery.py
 
 docs: .venv/.installed-docs  ## the site, into site/
 	$(BIN)/mkdocs build --strict
