@@ -643,9 +643,9 @@ def test_grad_cam_without_a_spatial_layer() -> None:
         grad_cam(seeded(Functional()), x, y, layer="secnd")
     with pytest.raises(BadInput, match="does not reach the logits"):
         grad_cam(seeded(Functional()), x, y, layer="unused")
-    with pytest.raises(BadInput, match="not called with a spatial output"):
+    with pytest.raises(BadInput, match="not called with an output that can be a map"):
         grad_cam(seeded(Functional()), x, y, layer="head")
-    with pytest.raises(BadInput, match="not called with a spatial output"):
+    with pytest.raises(BadInput, match="not called with an output that can be a map"):
         grad_cam(seeded(Reused(False)), x, y, layer="relu@3")
 
 
