@@ -42,6 +42,7 @@ def attack(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    label: options.LabelOpt = None,
     channels: options.ChannelsOpt = None,
     trust_pickle: options.TrustOpt = False,
     max_pixels: options.PixelsOpt = options.PIXELS,
@@ -80,6 +81,7 @@ def attack(
         trust_pickle,
         limits,
         model_kind,
+        label,
     )
     with show.stages(quiet or json) as progress:
         record = workflows.attack(

@@ -26,6 +26,7 @@ def audit(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    label: options.LabelOpt = None,
     channels: options.ChannelsOpt = None,
     trust_pickle: options.TrustOpt = False,
     max_pixels: options.PixelsOpt = options.PIXELS,
@@ -123,6 +124,7 @@ def audit(
         trust_pickle,
         limits,
         model_kind,
+        label,
     )
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
     conditions.check(out)

@@ -36,6 +36,7 @@ def certify(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    label: options.LabelOpt = None,
     channels: options.ChannelsOpt = None,
     trust_pickle: options.TrustOpt = False,
     max_pixels: options.PixelsOpt = options.PIXELS,
@@ -59,8 +60,9 @@ def certify(
 
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
     inputs = workflows.Inputs(
-        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
-    )
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits,
+        label=label,
+    )  # fmt: skip
     with show.stages(quiet or json) as progress:
         record = workflows.certify(
             inputs, threat, effort=effort, draws=draws, out=out, check=check, seed=seed,

@@ -59,6 +59,7 @@ def explain(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    label: options.LabelOpt = None,
     channels: options.ChannelsOpt = None,
     trust_pickle: options.TrustOpt = False,
     max_pixels: options.PixelsOpt = options.PIXELS,
@@ -83,8 +84,9 @@ def explain(
     map_attack = read_attack(attack, threat, steps, restarts, k, w, region)
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
     inputs = workflows.Inputs(
-        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
-    )
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits,
+        label=label,
+    )  # fmt: skip
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
             inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,

@@ -38,8 +38,8 @@ DataOpt = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Data: digits, mnist, fashion-mnist, gtsrb, cifar10, cub, an .npz, IDX files, an image folder, or "
-        "package.module:factory.",
+        help="Data: digits, mnist, fashion-mnist, gtsrb, cifar10, cub, an .npz, IDX files, an image folder, a .csv "
+        "of images and labels, or package.module:factory.",
         rich_help_panel=SOURCE,
     ),
 ]
@@ -59,6 +59,14 @@ LabelsOpt = Annotated[
     Path | None,
     typer.Option(
         "--labels", help="File of class names in the model's order, one per line or JSON.", rich_help_panel=SOURCE
+    ),
+]
+LabelOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        help="Label that counts where samples have several, by name or number from 0; any: a change of any of them.",
+        rich_help_panel=SOURCE,
     ),
 ]
 ChannelsOpt = Annotated[

@@ -100,7 +100,7 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     for k, item in enumerate(names):
         for name in {plain_name(name) for name in item}:
             known.setdefault(name, []).append(k)
-    present = [source.classes[k] for k in np.unique(source.y)]
+    present = [source.classes[k] for k in _present(source.y)]
     lost = [name for name in present if plain_name(name) not in known]
     if lost and source.classes == [str(k) for k in range(len(source.classes))]:
         if len(shown) < len(source.classes):
@@ -118,6 +118,8 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
         raise BadInput(f"the class {twice[0]!r} of {source.name} is in {place} more than once")
     check_names(shown, place)
     to = np.array([known.get(plain_name(name), [-1])[0] for name in source.classes], np.int64)
+    if source.y.ndim == 2:
+        return replace(source, y=source.y[:, _columns(to, shown, place, source.name)], classes=shown, sorted=False)
     return replace(source, y=to[source.y], classes=shown, sorted=False)
 
 
@@ -155,7 +157,7 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
             f"without names, so their order is unknown; give all class names in the model's order: {option('labels')}"
         )
     places = _places(known)
-    present = torch.unique(data.y).tolist()
+    present = _present(data.y.cpu().numpy())
     lost = [data.classes[k] for k in present if len(places.get(plain_name(data.classes[k]), [])) != 1]
     if lost:
         raise BadInput(
@@ -164,7 +166,36 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
             f"the data's names in the model's order: {option('labels')}"
         )
     to = torch.tensor([places.get(plain_name(name), [-1])[0] for name in data.classes])
+    if data.y.ndim == 2:
+        columns = _columns(to.numpy(), [str(name) for name in known], "the model", data.name)
+        return replace(data, y=data.y[:, columns.tolist()], classes=known, sorted=False)
     return replace(data, y=to.to(data.y.device)[data.y], classes=_padded(known, outputs), sorted=False)
+
+
+def _present(y: np.ndarray) -> list[int]:
+    """Return the classes that occur; of several labels per sample, all."""
+    return list(range(y.shape[1])) if y.ndim == 2 else np.unique(y).tolist()
+
+
+def _columns(to: np.ndarray, names: Sequence[str], place: object, source: str) -> np.ndarray:
+    """Return the columns of several labels per sample in the order of names.
+
+    Args:
+        to: Place of each column among the names.
+        names: Names of the labels in the model's order.
+        place: Source of these names.
+        source: Source of the samples.
+
+    Raises:
+        BadInput: A name has no column, so that it is unknown which samples have this label, or has two.
+    """
+    if lost := sorted(set(range(len(names))) - set(to.tolist())):
+        raise BadInput(
+            f"{place} has {len(names)} labels, and {source} {len(to)} per sample, of which none is {names[lost[0]]!r}"
+        )
+    if len(to) != len(names):
+        raise BadInput(f"{place} has {len(names)} labels, and {source} {len(to)} per sample, of which two share a name")
+    return np.argsort(to)
 
 
 def _check_order(given: Sequence[str], known: Sequence[str]) -> None:

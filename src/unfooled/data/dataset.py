@@ -18,8 +18,8 @@ class Dataset:
     Attributes:
         x: Samples, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W), float32 in [0, 1]; streamed where that was
             asked for and they are large.
-        y: Labels, (N,) int64, positions in `classes`.
-        classes: Class names in the order of the labels.
+        y: Labels, (N,) int64, positions in `classes`; where samples have several, (N, L) int64 of 0 and 1.
+        classes: Class names in the order of the labels; of several labels per sample, their names.
         name: Name of the source, for reports.
         split: "train", "test" or "val"; "all" where the source has no splits.
         index: Index of each sample in the source, (N,) int64.
@@ -44,8 +44,8 @@ class Source:
     Attributes:
         name: Name for reports.
         split: Split, as in `Dataset`.
-        y: Labels of all samples, (N,) int64.
-        classes: Class names in the order of the labels.
+        y: Labels of all samples, (N,) int64; where samples have several, (N, L) int64 of 0 and 1.
+        classes: Class names in the order of the labels; of several labels per sample, their names.
         read: Function of row numbers, (n,), that returns their samples, in a form of `Dataset.x`.
         warnings: Assumptions of the reader, as in `Dataset`.
         sorted: As in `Dataset`.

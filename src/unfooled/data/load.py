@@ -31,18 +31,22 @@ def load_data(
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
     limits: Limits | None = None,
+    several: bool | None = False,
 ) -> tuple[Tensor, Tensor]:
     """Load samples and labels; arguments and errors as for `load_dataset`.
 
     Returns:
-        Samples x, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W) float32 in [0, 1], and labels y, (N,) int64.
+        Samples x, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W) float32 in [0, 1], and labels y, (N,)
+        int64, or (N, L) of 0 and 1 with `several`.
 
     Example:
         >>> x, y = load_data("digits", n=20)
         >>> x.shape, y[:5].tolist()
         (torch.Size([20, 1, 8, 8]), [0, 2, 4, 6, 8])
     """
-    data = load_dataset(source, split, n, shuffle, seed, size=size, labels=labels, channels=channels, limits=limits)
+    data = load_dataset(
+        source, split, n, shuffle, seed, size=size, labels=labels, channels=channels, limits=limits, several=several
+    )  # fmt: skip
     return data.x, data.y
 
 
@@ -58,6 +62,7 @@ def load_dataset(
     channels: int | None = None,
     limits: Limits | None = None,
     stream: bool = False,
+    several: bool | None = False,
 ) -> Dataset:
     """Load labelled samples with their classes and origin.
 
@@ -71,6 +76,7 @@ def load_dataset(
                 sequences (N, T, F) otherwise, of five they are volumes;
             a folder of IDX files, or an IDX images file with its labels beside it;
             a folder of images, one folder per class, optionally under train, test, val;
+            a `.csv` file of images and their labels: image,label, or for several labels image,cat,dog,... (0, 1);
             `package.module:factory` or `file.py:factory`, returning (x, y), called with `split=` if it takes it;
             such a function, or (x, y) itself.
         split: Split: "train", "test" or "val". A source without splits is read whole, with a warning.
@@ -84,6 +90,8 @@ def load_dataset(
         channels: Number of channels to convert images to, 1 (grey) or 3 (colour). None: not changed.
         limits: Sizes beyond which a file is refused: pixels, unpacked bytes, classes. None: those in force.
         stream: True: samples that take much memory are not read now, but in parts, whenever x is indexed by rows.
+        several: True: samples may have several labels, and y be (N, L) of 0 and 1. None: they may, unless exactly one
+            is set in each row, as in one-hot rows. False: they may not.
 
     Raises:
         BadInput: The source is unknown (the message suggests similar names), the split does not exist, n is below 1,
@@ -93,8 +101,9 @@ def load_dataset(
     if limits is not None:
         with allowing(limits):
             return load_dataset(
-                source, split, n, shuffle, seed, size=size, labels=labels, channels=channels, stream=stream
-            )
+                source, split, n, shuffle, seed,
+                size=size, labels=labels, channels=channels, stream=stream, several=several,
+            )  # fmt: skip
     if n is not None and n < 1:
         raise BadInput(f"{option('n')} is {n}; it must be at least 1, or None for all")
     if channels not in (None, 1, 3):
@@ -105,6 +114,7 @@ def load_dataset(
     opened = open_source(source, split, sides, channels)
     if not len(opened.y):
         raise BadInput(f"{opened.name} ({opened.split}) is empty")
+    _check_labels(opened, several)
     check_names(opened.classes, opened.name)
     stored = opened.y
     if labels is not None:
@@ -139,8 +149,23 @@ def _samples(
     return Streamed(read, (len(rows), *first.shape[1:]))
 
 
+def _check_labels(source: Source, several: bool | None) -> None:
+    """Refuse several labels per sample where they are not asked for, and one-hot rows unless they are stated."""
+    if source.y.ndim == 1 or several:
+        return
+    what = f"{source.name} has labels of shape {source.y.shape}; labels are one number per sample, (N,)"
+    if not arrays.one_hot(source.y):
+        if several is None:
+            return
+        raise BadInput(f"{what}; several labels per sample are for the audit of a model, not for this")
+    stated = f", or state that there are several labels, {option('label', 'any')}" if several is None else ""
+    raise BadInput(f"{what}; they look one-hot, save y.argmax(1){stated}")
+
+
 def _order(y: np.ndarray) -> np.ndarray:
     """Return the order of the source; if it is sorted by class, alternate between classes."""
+    if y.ndim == 2:
+        return np.arange(len(y))
     step = np.diff(y)
     if not ((step >= 0).all() or (step <= 0).all()):
         return np.arange(len(y))

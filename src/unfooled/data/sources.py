@@ -16,6 +16,7 @@ from unfooled.data.formats.factory import from_arrays, from_callable, from_facto
 from unfooled.data.formats.folders import folder
 from unfooled.data.formats.idx import IMAGES, idx_file, idx_folder, images_in
 from unfooled.data.formats.imagenet import flat_val, imagenet
+from unfooled.data.formats.labelled_images import labelled_images
 from unfooled.data.formats.npz import npz
 from unfooled.data.made.canvas import digits_canvas
 from unfooled.data.made.digits import digits
@@ -62,11 +63,14 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
     if path.is_file():
         if path.suffix == ".npz":
             return npz(path, split)
+        if path.suffix.lower() == ".csv":
+            return labelled_images(path, split, size=size, channels=channels)
         if IMAGES.fullmatch(path.name) or "idx" in path.name:
             opened = idx_file(path)
             return opened if opened.split == "all" else replace(opened, split=select_split(split, [opened.split], path))
         raise BadInput(
-            f"{path} is no data file; known are .npz and IDX (train-images-idx3-ubyte), and folders of images"
+            f"{path} is no data file; known are .npz, .csv of images and their labels, IDX (train-images-idx3-ubyte), "
+            "and folders of images"
         )
     if ":" in name:
         return from_factory(name, split)

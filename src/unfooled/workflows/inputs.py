@@ -26,6 +26,7 @@ from unfooled.models.black_boxes import function_on_arrays
 from unfooled.models.load import load_model
 from unfooled.workflows.catalog import DEFAULT_N
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.several_labels import as_classes, check_single
 from unfooled.workflows.words import at_least, size_of, statistics
 
 
@@ -48,6 +49,8 @@ class Inputs:
         trust_pickle: Let the model's file run its code when it is read.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         model_kind: Kind of the model's source, such as "onnx", where its name suggests another one.
+        label: Label that counts where samples have several, (N, L) of 0 and 1: its name or its number from 0; "any": a
+            change of any of them counts. None: any, and rows that look one-hot are refused.
     """
 
     model: str | Path | nn.Module | Callable[..., Any]
@@ -64,6 +67,7 @@ class Inputs:
     trust_pickle: bool = False
     limits: Limits | None = None
     model_kind: str | None = None
+    label: str | int | None = None
 
     @property
     def model_name(self) -> str:
@@ -80,7 +84,7 @@ class Inputs:
     @property
     def options(self) -> dict[str, Any]:
         """The other options that records state."""
-        given = {"channels": self.channels} if self.channels is not None else {}
+        given = {name: getattr(self, name) for name in ("channels", "label") if getattr(self, name) is not None}
         return {name: getattr(self, name) for name in ("split", "shuffle", "arch", "mean", "std", "size")} | given
 
     def check(self) -> None:
@@ -148,12 +152,19 @@ class Inputs:
         channels = None if not labelled else self.channels
         data = load_dataset(
             self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels,
-            channels=channels, stream=stream,
+            channels=channels, stream=stream, several=None if self.label is None else True,
         )  # fmt: skip
         x = data.x.to(device)
         given, stated = self.labels is not None, net.classes
         if stated is not None:
             data = for_model(data, stated, len(stated), labels=given)
+        if data.y.ndim == 2:
+            with noticing():  # of outputs as scores of classes, which these are not
+                self._answer(net, x[:16], None, resized=resized)
+            net, data = as_classes(net, data, x, self.label)
+            stated = None
+        else:
+            check_single(data, self.label)
         with noticing() as notes:
             net, logits = self._read(net, x, data.y.to(device) if labelled else None, resized=resized)
         k = logits.shape[1]

@@ -156,7 +156,7 @@ def multi_label(
         raise BadInput(f"label is {label}; there are {count}, from 0 to {count - 1}")
     outputs = Outputs(model, probabilities=_read(model, x, y, probabilities))
     sets = _sets(y, label)
-    classes = (y[:, None] == sets.long().to(y)).all(2).long().argmax(1) if label is None else y[:, label]
+    classes = _places(y, sets) if label is None else y[:, label]
     if label is not None:
         titles = [f"not {known[label]}", known[label]]
     else:
@@ -195,6 +195,12 @@ def _sets(y: Tensor, label: int | None) -> Tensor:
     if len(sets) > MOST_CLASSES:
         raise BadInput(f"{len(sets)} sets of labels are too many, at most {MOST_CLASSES}; choose one label: label=0")
     return sets.float()
+
+
+def _places(y: Tensor, sets: Tensor) -> Tensor:
+    """Return the place of each row of labels, (n, L), among sets, (K, L)."""
+    known, row = y.unique(dim=0, return_inverse=True)
+    return (known[:, None] == sets.long().to(y)).all(2).long().argmax(1)[row]
 
 
 def _columns(model: Model, x: Tensor) -> Tensor:

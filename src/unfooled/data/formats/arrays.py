@@ -8,7 +8,7 @@ bytes or bool, if their name in the file says so, or if a size or channels are r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -139,9 +139,46 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
     return y.astype(np.int64), None
 
 
+def targets(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
+    """Return labels as `labels` does, or several labels per sample as (N, L) int64 of 0 and 1.
+
+    Raises:
+        BadInput: As for `labels`; of two dimensions, other values than 0 and 1.
+    """
+    if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "iufb" and bool(((y == 0) | (y == 1)).all()):
+        check_classes(y.shape[1], name)
+        return y.astype(np.int64), None
+    return labels(y, name)
+
+
+def one_hot(y: np.ndarray) -> bool:
+    """Return whether exactly one of several labels is set in every row."""
+    return y.ndim == 2 and bool((y.sum(1) == 1).all())
+
+
 def numbered(y: np.ndarray) -> list[str]:
     """Return class names for a source without them: the label numbers."""
+    if y.ndim == 2:
+        return [str(k) for k in range(y.shape[1])]
     return [str(k) for k in range(int(y.max()) + 1)] if len(y) else []
+
+
+def check_named(y: np.ndarray, names: Sequence[str], what: str, where: str) -> None:
+    """Raise where labels have no names.
+
+    Args:
+        y: Labels, (N,), or several per sample, (N, L).
+        names: Names of the classes, or of the labels.
+        what: Source of the labels, for the error.
+        where: Source of the names, such as "names in classes".
+
+    Raises:
+        BadInput: There are fewer names than classes, or another number than labels per sample.
+    """
+    if y.ndim == 2 and y.shape[1] != len(names):
+        raise BadInput(f"{what} has {y.shape[1]} labels per sample, and {len(names)} {where}")
+    if y.ndim == 1 and len(y) and y.max() >= len(names):
+        raise BadInput(f"{what} has labels up to {y.max()}, and {len(names)} {where}")
 
 
 def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, name: str) -> np.ndarray:

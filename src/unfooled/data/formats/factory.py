@@ -49,14 +49,13 @@ def from_arrays(made: Any, name: str, split: str = "all") -> Source:
     if not isinstance(made, (tuple, list)) or len(made) not in (2, 3):
         raise BadInput(f"{name} is a {type(made).__name__}; data are (x, y) or (x, y, classes)")
     x = arrays.array(made[0])
-    y, names = arrays.labels(arrays.array(made[1]), f"y of {name}")
+    y, names = arrays.targets(arrays.array(made[1]), f"y of {name}")
     if x.ndim and len(x) != len(y):
         raise BadInput(f"{name} has {len(x)} samples and {len(y)} labels")
     if len(made) == 3 and (isinstance(made[2], str) or not isinstance(made[2], Iterable)):
         raise BadInput(f"the classes of {name} are of type {type(made[2]).__name__}; give their names in a list")
     classes = [str(item) for item in made[2]] if len(made) == 3 else names or arrays.numbered(y)
-    if len(y) and y.max() >= len(classes):
-        raise BadInput(f"{name} has labels up to {y.max()}, and {len(classes)} class names")
+    arrays.check_named(y, classes, name, "class names")
 
     read = arrays.lazy_reader(lambda: arrays.reader(x, f"x of {name}"))
     return Source(name, split, y, classes, read, sorted=len(made) == 2 and names is not None)

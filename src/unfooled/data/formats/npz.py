@@ -123,14 +123,13 @@ def npz(path: Path, split: str) -> Source:
         wanted = "all" if whole else select_split(split, list(pairs), path)
         warnings = (no_splits(split, path.name),) if whole else ()
         x_key, y_key = pairs[wanted]
-        y, names = arrays.labels(opened[y_key], f"{y_key} of {path}")
+        y, names = arrays.targets(opened[y_key], f"{y_key} of {path}")
         key = next((key for key in CLASSES if key in opened.files), None)
         text = names is not None
         if names is None and key is not None:
             names = [str(name) for name in opened[key].ravel()]
             check_classes(len(names), f"{key} of {path}")
-            if len(y) and y.max() >= len(names):
-                raise BadInput(f"{path} has labels up to {y.max()}, and {len(names)} names in {key}")
+            arrays.check_named(y, names, str(path), f"names in {key}")
 
     def reader() -> Callable[[np.ndarray], np.ndarray]:
         with archive(path) as opened:
