@@ -13,6 +13,7 @@ from tests.unit.report_runs import fabricate, nearest_gallery
 from tests.unit.test_report_index import runs
 
 from unfooled.report import render
+from unfooled.report.study_page import render_study
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on the PATH")
 
@@ -175,3 +176,26 @@ def test_edited_attributes_stand_out_and_those_that_do_not_stay(browser: Browser
 
     assert style("tr.edited:not(.moved) th", "fontWeight") == "700"
     assert style("tr.moved td", "color") != style("tr.edited:not(.moved):not(.grey) td", "color")
+
+
+def test_on_a_phone_the_contents_take_one_row(browser: Browser, tmp_path: Path) -> None:
+    record = Path(__file__).parents[2] / "benchmarks" / "results" / "attackability-small.json"
+    (tmp_path / "summary.json").write_bytes(record.read_bytes())
+    browser.open(render_study(tmp_path), width=390)
+    assert browser.get("document.querySelectorAll('nav a').length") > 10
+    assert browser.get("document.querySelector('nav').getBoundingClientRect().height") < 70
+    assert browser.get("document.querySelector('.claim').getBoundingClientRect().top") < 600  # on the first screen
+    assert browser.get("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_bars_have_more_room_than_their_names(browser: Browser, tmp_path: Path, width: int) -> None:
+    (tmp_path / "edits.html").write_text(counterfactual_page("colour of the upper wing"), encoding="utf-8")
+    browser.open(tmp_path / "edits.html", width=width)
+    names, drawn = (
+        browser.get(f"document.querySelector('.attributes {part}').getBoundingClientRect().width")
+        for part in (".names", ".drawn")
+    )
+    assert 60 < names < 0.8 * drawn
+    hidden = "[...document.querySelectorAll('.names li')].filter((e) => e.scrollHeight > e.clientHeight + 1).length"
+    assert browser.get(hidden) == 0

@@ -13,6 +13,7 @@ from tests.unit.report_runs import BECAUSE, FIRED, Page, estimate, fabricate, ju
 
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, place_labels, share_ticks
+from unfooled.evaluation.audit.nearest_points import nearness as measured
 from unfooled.evaluation.audit.records import Nearness
 from unfooled.evaluation.checks.table import Finding
 from unfooled.report import render, words
@@ -21,6 +22,7 @@ from unfooled.report.sections.compare import compare
 from unfooled.report.sections.effort import drawn_steps, effort_plot, flatness_sentence, steps
 from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival_curve
 from unfooled.report.trust import TITLES
+from unfooled.statistics.intervals import median_limits
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")
 
@@ -336,6 +338,23 @@ def test_median_interval_covers_and_is_the_order_statistics_where_the_curve_is_w
         assert one.high is not None
         covered += one.low <= 0.5 <= one.high
     assert covered / 300 > 0.93
+
+
+@pytest.mark.parametrize("n", [4, 39])
+def test_median_of_labels_where_answers_are_lost_nearer(n: int) -> None:
+    distance = torch.arange(1.0, n + 1) / n
+    lost = torch.where(torch.arange(n) % 2 == 0, distance / 4, torch.inf)
+    found = median_estimate(measured(torch.inf, distance, lost, torch.zeros(n, dtype=torch.long), 1))
+    low, value, high = median_limits(distance)
+    assert found.value == value
+    assert found.low == max(low, 0)
+    assert found.high == (high if high < torch.inf else None)
+    older = measured(torch.inf, distance, lost, torch.zeros(n, dtype=torch.long), 1).model_copy(
+        update={"interval": None}
+    )
+    assert median_estimate(older).value == value  # of a record without the interval: a page, not an error
+    far = distance.masked_fill(torch.arange(n) > 0, torch.inf)
+    assert median_estimate(measured(torch.inf, far, lost, torch.zeros(n, dtype=torch.long), 1)).value is None
 
 
 def test_median_that_was_not_reached() -> None:

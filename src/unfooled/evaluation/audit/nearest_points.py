@@ -115,4 +115,11 @@ def nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: in
         quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
         classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MAX_CLASSES_LISTED else [],
         curve=[(float(d), float((right_up_to > d).double().mean())) for d in levels],
+        interval=None if torch.equal(right_up_to, distance) else _interval(distance),
     )
+
+
+def _interval(distance: Tensor) -> tuple[float, float | None] | None:
+    """Return the ends of the median's interval, the upper one None where it is not finite; None: neither is."""
+    low, _, high = intervals.median_limits(distance)
+    return (max(low, 0.0), high if math.isfinite(high) else None) if low < math.inf else None

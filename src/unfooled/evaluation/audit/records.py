@@ -93,6 +93,8 @@ class Nearness(Record):
         quartiles: Quartiles of the distances. None: fewer samples have an adversarial example.
         classes: Median by true class, in the order of the classes. None: the class has no sample, or no finite median.
         curve: (distance, share of samples classified correctly up to it), at most 64 points.
+        interval: 95 % interval of the median where some samples lose their answer, and not their label, within the
+            distance; then the curve is of both. None: it follows from the curve, or an end is unknown.
     """
 
     norm: str
@@ -101,6 +103,7 @@ class Nearness(Record):
     quartiles: tuple[Size | None, Size | None, Size | None]
     classes: list[Size | None]
     curve: list[tuple[Size, Part]] = Field(max_length=MAX_ENTRIES)
+    interval: tuple[Size, Size | None] | None = None
 
 
 class GuardRow(Record):

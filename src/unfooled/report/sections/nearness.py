@@ -135,10 +135,14 @@ def median_estimate(record: Nearness) -> Mean:
     n, value = record.n, record.quartiles[1]
     if not n:
         return Mean(value=None, low=None, high=None, n=0)
+    if record.interval is not None and value is not None:
+        return Mean(value=value, low=record.interval[0], high=record.interval[1], n=n)
     rank = binomial_quantile(0.025, n, 0.5)
     counted = [(d, round((1 - a) * n)) for d, a in survival_curve(record)]
     low = max((d for d, k in counted if k <= rank), default=0.0) if rank else 0.0
     high = min((d for d, k in counted if k >= n + 1 - rank), default=None) if rank else None
+    if value is not None:  # a record of before the interval, where answers were lost, has a curve of both
+        low, high = min(low, value), high if high is None else max(high, value)
     return Mean(value=value, low=low, high=high, n=n)
 
 
