@@ -21,7 +21,7 @@ from unfooled.report.runs import Run, read_run, read_runs
 from unfooled.report.sections.compare import compare
 from unfooled.report.sections.effort import drawn_steps, effort_plot, flatness_sentence, steps
 from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival_curve
-from unfooled.report.trust import TITLES
+from unfooled.report.trust import TITLES, reason
 from unfooled.statistics.intervals import median_limits
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")
@@ -516,3 +516,21 @@ def test_text_of_checks_stays_text(tmp_path: Path) -> None:
     assert [s.get("id") for s in found.all("script")] == ["records", None]
     assert all(not name.startswith("on") for _, attrs in found.elements for name in attrs)
     assert found.text.count("alert(1)") > 12
+
+
+@pytest.mark.parametrize(
+    ("because", "shown"),
+    [
+        ("Nothing is believed: D22, for 2 of 9 samples a; D2, b.", "Nothing is believed: for 2 of 9 samples a; b."),
+        ("D12: five more restarts fooled 1 of 11; it went on.", "Five more restarts fooled 1 of 11; it went on."),
+        (
+            "The model hides its gradients (D6, D7) and is not robust.",
+            "The model hides its gradients and is not robust.",
+        ),
+        ("gradients cannot be used (D6: zero, D7: noisy); so", "Gradients cannot be used (zero, noisy); so"),
+        ("No check speaks against the figure.", "No check speaks against the figure."),
+        ("", ""),
+    ],
+)
+def test_a_reason_is_read_without_the_numbers_of_checks(because: str, shown: str) -> None:
+    assert reason(run(because=because).summary) == shown

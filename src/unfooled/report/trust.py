@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -55,6 +56,13 @@ def doubt_sentence(s: Summary) -> str:
         Tone.OVERSTATED: "The attack was not strong enough for this model: what follows from it is probably too high.",
         Tone.VOID: "No figure can be believed: what follows is shown only to help find the cause.",
     }.get(tone(s), "")
+
+
+def reason(s: Summary) -> str:
+    """Return why the verdict is what it is, without the numbers of checks, which their list on the page has."""
+    text = re.sub(r" \((?:D\d+(?:, )?)+\)", "", s.because)  # "gradients are hidden (D6, D7) and ..."
+    text = re.sub(r"\bD\d+[,:] ", "", text)  # "D12: five more restarts ..."
+    return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True)

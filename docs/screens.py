@@ -1,0 +1,191 @@
+"""Pictures of the first screens of pages, for docs/screens.md: six pages at three widths, in both themes, and printed.
+
+    python docs/screens.py FOLDER              the runs and pages in FOLDER where they are missing, then the pictures
+    python docs/screens.py FOLDER --only study index
+
+The demo takes minutes; the other runs are small, 40 images and fewer. Needs Chromium, Pillow, and for the printed page
+pypdfium2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import unfooled as uf
+from unfooled.report import render
+from unfooled.report.study_page import render_study
+from unfooled.workflows import AuditOptions, Inputs
+from unfooled.workflows.demonstrating import TITLE
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "assets" / "screens"
+STUDY = ROOT / "benchmarks" / "results" / "attackability-small.json"
+WIDTHS = {1280: 900, 768: 1024, 390: 844}
+"""Width of the window -> height of the first screen."""
+RADII = (0.02, 0.05, 0.1, 0.15, 0.2)
+COLOURS = 200
+FEW = AuditOptions(effort="quick", reasons="none")
+
+
+class Abstaining(nn.Module):
+    """Two networks that give no answer where they disagree.
+
+    Args:
+        nets: The networks.
+    """
+
+    def __init__(self, *nets: nn.Module) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the average of the logits; NaN where the classes differ."""
+        p, q = (net(x) for net in self.nets)
+        return ((p + q) / 2).masked_fill((p.argmax(1) != q.argmax(1))[:, None], torch.nan)
+
+
+def demo(folder: Path) -> Path:
+    """Run the demo; finished runs in the folder are only rendered anew."""
+    if not (folder / "hardened" / "summary.json").is_file():
+        uf.workflows.demo(folder)
+    return render([folder / "standard", folder / "hardened"], folder / "report.html", title=TITLE)
+
+
+def undefended(folder: Path) -> Path:
+    """Render the run of the demo's standard network alone."""
+    return render([folder.parent / "demo" / "standard"], folder / "report.html")
+
+
+def not_evaluable(folder: Path) -> Path:
+    """Audit two networks that give no answer where they disagree."""
+    nets = [uf.load_model(_weights(folder, name)) for name in ("standard", "hardened")]
+    x, y = uf.load_data("digits", n=40)
+    right = torch.stack([net(x).argmax(1) == y for net in nets]).all(0)
+    options = {"out": folder, "about": {"title": "a network that abstains", "data": "digits"}}
+    uf.audit(Abstaining(*nets).eval(), x[right], y[right], uf.Linf(0.15), plan=FEW.plan(uf.Linf(0.15)), **options)
+    return render([folder], folder / "report.html")
+
+
+def certified(folder: Path) -> Path:
+    """Audit the demo's hardened network, with proofs that leave much open."""
+    options = AuditOptions(effort="quick", reasons="none", certify="quick")
+    uf.workflows.audit(
+        _inputs(folder, "hardened", 30), "linf:0.15", options=options, out=folder, title="proofs from below"
+    )
+    return folder / "report.html"
+
+
+def study(folder: Path) -> Path:
+    """Render the stored record of a study."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(STUDY, folder / "summary.json")
+    return render_study(folder)
+
+
+def index(folder: Path) -> Path:
+    """Audit both networks of the demo at five radii, and render an index of the ten runs."""
+    runs = []
+    for name in ("standard", "hardened"):
+        for eps in RADII:
+            runs.append(folder / f"{name}-{eps}")
+            uf.workflows.audit(
+                _inputs(folder, name, 20), f"linf:{eps}", options=FEW, out=runs[-1], title=f"{name}, {eps}"
+            )
+    return render(runs, folder / "report.html")
+
+
+PAGES = {
+    "demo": demo,
+    "undefended": undefended,
+    "not-evaluable": not_evaluable,
+    "certified": certified,
+    "study": study,
+    "index": index,
+}
+"""Name -> function that makes the page in a folder; the demo comes first, since others use its networks."""
+
+
+def _weights(folder: Path, name: str) -> Path:
+    """Return the file of one of the demo's networks."""
+    return folder.parent / "demo" / f"{name}.pt"
+
+
+def _inputs(folder: Path, name: str, n: int) -> Inputs:
+    """Return one of the demo's networks, and n of the digits."""
+    return Inputs(_weights(folder, name), n=n)
+
+
+def small(data: bytes) -> bytes:
+    """Return a picture with few colours, as a PNG."""
+    buffer = io.BytesIO()
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def first_page(pdf: bytes) -> bytes | None:
+    """Return the first page of a PDF as a PNG; None without pypdfium2."""
+    try:
+        import pypdfium2
+    except ImportError:
+        return None
+    buffer = io.BytesIO()
+    pypdfium2.PdfDocument(pdf)[0].render(scale=1.1).to_pil().save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def shoot(browser: Any, name: str, page: Path) -> dict[str, Any]:
+    """Take the pictures of a page, and return the first sentence that it shows."""
+    for width, height in WIDTHS.items():
+        for theme in ("light", "dark"):
+            browser.open(page, width=width, dark=theme == "dark")
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+            browser.call("Emulation.setDeviceMetricsOverride", **size)
+            browser.call("Emulation.setScrollbarsHidden", hidden=True)
+            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+            taken = browser.call("Page.captureScreenshot", format="png", clip=clip)["data"]
+            (OUT / f"{name}-{width}-{theme}.png").write_bytes(small(base64.b64decode(taken)))
+    pdf = base64.b64decode(browser.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"])
+    printed = first_page(pdf)
+    if printed is not None:
+        (OUT / f"{name}-print.png").write_bytes(small(printed))
+    said = browser.get("document.body.innerText.slice(0, 700)")
+    wider = browser.get("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return {"says": said, "too wide by": wider, "bytes of the PDF": len(pdf)}
+
+
+def main() -> None:
+    """Make pages that are missing, and take the pictures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", choices=list(PAGES), default=list(PAGES))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(ROOT))
+    from tests.browser.driver import Browser
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(options.folder)  # pages show the paths that they were given
+    for name in options.only:
+        page = Path(name) / "report.html"
+        page = (page if page.is_file() else PAGES[name](Path(name))).resolve()
+        with TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
+            print(name, json.dumps(shoot(browser, name, page), indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
