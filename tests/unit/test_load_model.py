@@ -688,3 +688,17 @@ def test_published_checkpoints(mnist: tuple[torch.Tensor, torch.Tensor], file: s
         accuracy = float((classifier(x).argmax(1) == y).double().mean())
     assert accuracy >= 0.98
     assert not math.isclose(accuracy, 1.0, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.H5"])
+def test_files_of_keras_are_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(BadInput, match=r"is not a model file; name a function that loads it by Keras 3 .* file.py:build"):
+        load_model(tmp_path / name)
+
+
+def test_timm_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(BadInput, match=r"timm: models need the timm extra \(pip install -e '.\[timm\]'\)") as raised:
+        load_model("timm:inception_v3.tf_adv_in1k")
+    assert "\n" not in str(raised.value)

@@ -39,6 +39,8 @@ SUFFIXES = {
 }  # fmt: skip
 """Suffix of a file -> kind of model."""
 KNOWN = tuple(SUFFIXES)
+KERAS = (".keras", ".h5", ".hdf5")
+OF_KERAS = "name a function that loads it by Keras 3 with KERAS_BACKEND=torch, file.py:build"
 KINDS = ("checkpoint", "exported", "onnx", "estimator", "hugging-face", "timm", "factory", "service")
 """Kinds of sources, which the form of a name suggests."""
 
@@ -150,8 +152,8 @@ def _from_name(
         "hugging-face": lambda: from_folder(path),
     }
     if kind not in readers:
-        is_code = path.suffix.lower() == ".py"
-        remedy = f"name its factory: {source}:factory" if is_code else f"known are {', '.join(KNOWN)}"
+        remedies = {".py": f"name its factory: {source}:factory", **dict.fromkeys(KERAS, OF_KERAS)}
+        remedy = remedies.get(path.suffix.lower(), f"known are {', '.join(KNOWN)}")
         raise BadInput(f"{source} is not a model file; {remedy}")
     if path.is_dir() != (kind == "hugging-face"):
         raise BadInput(f"{source} is a {'folder' if path.is_dir() else 'file'}, and no {option('model_kind', kind)}")
