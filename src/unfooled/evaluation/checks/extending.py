@@ -198,26 +198,27 @@ def _without_gradients(
     if gradients.labels is not gradients.twin:
         labels = [TransferPoints(gradients.transferred_labels, name="labels")]
         state = _repeat_while_successful(attack, state, labels, first + 54, allowance)
+    state = _by_differences(attack, state, gradients, first + 50, allowance)  # before what fools fewer per query
     searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
     possible = [stage for stage in searches if allowed(stage, attack.problem.threat)]
     state = _repeat_while_successful(attack, state, possible, first + 20, allowance)
-    state = _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
-    return _by_differences(attack, state, gradients, first + 50, allowance)
+    return _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
 
 
 def _by_differences(
     attack: Cascade, state: AttackState, gradients: Gradients, number: int, allowance: Allowance
 ) -> AttackState:
-    """Ascend by gradients that are estimated from a black box's scores, as far as that fits into the allowance."""
+    """Ascend by gradients that are estimated from a black box's scores, by as many steps as the allowance has."""
     estimated = gradients.estimated(attack.problem.x, attack.problem.threat.box)
     if estimated is None:
         return state
     by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
     for k in range(ESTIMATED_ROUNDS):
-        passes = ESTIMATED_STEPS * 2 * estimated.draws * int(state.frontier.remaining.sum())
-        if not passes or passes > allowance.left:
+        cost = 2 * estimated.draws * int(state.frontier.remaining.sum())
+        steps = min(ESTIMATED_STEPS, allowance.left // cost) if cost else 0
+        if steps < 1:
             break
-        state, result = by_values.stage(state, Ascents(ESTIMATED_STEPS, fresh=not k, name="estimated"), number + k)
+        state, result = by_values.stage(state, Ascents(steps, fresh=not k, name="estimated"), number + k)
         if result is None or not result.n_fooled:
             break
     return state
