@@ -157,6 +157,8 @@ def test_an_index_is_filtered_and_sorted(browser: Browser, tmp_path: Path, width
     browser.get(f"({search}.value = 'OVERSTATED run', {search}.dispatchEvent(new Event('input')))")
     assert browser.get(f"{rows}.map((r) => r.cells[4].textContent)") == ["OVERSTATED"]
     browser.get(f"({search}.value = '', {search}.dispatchEvent(new Event('input')))")
+    right = "Math.max(...[...document.querySelectorAll('.board td')].map((e) => e.getBoundingClientRect().right))"
+    assert browser.get(right) <= width  # the verdict is seen without scrolling
     figures = "[...document.querySelector('table.board').tBodies[0].rows].map((r) => numberOf(r.cells[1].textContent))"
     browser.get("document.querySelectorAll('table.board .sort')[1].click()")
     found = browser.get(figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from unfooled.evaluation.audit.records import CurvePoint
 from unfooled.report import render
 from unfooled.report.index_page import HEIGHT, MOST_BESIDE, WIDTH, boards, lead_sentence, small_curve
 from unfooled.report.runs import read_summary
+from unfooled.report.words import percent
 
 
 def runs(folder: Path) -> list[Path]:
@@ -39,8 +41,17 @@ def test_figures_are_compared_where_the_question_is_the_same(made: list[Path], t
     first = [entry.folder for entry in found[0].entries]
     assert first == ["run 6", "run 5", "run 2", "run 1", "run 0", "run 4", "run 3"]  # the last two are doubted
     assert [entry.doubted for entry in found[0].entries] == [False] * 5 + [True] * 2
-    assert lead_sentence(found) == "9 audits on 2 pairs of data and threat; 2 figures cannot be trusted."
-    assert lead_sentence(found[1:]) == "2 audits on one data set and threat; all figures can be trusted."
+    ten, much, most = (percent(share, 1000) for share in (0.1, 0.73, 0.82))
+    assert lead_sentence(found) == (
+        "9 audits on 2 pairs of data and threat; 2 figures cannot be trusted. "
+        f"Robust accuracy is at most {ten} (net 0) to {most} (net 8)."
+    )
+    assert lead_sentence(found[1:]) == (
+        "2 audits on one data set and threat; all figures can be trusted. "
+        f"Robust accuracy is at most {much} (net 7) to {most} (net 8)."
+    )
+    doubted = [replace(found[0], entries=found[0].entries[-2:])]
+    assert lead_sentence(doubted) == "2 audits on one data set and threat; 2 figures cannot be trusted."
 
 
 def test_the_page_links_to_pages_that_exist(made: list[Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from unfooled.report import trust
 from unfooled.report.frame import fill
 from unfooled.report.runs import read_summary
 from unfooled.report.sections.curves import drawable_points
-from unfooled.report.words import plural
+from unfooled.report.words import finite, percent, plural
 
 MOST_BESIDE = 6
 """Number of runs above which a page is an index instead of a comparison."""
@@ -88,12 +88,22 @@ def boards(summaries: Sequence[Summary], folders: Sequence[Path], out: Path) -> 
 
 
 def lead_sentence(boards: Sequence[Board]) -> str:
-    """Return how many runs there are, and how many of their figures can be trusted."""
+    """Return how many runs there are, how many figures can be trusted, and the least and most robust of these."""
     entries = [entry for board in boards for entry in board.entries]
     doubted = sum(entry.doubted for entry in entries)
     questions = "one data set and threat" if len(boards) == 1 else f"{len(boards)} pairs of data and threat"
     says = "all figures can be trusted" if not doubted else f"{plural(doubted, 'figure')} cannot be trusted"
-    return f"{plural(len(entries), 'audit')} on {questions}; {says}."
+    return f"{plural(len(entries), 'audit')} on {questions}; {says}.{_extremes(entries)}"
+
+
+def _extremes(entries: Sequence[Entry]) -> str:
+    """Return a sentence on the smallest and the largest robust accuracy that can be trusted; empty: fewer than two."""
+    trusted = [e.summary for e in entries if not e.doubted and finite(e.summary.robust_accuracy.value)]
+    if len(trusted) < 2:
+        return ""
+    low, high = (pick(trusted, key=lambda s: s.robust_accuracy.value or 0.0) for pick in (min, max))
+    least, most = (f"{percent(s.robust_accuracy.value, s.n)} ({s.title})" for s in (low, high))
+    return f" Robust accuracy is at most {least} to {most}."
 
 
 def compose_index(folders: Sequence[Path], out: Path, *, title: str | None = None) -> str:
