@@ -1,6 +1,6 @@
 """Pictures of the first screens of pages, for docs/screens.md: six pages at three widths, in both themes, and printed.
 
-    python docs/screens.py FOLDER              the runs and pages in FOLDER where they are missing, then the pictures
+    python docs/screens.py FOLDER              the runs in FOLDER where they are missing, their pages, and the pictures
     python docs/screens.py FOLDER --only study index
 
 The demo takes minutes; the other runs are small, 40 images and fewer. Needs Chromium, Pillow, and for the printed page
@@ -38,6 +38,7 @@ WIDTHS = {1280: 900, 768: 1024, 390: 844}
 RADII = (0.02, 0.05, 0.1, 0.15, 0.2)
 COLOURS = 200
 FEW = AuditOptions(effort="quick", reasons="none")
+FEWEST = uf.Plan(effort=uf.QUICK, reasons=None, nearest_n=8, nearest_budget=100, explain_n=4, floor=2000)
 
 
 class Abstaining(nn.Module):
@@ -74,8 +75,9 @@ def not_evaluable(folder: Path) -> Path:
     nets = [uf.load_model(_weights(folder, name)) for name in ("standard", "hardened")]
     x, y = uf.load_data("digits", n=40)
     right = torch.stack([net(x).argmax(1) == y for net in nets]).all(0)
-    options = {"out": folder, "about": {"title": "a network that abstains", "data": "digits"}}
-    uf.audit(Abstaining(*nets).eval(), x[right], y[right], uf.Linf(0.15), plan=FEW.plan(uf.Linf(0.15)), **options)
+    about = {"title": "a network that abstains", "data": "digits"}
+    model, plan = Abstaining(*nets).eval(), FEW.plan(uf.Linf(0.15))
+    uf.audit(model, x[right], y[right], uf.Linf(0.15), plan=plan, out=folder, about=about)
     return render([folder], folder / "report.html")
 
 
@@ -102,7 +104,7 @@ def index(folder: Path) -> Path:
         for eps in RADII:
             runs.append(folder / f"{name}-{eps}")
             uf.workflows.audit(
-                _inputs(folder, name, 20), f"linf:{eps}", options=FEW, out=runs[-1], title=f"{name}, {eps}"
+                _inputs(folder, name, 20), f"linf:{eps}", options=FEWEST, out=runs[-1], title=f"{name}, {eps}"
             )
     return render(runs, folder / "report.html")
 
@@ -116,6 +118,8 @@ PAGES = {
     "index": index,
 }
 """Name -> function that makes the page in a folder; the demo comes first, since others use its networks."""
+ONE_RUN = ("not-evaluable", "certified")
+"""Pages of one run, which is not repeated where it has finished."""
 
 
 def _weights(folder: Path, name: str) -> Path:
@@ -182,7 +186,8 @@ def main() -> None:
     os.chdir(options.folder)  # pages show the paths that they were given
     for name in options.only:
         page = Path(name) / "report.html"
-        page = (page if page.is_file() else PAGES[name](Path(name))).resolve()
+        finished = name in ONE_RUN and (page.parent / "summary.json").is_file()
+        page = (render([page.parent], page) if finished else PAGES[name](page.parent)).resolve()
         with TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
             print(name, json.dumps(shoot(browser, name, page), indent=1), flush=True)
 
