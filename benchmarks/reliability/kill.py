@@ -132,7 +132,7 @@ def start(
             os.kill(child, signal.SIGKILL)
             killed = True
     _, status, usage = os.wait4(child, 0)
-    lines = [row.split() for row in log.read_text(errors="replace").splitlines()]
+    lines = [row.split(maxsplit=2) for row in log.read_text(errors="replace").splitlines()]
     done = any(row[:1] == ["done"] for row in lines)
     if not done and not os.WIFSIGNALED(status):
         raise SystemExit(log.read_text()[-2000:])
