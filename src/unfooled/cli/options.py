@@ -117,6 +117,14 @@ SchedulerOpt = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+StoreOptionsOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--store-options",
+        help="JSON file of options and credentials for the store of a URL; none of them is recorded.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the record as JSON, and nothing else.", rich_help_panel=OUTPUT)
 ]
