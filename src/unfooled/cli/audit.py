@@ -73,8 +73,10 @@ def audit(
         ),
     ] = None,
     baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", help="Run or file that this run may not be worse than; exit code 3 if it is."),
+        str | None,
+        typer.Option(
+            "--baseline", help="Run (folder or URL) or file that this run may not be worse than; exit code 3 if it is."
+        ),
     ] = None,
     write_baseline: Annotated[
         Path | None, typer.Option("--write-baseline", help="File to write as the baseline of later runs.")

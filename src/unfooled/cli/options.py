@@ -113,7 +113,7 @@ SchedulerOpt = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
-        help="Dask scheduler whose workers help, tcp://HOST:PORT; they see --out under the same path.",
+        help="Dask scheduler whose workers help, tcp://HOST:PORT; they see --out under the same path or URL.",
         rich_help_panel=SPEED,
     ),
 ]

@@ -188,7 +188,8 @@ class Claims:
         """Read the valid claims: the last one for each piece of work."""
         top = dict(sorted(_parts(file) for file in store.list(FOLDER) if _numbered(file)))
         files = [_file(key, number) for key, number in top.items()]
-        return [(file, holder) for file in files if (holder := self._holder(store, file)) is not None]
+        holders = ((file, self._own.get(file) or self._holder(store, file)) for file in files)
+        return [(file, holder) for file, holder in holders if holder is not None]
 
     def _take(self, store: Store, name: str) -> str | None:
         """Create a claim unless an active process holds one; return its file name, None if not granted."""
@@ -220,7 +221,7 @@ class Claims:
                 self._refresher = None
         key, number = _parts(file)
         with suppress(BadInput):
-            for other in filter(_numbered, store.list(FOLDER)):
+            for other in filter(_numbered, store.list(FOLDER) if number else []):  # it replaced some
                 if _parts(other)[0] == key and _parts(other)[1] < number:
                     store.remove(other)
             holder = self._holder(store, file)

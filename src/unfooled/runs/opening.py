@@ -15,7 +15,7 @@ from unfooled.runs.store import LocalStore, Store
 Place = str | os.PathLike[str] | Store
 """Folder, URL or open store of a run."""
 
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(.*)", re.DOTALL)
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+(?:::[^/]*)?):(//?)(.*)", re.DOTALL)
 """URL, or what `Path` makes of one; a single letter is a drive."""
 
 
@@ -80,7 +80,7 @@ def _checked(place: str | os.PathLike[str]) -> str:
         )
     if slashes != "//":
         raise BadInput(f"{option('out')} is the path {place}; give a URL as text, with two slashes")
-    if "?" in rest or "#" in rest or "::" in rest:
+    if "?" in rest or "#" in rest or "::" in protocol + rest:
         raise BadInput(
             f"the URL of {option('out')} has a query or is a chain of URLs; give protocol://bucket/folder alone"
         )

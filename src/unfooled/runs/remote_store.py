@@ -187,9 +187,9 @@ class RemoteStore(Store):
         try:
             fs = self._open()
             return do(fs, fs._strip_protocol(self.place(name)))
-        except (BadInput, *passed):
-            raise
         except Exception as error:  # of any client library
+            if isinstance(error, (BadInput, *passed)):
+                raise
             if "ConditionalRequestConflict" in describe_error(error):
                 raise _Conflict from None
             raise self._refused(verb, name, error) from None  # its text might hold credentials

@@ -43,7 +43,7 @@ class Gate:
     """
 
     fail_under: Sequence[str] = ()
-    baseline: str | Path | None = None
+    baseline: Place | None = None
     write_baseline: str | Path | None = None
     junit: str | Path | None = None
     sarif: str | Path | None = None
@@ -135,7 +135,7 @@ def assert_robust(
     end: str = "value",
     effort: str = "normal",
     options: AuditOptions | Plan | None = None,
-    baseline: str | Path | None = None,
+    baseline: Place | None = None,
     seed: int = 0,
     out: Place | None = None,
 ) -> Summary:
