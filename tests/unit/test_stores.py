@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from safetensors.torch import load
 from tests.conftest import points, tiny_net
 from torch import Tensor, nn
 
+from unfooled import workflows
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.cli.app import run
@@ -284,14 +286,23 @@ def test_a_second_start_helps_the_first_one_and_returns_what_that_writes(kind: s
 
 
 def test_a_second_start_writes_the_result_if_the_first_one_died(tmp_path: Path) -> None:
-    store, found = LocalStore(tmp_path / "run"), list[Summary]()
+    store, found, notes = LocalStore(tmp_path / "run"), list[Summary](), list[str]()
+
+    def second() -> None:
+        net, x, y = case()
+        inputs = workflows.Inputs(net, (x, y))
+        found.append(workflows.audit(inputs, "linf:0.05", options=PLAN, out=store, notify=notes.append))
+
     with Claims(store).claimed(DRIVER):
-        thread = threading.Thread(target=lambda: found.append(audited(store)))
+        thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.5)
+        deadline = time.monotonic() + 100
+        while not store.list("chunks/clean") and time.monotonic() < deadline:
+            time.sleep(0.05)
     thread.join(100)
     assert found
-    assert store.read("summary.json") is not None
+    assert notes[1:] == [f"process {os.getpid()} on {platform.node()} is at work on this run; this one helps"]
+    assert {"summary.json", "report.html"} <= set(store.list())
 
 
 class Late(RemoteStore):
@@ -429,6 +440,33 @@ def test_options_without_a_url_and_options_on_the_command_line_are_refused(
 def test_other_results_are_kept_on_this_machine(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(arguments, capsys)
     assert re.search(r"is a URL, s3:/.*; only a run of an audit is kept behind one, give a name on this machine", said)
+
+
+class Answering(MemoryFileSystem):
+    """A store with the answers of other servers than that of the tests."""
+
+    protocol = "answering"
+    busy = 0
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        if mode == "create" and self.busy:
+            type(self).busy -= 1
+            raise OSError(5, "An error occurred (ConditionalRequestConflict) when calling the PutObject operation")
+        try:
+            super().pipe_file(path, value, mode=mode)
+        except FileExistsError:
+            raise OSError(5, "An error occurred (PreconditionFailed) when calling the PutObject operation") from None
+
+
+def test_other_answers_to_an_exclusive_creation_are_understood() -> None:
+    register_implementation("answering", Answering, clobber=True)
+    store = open_store(f"answering://{uuid.uuid4().hex}/run")  # which tries it
+    Answering.busy = 2
+    assert store.create_exclusive("a", b"1")
+    assert Answering.busy == 0
+    assert not store.create_exclusive("a", b"2")
+    assert store.create_exclusive("a", b"1"), "a repeated request whose answer was lost"
+    assert store.read("a") == b"1"
 
 
 class Failing(MemoryFileSystem):

@@ -38,6 +38,9 @@ SECRET = re.compile("SECRET|TOKEN|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
 NO_CREDENTIALS = re.compile("NoCredentials|PartialCredentials|CredentialRetrieval|DefaultCredentials|ProfileNotFound")
 FULL = re.compile("quota|storage ?full|insufficient ?storage|no space left|entitytoolarge", re.IGNORECASE)
 """Names of errors, and words in them, that say what is wrong."""
+EXISTS = re.compile("PreconditionFailed|ConditionNotMet|AlreadyExists")
+CONFLICT = re.compile("ConditionalRequestConflict|OperationAborted")
+"""Answers of stores to an exclusive creation: the object exists, or somebody else is about to create it."""
 TRIES = 5
 """Attempts to create an object while the store says that another writer is at it."""
 
@@ -190,7 +193,9 @@ class RemoteStore(Store):
         except Exception as error:  # of any client library
             if isinstance(error, (BadInput, *passed)):
                 raise
-            if "ConditionalRequestConflict" in describe_error(error):
+            if FileExistsError in passed and EXISTS.search(describe_error(error)):
+                raise FileExistsError from None
+            if CONFLICT.search(describe_error(error)):
                 raise _Conflict from None
             raise self._refused(verb, name, error) from None  # its text might hold credentials
 
