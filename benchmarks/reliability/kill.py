@@ -38,17 +38,17 @@ VOLATILE = ("seconds", "created", "efficiency")
 def run(audit: str, net: Any, out: Path) -> None:
     """Audit in this process, and report every stored file with the processor time so far."""
     from unfooled import workflows
-    from unfooled.runs.store import Store
+    from unfooled.runs.store import LocalStore
 
-    real = Store.create_exclusive
+    real = LocalStore.create_exclusive
 
-    def noted(store: Store, name: str, data: bytes, **options: Any) -> bool:
+    def noted(store: LocalStore, name: str, data: bytes, **options: Any) -> bool:
         made = real(store, name, data, **options)
         if name.startswith("chunks/"):
             print(f"stored {time.process_time():.3f} {name}", flush=True)
         return made
 
-    Store.create_exclusive = noted  # type: ignore[method-assign, assignment]
+    LocalStore.create_exclusive = noted  # type: ignore[method-assign, assignment]
     source, n, chunk, threat = AUDITS[audit]
     workflows.audit(
         workflows.Inputs(net, source, n=n),
@@ -153,7 +153,9 @@ def result(out: Path) -> str:
 def turns(audit: str, least: int) -> dict[str, Any]:
     """Audit without a stop and with kills in turn until there were enough kills, and return the figures."""
     net, imports = prepared(audit), time.process_time()
-    whole, killed, kills, same, parts, longest, name = [], [], 0, True, 0, 0.0, ""
+    whole: list[float] = []
+    killed: list[float] = []
+    kills, same, parts, longest, name = 0, True, 0, 0.0, ""
     with tempfile.TemporaryDirectory(prefix="unfooled-bench-") as place:
         log = Path(place) / "log"
         while kills < least:
