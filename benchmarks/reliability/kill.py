@@ -188,6 +188,7 @@ def turns(audit: str, least: int) -> dict[str, Any]:
         "uninterrupted_seconds": [round(seconds, 2) for seconds in whole],
         "killed_seconds": [round(seconds, 2) for seconds in killed],
         "ratio": ratio,
+        "lost_seconds_per_kill": round((sum(killed) - sum(whole)) / kills, 2),
         "import_seconds": round(imports, 2),
         "same_result": same,
         "passed": ratio <= LIMIT and same,
