@@ -196,7 +196,7 @@ def survival_ours(net: nn.Module, x: Tensor, y: Tensor, folder: Path) -> Any:
 
 def attacked_map_captum(net: nn.Module, x: Tensor, y: Tensor, folder: Path) -> Any:
     """Attack an explanation, the label kept; Captum's maps have no gradient, so autograd computes them."""
-    soft = torch.nn.Sequential(*[nn.Softplus(10) if isinstance(part, nn.ReLU) else part for part in net])
+    soft = torch.nn.Sequential(*[nn.Softplus(10) if isinstance(part, nn.ReLU) else part for part in net.children()])
     x_adv = (x + 0.01 * torch.randn_like(x)).clamp(0, 1)
     clean = torch.autograd.grad(soft(x.requires_grad_()).gather(1, y[:, None]).sum(), x)[0].abs()
     for _ in range(40):
