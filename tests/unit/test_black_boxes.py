@@ -25,6 +25,7 @@ from torch import Tensor
 import unfooled as uf
 from unfooled.cli.app import run
 from unfooled.core.errors import BadInput
+from unfooled.evaluation.checks.extending import affordable
 from unfooled.models import Access, BlackBox, Endpoint, load_model
 from unfooled.models.black_boxes import access_of, endpoint, from_estimator
 from unfooled.report import render
@@ -131,7 +132,13 @@ def test_affine_scores_reach_the_optimum_without_gradients() -> None:
     summary = uf.audit(answer, x, torch.from_numpy(y), uf.Linf(eps), plan=Plan)
     assert summary.robust_accuracy.value == pytest.approx(6 / 12)
     assert summary.verdict == "EXTENDED"
-    assert "estimated" in {p.method for p in summary.progress}
+    methods = [p.method for p in summary.progress]
+    assert methods.index("estimated") < methods.index("decision")  # what fools more per query comes first
+
+
+@pytest.mark.parametrize(("left", "cost", "steps"), [(10**9, 3, 8), (10, 3, 3), (2, 3, 0), (-5, 3, 0), (5, 0, 0)])
+def test_steps_by_estimated_gradients_are_those_that_fit(left: int, cost: int, steps: int) -> None:
+    assert affordable(left, cost) == steps
 
 
 def test_scores_that_estimators_have() -> None:

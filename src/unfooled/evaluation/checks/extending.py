@@ -215,13 +215,23 @@ def _by_differences(
     by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
     for k in range(ESTIMATED_ROUNDS):
         cost = 2 * estimated.draws * int(state.frontier.remaining.sum())
-        steps = min(ESTIMATED_STEPS, allowance.left // cost) if cost else 0
-        if steps < 1:
+        steps = affordable(allowance.left, cost)
+        if not steps:
             break
         state, result = by_values.stage(state, Ascents(steps, fresh=not k, name="estimated"), number + k)
         if result is None or not result.n_fooled:
             break
     return state
+
+
+def affordable(left: int, cost: int) -> int:
+    """Return how many steps by estimated gradients may be taken, at most `ESTIMATED_STEPS`.
+
+    Args:
+        left: Passes that are left.
+        cost: Passes of one step; 0: no sample is left.
+    """
+    return min(ESTIMATED_STEPS, max(left, 0) // cost) if cost else 0
 
 
 def _repeat_while_successful(
