@@ -38,7 +38,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.runs import claims
 from unfooled.runs.chunks import Run
 from unfooled.runs.claims import DRIVER, Claims
-from unfooled.runs.executors import processes
+from unfooled.runs.executors import dask, processes
 from unfooled.runs.folder import recomputed_note
 from unfooled.runs.opening import is_url, open_store
 from unfooled.runs.remote_store import RemoteStore
@@ -217,6 +217,17 @@ def test_two_processes_share_an_audit_on_s3(alone: Any, options: Path) -> None:
     assert figures(summary, store) == alone
     assert len(seen) == 2, "one process did everything"
     assert not [file for file in store.list(deep=True) if file.startswith(".")]
+
+
+@needs_s3
+def test_workers_of_a_dask_cluster_share_an_audit_on_s3(alone: Any, options: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
+    store, seen = open_store(bucket(), options), set[str]()
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True)
+    with cluster, dask(cluster.scheduler_address) as executor:
+        summary = audited(store, executor=executor, progress=lambda *_: seen.update(pids(store)))
+    assert figures(summary, store) == alone
+    assert len(seen) > 1, "one process did everything"
 
 
 def pids(store: Store) -> set[str]:
