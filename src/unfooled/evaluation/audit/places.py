@@ -34,7 +34,7 @@ def open_run(out: Place | None, *, shared: bool) -> Store | None:
     if store is not None and shared and store.private:
         raise BadInput(
             f"{store.place()} is seen by this process alone, so that no others can help; leave out "
-            f"the executor, or give a folder or another URL as {option('out')}"
+            f"executor, or give a folder or another URL as {option('out')}"
         )
     if isinstance(store, LocalStore) and shared:
         return LocalStore(store.root.resolve())
