@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.errors import Refused, as_flag
 from unfooled.workflows import catalog
 from unfooled.workflows.bounds import read_bound
+
+if TYPE_CHECKING:
+    from unfooled.workflows import Gate
 
 
 def audit(
@@ -92,6 +97,7 @@ def audit(
     ] = 100,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    rows: options.RowsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -127,18 +133,29 @@ def audit(
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
     conditions.check(out)
     no_progress = quiet or json
+    choices = workflows.AuditOptions(
+        effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
+    )
+    machine = workflows.Machine(device, threads, batch, memory, workers, scheduler)
+    if rows is not None:
+        folder = share_folder(out, conditions)
+        with show.stages(no_progress) as progress:
+            share = workflows.audit_rows(
+                inputs, threat, rows, folder, options=choices, title=title, chunk=chunk, seed=seed, machine=machine,
+                progress=progress,
+            )  # fmt: skip
+        show.share(share, folder, json=json, quiet=quiet)
+        return
     with show.stages(no_progress, answers=True) as progress:
         summary = workflows.audit(
             inputs,
             threat,
-            options=workflows.AuditOptions(
-                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
-            ),
+            options=choices,
             out=out,
             title=title,
             chunk=chunk,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch, memory, workers, scheduler),
+            machine=machine,
             command=options.command(),
             notify=None if no_progress else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,
@@ -152,3 +169,19 @@ def audit(
         if out is not None:
             show.page(out / "report.html")
     workflows.enforce(workflows.gate(summary, conditions, out=out), conditions)
+
+
+def share_folder(out: Path | None, conditions: Gate) -> Path:
+    """Return the folder of a share.
+
+    Raises:
+        Refused: There is none, or a condition, which only a whole audit can meet.
+    """
+    if out is None:
+        raise Refused("--rows needs --out, the folder of the share")
+    for name, value in asdict(conditions).items():
+        if value:
+            raise Refused(
+                f"{as_flag(name)} judges a whole audit; give it to the same command without --rows, in the merged --out"
+            )
+    return out

@@ -30,6 +30,7 @@ from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
+from unfooled.runs.shares import Share, Waiting
 from unfooled.runs.stage_names import stage_name
 from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
@@ -58,6 +59,7 @@ class Run:
             interrupted run loses at most the current one.
         progress: Callback, see `Progress`. None: none.
         start: Start that this process works for, where several share its work: a chunk that fails is tried again.
+        share: Share of the samples to compute; a stage that lacks others then raises `Waiting`. None: all.
 
     Attributes:
         seconds: Seconds per stage, including those of earlier starts.
@@ -77,6 +79,7 @@ class Run:
     chunk: int = 100
     progress: Progress | None = None
     start: Start = ALONE
+    share: Share | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
@@ -115,6 +118,8 @@ class Run:
             The results of all rows, in order, on the CPU.
         """
         chunks = _Chunks(self.folder, stage, n, large)
+        if self.share is not None:
+            chunks.part = self.share.span(stage, n, self.chunk)
         chunks.find()
         for (a, b), known in chunks.facts.items():
             self.pace.record(stage, b - a, known)
@@ -126,6 +131,9 @@ class Run:
                         self._report(chunks)
                     if large:
                         trim_heap()
+        chunks.part = (0, n)
+        if chunks.missing(n):
+            raise Waiting(stage_name(stage).description)
         spans = chunks.spans()
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
@@ -279,6 +287,11 @@ class _Chunks:
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
+    part: Span = field(init=False)
+    """Rows that this process computes."""
+
+    def __post_init__(self) -> None:
+        self.part = (0, self.n)
 
     @property
     def prefix(self) -> str:
@@ -357,9 +370,10 @@ class _Chunks:
         return spans
 
     def missing(self, chunk: int, *, claimed: Iterable[Span] = ()) -> list[Span]:
-        """Return the spans that are neither known nor claimed, divided into chunks."""
-        start, spans = 0, []
-        for a, b in sorted([*self.spans(), *claimed, (self.n, self.n)]):
+        """Return the spans of this process's rows that are neither known nor claimed, divided into chunks."""
+        (start, end), spans = self.part, []
+        for a, b in sorted([*self.spans(), *claimed, (end, end)]):
+            a = min(a, end)
             spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
             start = max(start, b)
         return spans

@@ -109,11 +109,11 @@ def audit(
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
     helpers = executor if isinstance(executor, Helpers) else Helpers(executor, partial(_same, model, x, y))
-    work = _Work.of(model, x, y, threat, plan, about, seed)
+    work = Work.of(model, x, y, threat, plan, about, seed)
     names = work.names(classes)
     folder = Path(out) if out is not None else None
     batch = batch or fitting_batch(work.subject.model, work.x)
-    chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
+    chunk = fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
         job = partial(
             _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
@@ -135,8 +135,8 @@ def audit(
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """What is audited: the model as the checks see it, the samples, the threat, and the record of the settings.
+class Work:
+    """Subject of an audit: the model as the checks see it, the samples, the threat, and the record of the settings.
 
     `sets` are the sets of labels that are classes, where a sample has several labels.
     """
@@ -151,7 +151,7 @@ class _Work:
     sets: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, x: Any, y: Any, threat: Threat | None, plan: Plan, about: About, seed: int) -> _Work:
+    def of(cls, model: Model, x: Any, y: Any, threat: Threat | None, plan: Plan, about: About, seed: int) -> Work:
         """Check and inspect what is audited.
 
         Raises:
@@ -233,7 +233,7 @@ def _assist(
     assert given is not None
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
-    work = _Work.of(model, x, y, threat, plan, about, seed)
+    work = Work.of(model, x, y, threat, plan, about, seed)
     prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or dict(code))
     config = work.config.model_copy(update={"fingerprint": prints})
     work.perform(plan, seed, batch, Ledger(Run(folder, config, chunk=chunk, progress=watch, start=watch.start)))
@@ -312,7 +312,7 @@ def _drop_other(path: Path, config: Config) -> None:
         path.unlink(missing_ok=True)
 
 
-def _fitting_chunk(chunk: int, x: Tensor, budget: float | None, *, shared: bool) -> int:
+def fitting_chunk(chunk: int, x: Tensor, budget: float | None, *, shared: bool) -> int:
     """Return a number of samples per file, of which several copies fit in memory; a small one within a budget."""
     chunk = min(chunk, CHUNK_IN_TIME) if budget is not None or shared else chunk
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
