@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from unfooled import workflows
 from unfooled.cli.app import run
@@ -19,6 +20,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.shares import audit_rows
 from unfooled.runs.records import read_record, write_record
 from unfooled.runs.shares import Share, join, read_rows, read_share
+from unfooled.runs.spans import Cover
 from unfooled.workflows import AuditOptions, FeatureOptions, Inputs
 
 NETS = """
@@ -313,3 +315,26 @@ def test_refusals_of_the_command_line(home: Path, tmp_path: Path, capsys: pytest
     assert "rows 10 to 29 are missing" in " ".join(capsys.readouterr().err.split())
     assert run(["features", "--model", "nets.py:build", "--rows", "0:5", "--fresh", "--out", out]) == 2
     assert "--fresh" in capsys.readouterr().err
+
+
+def test_the_rows_that_are_missing() -> None:
+    """As a slow twin finds them, whatever the order in which spans are added."""
+    order = torch.Generator().manual_seed(0)
+    for n, chunk in ((1, 1), (23, 3), (40, 7)):
+        for part in ((0, n), (n // 3, 2 * n // 3 + 1)):
+            cover, known = Cover(n), set[int]()
+            cover.restrict(part)
+            while cover.incomplete:
+                claimed = [] if len(known) % 2 else [(part[0], part[0] + 2)]
+                taken = {row for a, b in claimed for row in range(a, b)}
+                missing = list(cover.missing(chunk, claimed=claimed))
+                assert [row for a, b in missing for row in range(a, b)] == sorted({*range(*part)} - known - taken)
+                assert all(0 < b - a <= chunk for a, b in missing)
+                missing = missing or list(cover.missing(chunk))
+                a, b = missing[int(torch.randint(len(missing), (), generator=order))]
+                cover.add((a, b))
+                known |= {*range(a, b)}
+                assert cover.done == len(known)
+            assert {*range(*part)} <= known
+    cover.renew([(0, 5), (0, 9), (4, 12), (9, 11), (20, 25)])
+    assert (cover.spans, cover.done) == ([(0, 9), (9, 11), (20, 25)], 16)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
 from unfooled.runs.shares import Share, Waiting
+from unfooled.runs.spans import Cover, Span
 from unfooled.runs.stage_names import stage_name
 from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
@@ -41,9 +43,6 @@ Progress = Callable[[str, int, int], None]
 
 ComputeOnce = Callable[[str, Callable[[], Rows]], Rows]
 """(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
-
-Span = tuple[int, int]
-"""Rows [a, b)."""
 
 CHUNK = re.compile(r"(\d+)-(\d+)\.safetensors")
 
@@ -119,22 +118,22 @@ class Run:
         """
         chunks = _Chunks(self.folder, stage, n, large)
         if self.share is not None:
-            chunks.part = self.share.span(stage, n, self.chunk)
+            chunks.cover.restrict(self.share.span(stage, n, self.chunk))
         chunks.find()
         for (a, b), known in chunks.facts.items():
             self.pace.record(stage, b - a, known)
         self._report(chunks)
-        if chunks.missing(self.chunk):
+        if chunks.cover.incomplete:
             with self.folder.claims.present():
-                while chunks.missing(self.chunk):
+                while chunks.cover.incomplete:
                     if self._advance(chunks, fn, model):
                         self._report(chunks)
                     if large:
                         trim_heap()
-        chunks.part = (0, n)
-        if chunks.missing(n):
+        chunks.cover.restrict((0, n))
+        if chunks.cover.incomplete:
             raise Waiting(stage_name(stage).description)
-        spans = chunks.spans()
+        spans = chunks.cover.spans
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
@@ -243,7 +242,7 @@ class Run:
         return True
 
     def _free(self, chunks: _Chunks, rows: int) -> list[Span]:
-        """Return the chunks that may be computed now, in parts of some rows; those that failed come last.
+        """Return the next part that may be computed now, and then the chunks that failed.
 
         Raises:
             BadInput: All that is missing has failed too often.
@@ -251,7 +250,7 @@ class Run:
         failed = self.failures.of(chunks.prefix)
         attempts = {span: errors for file, errors in failed.items() if (span := _span(file)) is not None}
         claimed = chunks.claimed()
-        free = chunks.missing(rows, claimed=[*claimed, *attempts])
+        free = list(islice(chunks.cover.missing(rows, claimed=[*claimed, *attempts]), 1))
         missing = [span for span in attempts if chunks.lacks(span)]
         careful = self.start.helped()  # a helper tries again what another one died of
         again = [
@@ -271,7 +270,7 @@ class Run:
 
     def _report(self, chunks: _Chunks) -> None:
         if self.progress is not None:
-            self.progress(chunks.stage, sum(b - a for a, b in chunks.spans()), chunks.n)
+            self.progress(chunks.stage, chunks.cover.done, chunks.n)
 
 
 @dataclass
@@ -287,11 +286,10 @@ class _Chunks:
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
-    part: Span = field(init=False)
-    """Rows that this process computes."""
+    cover: Cover = field(init=False)
 
     def __post_init__(self) -> None:
-        self.part = (0, self.n)
+        self.cover = Cover(self.n)
 
     @property
     def prefix(self) -> str:
@@ -304,7 +302,7 @@ class _Chunks:
 
     def lacks(self, span: Span) -> bool:
         """Return whether rows of a span are not known."""
-        return any(a < span[1] and span[0] < b for a, b in self.missing(self.n))
+        return any(a < span[1] and span[0] < b for a, b in self.cover.missing(self.n))
 
     def find(self, *, again: bool = False) -> bool:
         """Read the complete chunks in the folder; return whether there are new ones.
@@ -330,12 +328,15 @@ class _Chunks:
                 self.unusable.add(file)
             else:
                 self._add((a, b), *stored)
+        if len(self.rows) > before:
+            self.cover.renew(self.rows)
         return len(self.rows) > before
 
     def store_chunk(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk."""
         self.folder.store_rows(self.file(*span), rows, facts, span[1] - span[0])
         self._add(span, rows, facts)
+        self.cover.add(span)
 
     def _add(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Add the rows of a chunk; for large results in a store, only where they are stored."""
@@ -359,24 +360,6 @@ class _Chunks:
         """Return the spans that other processes are computing."""
         spans = (_span(name) for name in self.folder.claims.live() if name.startswith(self.prefix))
         return [span for span in spans if span is not None]
-
-    def spans(self) -> list[Span]:
-        """Return the spans of chunks that do not overlap, in order; the longest of those with the same start."""
-        end, spans = 0, []
-        for a, b in sorted(self.rows, key=lambda span: (span[0], -span[1])):
-            if a >= end:
-                spans.append((a, b))
-                end = b
-        return spans
-
-    def missing(self, chunk: int, *, claimed: Iterable[Span] = ()) -> list[Span]:
-        """Return the spans of this process's rows that are neither known nor claimed, divided into chunks."""
-        (start, end), spans = self.part, []
-        for a, b in sorted([*self.spans(), *claimed, (end, end)]):
-            a = min(a, end)
-            spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
-            start = max(start, b)
-        return spans
 
 
 def _counts(model: Counted | None) -> tuple[int, int, int]:
