@@ -32,6 +32,7 @@ from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.data.torch_sets import from_torch
+from unfooled.evaluation.audit.efficiency import over_workers
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.possible import check_class_names
 from unfooled.evaluation.audit.records import Summary
@@ -123,6 +124,7 @@ def audit(
         with helpers.on(job):
             outcome = work.perform(plan, seed, batch, ledger)
         ledger.run.failures.clear()
+        outcome = replace(outcome, efficiency=over_workers(outcome.efficiency, ledger, helpers.count + 1))
         context = AuditContext(
             outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
         )
