@@ -181,6 +181,40 @@ def record(counts: Sequence[int], workers: Sequence[int], count_tasks: int) -> d
     }
 
 
+def lines(stored: dict[str, Any]) -> list[str]:
+    """Return the lines of the table in docs/how-to/scale.md."""
+    made = stored["simulated"]
+    last = max(stored["stages"], key=lambda row: (row["chunks"], -row["processes"]))
+    rows = [
+        (
+            f"An empty chunk, of {last['chunks']:,}, one process",
+            f"{last['wall_ms']:.0f} ms, {last['cpu_ms_of_the_first_process']:.1f} ms of them processor time",
+        ),
+        ("Reading a stored chunk at a barrier", f"{last['cpu_ms_to_read']:.2f} ms"),
+        ("Time of a chunk for an overhead of 5 %", f"{stored['seconds_of_a_chunk_for_5_percent']:.1f} s"),
+    ]
+    if "tasks" in stored["scheduler"]:
+        task = stored["scheduler"]
+        rows.append(
+            (f"Empty tasks through a Dask scheduler, {task['tasks']:,}", f"{task['tasks_per_second']:.0f} a second")
+        )
+    for row in made["stages"]:
+        if row["samples_per_chunk"] in (25, 100, 400):
+            what = f"{row['samples_per_chunk']} samples of {row['seconds_per_sample']:g} s a chunk"
+            rows.append(
+                (
+                    f"Simulated: {made['samples']:,} samples, {made['workers']:,} workers, {what}",
+                    f"busy for {100 * row['busy_share']:.0f} %",
+                )
+            )
+    for row in stored["bill"]:
+        ours, theirs = row["passes_per_sample_ours"], row["passes_per_sample_autoattack"]
+        rows.append(
+            (f"Passes per sample, {row['network']}, eps {row['eps']:g}", f"{ours:.0f}, AutoAttack {theirs:.0f}")
+        )
+    return [f"| {name} | {value} |" for name, value in rows]
+
+
 def main() -> None:
     """Measure, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -193,6 +227,7 @@ def main() -> None:
     command = f"python benchmarks/capacity.py --counts {counts} --workers {workers} --tasks {asked.tasks}"
     result = {"command": command, **record(asked.counts, asked.workers, asked.tasks)}
     write_whole(asked.out, (json.dumps(result, indent=1) + "\n").encode())
+    print("\n".join(lines(result)))
 
 
 if __name__ == "__main__":
