@@ -250,9 +250,9 @@ def test_folders_that_are_in_use(fakes: Any, tmp_path: Path) -> None:
     join(pair, done)
     join(pair, done)  # a second start continues
     from unfooled.runs.claims import Claims
-    from unfooled.runs.store import Store
+    from unfooled.runs.store import LocalStore
 
-    with Claims(Store(done)).present(), pytest.raises(BadInput, match="another process works in"):
+    with Claims(LocalStore(done)).present(), pytest.raises(BadInput, match="another process works in"):
         join(pair, done)
     with pytest.raises(BadInput, match="seed was 1, now it is 0"):
         others = [fakes("d", (0, 50), seed=1), fakes("e", (50, 100), seed=1)]
@@ -303,6 +303,7 @@ def test_refusals_of_the_command_line(home: Path, tmp_path: Path, capsys: pytest
     for more, sentence in [
         (["--rows", "20:31", "--out", out], f"--rows 20:31 lies outside the {N} samples, 0:{N}"),
         (["--rows", "7", "--out", out], "--rows is '7'; give the first row and the one after the last, 0:500"),
+        (["--rows", "0:30", "--out", "memory://a/b"], "memory://a/b is a URL, and a share lies in a folder"),
         (["--rows", "0:30"], "--rows needs --out, the folder of the share"),
         (["--rows", "0:30", "--out", out, "--workers", "2"], "this workflow runs in one process; leave out --workers"),
         (["--rows", "0:30", "--out", out, "--budget", "9s"], "--budget limits a whole audit; leave it out with --rows"),

@@ -23,7 +23,10 @@ def audit(
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     model_kind: options.ModelKindOpt = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; a second start continues it.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Run folder, or URL such as s3://bucket/run; a second start continues it."),
+    ] = None,
     n: options.NOpt = catalog.DEFAULT_N,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
@@ -75,8 +78,10 @@ def audit(
         ),
     ] = None,
     baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", help="Run or file that this run may not be worse than; exit code 3 if it is."),
+        str | None,
+        typer.Option(
+            "--baseline", help="Run (folder or URL) or file that this run may not be worse than; exit code 3 if it is."
+        ),
     ] = None,
     write_baseline: Annotated[
         Path | None, typer.Option("--write-baseline", help="File to write as the baseline of later runs.")
@@ -98,6 +103,7 @@ def audit(
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
     rows: options.RowsOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -132,13 +138,14 @@ def audit(
     )
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
     conditions.check(out)
+    folder = None if rows is None else share_folder(out, conditions)
+    place = None if rows is not None else workflows.open_out(out, store_options, lasting=True)
     no_progress = quiet or json
     choices = workflows.AuditOptions(
         effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
     )
     machine = workflows.Machine(device, threads, batch, memory, workers, scheduler)
-    if rows is not None:
-        folder = share_folder(out, conditions)
+    if rows is not None and folder is not None:
         with show.stages(no_progress) as progress:
             share = workflows.audit_rows(
                 inputs, threat, rows, folder, options=choices, title=title, chunk=chunk, seed=seed, machine=machine,
@@ -151,7 +158,7 @@ def audit(
             inputs,
             threat,
             options=choices,
-            out=out,
+            out=place,
             title=title,
             chunk=chunk,
             seed=seed,
@@ -166,17 +173,19 @@ def audit(
         show.verdict(summary)
     else:
         show.summaries([summary])
-        if out is not None:
-            show.page(out / "report.html")
-    workflows.enforce(workflows.gate(summary, conditions, out=out), conditions)
+        if place is not None:
+            show.page(place.place("report.html"))
+    workflows.enforce(workflows.gate(summary, conditions, out=place), conditions)
 
 
-def share_folder(out: Path | None, conditions: Gate) -> Path:
+def share_folder(out: str | None, conditions: Gate) -> Path:
     """Return the folder of a share.
 
     Raises:
         Refused: There is none, or a condition, which only a whole audit can meet.
     """
+    from unfooled.runs.shares import check_local
+
     if out is None:
         raise Refused("--rows needs --out, the folder of the share")
     for name, value in asdict(conditions).items():
@@ -184,4 +193,5 @@ def share_folder(out: Path | None, conditions: Gate) -> Path:
             raise Refused(
                 f"{as_flag(name)} judges a whole audit; give it to the same command without --rows, in the merged --out"
             )
-    return out
+    check_local(out)
+    return Path(out)

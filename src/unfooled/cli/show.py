@@ -204,8 +204,8 @@ def share(result: Share, folder: Path, *, json: bool, quiet: bool) -> None:
     out.print(f"then: unfooled merge {plain(folder)} ... --out RESULT", soft_wrap=True)
 
 
-def page(path: Path) -> None:
-    """Print the path of a report page."""
+def page(path: Path | str) -> None:
+    """Print the path or URL of a report page."""
     out.print(f"page: {plain(path)}", soft_wrap=True)
 
 

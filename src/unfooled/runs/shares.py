@@ -20,9 +20,10 @@ from pydantic import Field
 from unfooled.core.errors import BadInput, option
 from unfooled.runs.claims import Claims
 from unfooled.runs.folder import CONFIG, Folder, open_folder, started
+from unfooled.runs.opening import is_url
 from unfooled.runs.records import Record, read_record, write_record
 from unfooled.runs.settings import parse, refuse_changed, settings_hash
-from unfooled.runs.store import Store
+from unfooled.runs.store import LocalStore
 
 FILE = "share.json"
 """File that marks a folder as a share."""
@@ -114,6 +115,19 @@ def read_share(folder: Path) -> Share:
     return share.checked()
 
 
+def check_local(place: object) -> None:
+    """Refuse a URL: starts of a run behind a URL share it by themselves.
+
+    Raises:
+        BadInput: It is a URL.
+    """
+    if is_url(place):
+        raise BadInput(
+            f"{place} is a URL, and a share lies in a folder; the same command without {option('rows')}, started "
+            "several times, shares a run behind a URL"
+        )
+
+
 def write_share(folder: Path, share: Share) -> Share:
     """Write the record of a share, and return it."""
     write_record(folder / FILE, share)
@@ -194,7 +208,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], Folder]:
     Raises:
         BadInput: The settings are missing or damaged, or of another version.
     """
-    store = Store(folder)
+    store = LocalStore(folder)
     try:
         layout, settings = parse(store.read(CONFIG) or b"")
     except ValueError as error:

@@ -81,6 +81,7 @@ _NAMES = {
     "lime_text": "lime",
     "make_loss": "losses",
     "merge": "sharing",
+    "open_out": "places",
     "purify_apply": "purify",
     "purify_fit": "purify",
     "read_baseline": "baselines",

@@ -15,7 +15,7 @@ from unfooled.evaluation.audit.shares import audit_rows as audit_rows_
 from unfooled.features.making import Storage
 from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.shares import Share, compute_share, join, read_rows, read_share, write_share
+from unfooled.runs.shares import Share, check_local, compute_share, join, read_rows, read_share, write_share
 from unfooled.workflows.attacking import CHUNK_SAMPLES, AttackRecord, AttackTask, attack
 from unfooled.workflows.auditing import AuditOptions, PreparedAudit, audit
 from unfooled.workflows.errors import BadOption
@@ -83,7 +83,7 @@ def audit_rows(
     Raises:
         BadInput: Rows outside the samples, or options, model, data or folder that cannot be used.
     """
-    rows, allowed = _rows(rows), threat_of(threat)
+    rows, allowed = _rows(rows, out), threat_of(threat)
     if options.budget is not None:
         raise BadOption("{budget} limits a whole audit; leave it out with {rows}")
     options.check(allowed)
@@ -127,7 +127,7 @@ def attack_rows(
     Raises:
         BadInput: Rows outside the samples, or options, model, data or folder that cannot be used.
     """
-    rows, device = _rows(rows), machine.prepare(seed)
+    rows, device = _rows(rows, out), machine.prepare(seed)
     task = AttackTask.of(inputs, threat, **_fields(options), seed=seed, machine=machine.alone(device))
     inputs.check()
     out = check_folder(out)
@@ -168,7 +168,7 @@ def features_rows(
     Raises:
         BadInput: Rows outside the images, or options, model, data or folder that cannot be used.
     """
-    rows, device = _rows(rows), machine.prepare(seed)
+    rows, device = _rows(rows, out), machine.prepare(seed)
     task = FeatureTask.of(inputs, kind, threat, options, seed, machine.alone(device))
     out = check_folder(out)
     loaded = inputs.load(device, seed=seed)
@@ -216,6 +216,7 @@ def merge(
     folders = [Path(run) for run in runs]
     if not folders:
         raise BadOption("there is nothing to merge; name the folders of the shares")
+    check_local(out)
     kind = read_share(folders[0]).command
     if kind not in ("audit", "attack", "features"):
         raise BadOption("{0} is a share of {1!r}, which this version does not merge", folders[0], kind)
@@ -277,7 +278,8 @@ class _Restored:
         return features(self.inputs, out, **stated, options=options, machine=self.machine, progress=progress)
 
 
-def _rows(rows: Rows) -> tuple[int, int]:
+def _rows(rows: Rows, out: str | Path) -> tuple[int, int]:
+    check_local(out)
     return read_rows(rows) if isinstance(rows, str) else read_rows(":".join(map(str, rows)))
 
 
