@@ -205,7 +205,7 @@ def fakes(tmp_path: Path) -> Any:
 
 def test_shares_that_do_not_fit(fakes: Any, tmp_path: Path) -> None:
     first, out = fakes("a", (0, 50)), tmp_path / "out"
-    for name, rows, changes, sentence in [
+    cases: list[tuple[str, tuple[int, int], dict[str, Any], str]] = [
         ("gap", (60, 100), {}, "rows 50 to 59 are missing; add the share that has them"),
         ("short", (50, 90), {}, "rows 90 to 99 are missing; add the share that has them"),
         ("over", (40, 100), {}, "overlap: rows 40 to 49 are in both"),
@@ -216,7 +216,8 @@ def test_shares_that_do_not_fit(fakes: Any, tmp_path: Path) -> None:
         ("kind", (50, 100), {"command": "attack"}, "command was 'audit', here it is 'attack'"),
         ("open", (50, 100), {"finished": False}, "open is not finished; start its command again"),
         ("far", (50, 101), {}, "lies outside the 100 samples"),
-    ]:
+    ]
+    for name, rows, changes, sentence in cases:
         other = fakes(name, rows, **changes)
         with pytest.raises(BadInput, match=sentence) as caught:
             join([first, other], out)
