@@ -244,6 +244,7 @@ def test_options_have_one_name(name: str) -> None:
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}
     functions = [getattr(workflows, each) for each in (name, f"{name}_rows") if each in workflows.__all__]
+    functions.append(workflows.open_out)  # opens the place of `--out` and `--store-options`
     known = {parameter for function in functions for parameter in inspect.signature(function).parameters} | fields
     assert flags - known <= {"seeds", "seed"}
 
