@@ -64,11 +64,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_attributes(folder / "images", 24)
     run(folder, "train", "--n", "120", "--epochs", "1", "--out", "net.pt", "--quiet")
     run(folder, *AUDIT, "--out", "audited", "--quiet")
+    run(folder, *ATTACK, "--rows", "0:9", "--out", "share", "--quiet")
     return folder
 
 
 NETS = ("--model", "python_nets:build", "--device", "cpu")
 AUDIT = ("audit", *NETS, "--threat", "linf:0.1", "--n", "8", "--attack", "pgd", "--steps", "3", "--reasons-n", "2")
+ATTACK = ("attack", *NETS, "--threat", "l2:0.6", "--attack", "ddn", "--steps", "20", "--n", "9")
 CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
     "audit": (
         (*AUDIT, "--out", "cli-audit"),
@@ -78,10 +80,14 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
         ),
     ),
     "attack": (
-        ("attack", *NETS, "--threat", "l2:0.6", "--attack", "ddn", "--steps", "20", "--n", "9", "--out", "cli.npz"),
+        (*ATTACK, "--out", "cli.npz"),
         lambda _: workflows.attack(
             Inputs("python_nets:build", n=9), uf.L2(0.6), attack="ddn", steps=20, out="python.npz", machine=CPU
         ),
+    ),
+    "merge": (
+        ("merge", "share", "--out", "cli-merged.npz"),
+        lambda _: workflows.merge(["share"], "python-merged.npz"),
     ),
     "certify": (
         ("certify", *NETS, "--threat", "linf:0.002", "--effort", "quick", "--n", "4", "--out", "cli-proofs"),
@@ -237,7 +243,9 @@ def test_options_have_one_name(name: str) -> None:
         workflows.AttributeFiles,
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}
-    known = set(inspect.signature(getattr(workflows, name)).parameters) | fields
+    functions = [getattr(workflows, each) for each in (name, f"{name}_rows") if each in workflows.__all__]
+    functions.append(workflows.open_out)  # opens the place of `--out` and `--store-options`
+    known = {parameter for function in functions for parameter in inspect.signature(function).parameters} | fields
     assert flags - known <= {"seeds", "seed"}
 
 

@@ -65,6 +65,30 @@ def test_a_verdict_is_found_again_by_its_settings_and_weights(tmp_path: Path, mo
     assert len(list(tmp_path.glob("PGD*.json"))) == 3
 
 
+def test_the_page_on_capacity_has_the_figures_of_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, root = script("capacity", monkeypatch), Path(__file__).resolve().parents[2]
+    stored = json.loads((root / "benchmarks/results/capacity.json").read_text(encoding="utf-8"))
+    page = (root / "docs/how-to/scale.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in bench.lines(stored) if line not in page] == []
+
+
+def test_a_simulated_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = script("capacity", monkeypatch)
+    ideal = bench.simulated(100, 0.1, overhead=0.0, read=0.0)
+    assert (ideal["stage_seconds"], ideal["busy_share"], ideal["overhead_share_of_a_chunk"]) == (100, 1, 0)
+    dear = bench.simulated(
+        100, 0.1, overhead=10.0, read=0.001
+    )  # overhead as long as the work, and 10,000 chunks to read
+    assert (dear["stage_seconds"], dear["overhead_share_of_a_chunk"]) == (210, 0.5)
+    uneven = bench.simulated(800_000, 0.1, overhead=0.0, read=0.0)  # two chunks: a worker each
+    assert (uneven["chunks"], uneven["stage_seconds"]) == (2, 80_000)
+
+
+def test_empty_chunks_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = script("capacity", monkeypatch).chunks(3, 1)
+    assert row["chunks"] == 3 and row["wall_ms"] > 0 and row["cpu_ms_to_read"] >= 0
+
+
 def test_another_judge_of_features_is_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """The study keeps its settings with its folder, and refuses a folder with other ones."""
     bench = script("cifar10_features", monkeypatch)

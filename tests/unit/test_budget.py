@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from unfooled.core.pulse import OutOfTime, beat, listening, time_limit
 from unfooled.core.threats import Linf
 from unfooled.evaluation.audit import audit
 from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, NEAREST
-from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.audit.efficiency import over_workers
+from unfooled.evaluation.audit.records import Efficiency, Summary
 from unfooled.evaluation.audit.stages import ON_MAPS
 from unfooled.report import render
-from unfooled.runs.records import read_record
+from unfooled.runs.records import read_record, write_record
 from unfooled.workflows import AuditOptions
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BadOption, BelowBound
@@ -165,6 +167,24 @@ def test_the_use_of_the_model_is_recorded(tmp_path: Path) -> None:
     page = render([tmp_path], tmp_path / "page.html").read_text()
     assert "Calls for the attack" in page
     assert f"{100 * found.checks:.0f} % of the time of the audit" in page
+    assert (found.workers, found.busy) == (1, None) and "of their time" not in page
+    shared = first.model_copy(update={"efficiency": found.model_copy(update={"workers": 3, "busy": 0.62})})
+    write_record(tmp_path / "summary.json", shared)
+    assert "3, busy for 62 % of their time" in render([tmp_path], tmp_path / "page.html").read_text()
+
+
+def test_the_busy_share_of_several_processes() -> None:
+    """Seconds of all stages, whoever computed them, over the time of the processes."""
+    ledger: Any = SimpleNamespace(
+        seconds=lambda: 12.0, run=SimpleNamespace(clock=SimpleNamespace(seconds=lambda: 10.0))
+    )
+    alone = Efficiency(calls=5, rows=2.0)
+    assert over_workers(alone, ledger, 1) == alone
+    assert over_workers(None, ledger, 2) is None
+    two = over_workers(alone, ledger, 2)
+    assert two is not None and (two.workers, two.busy) == (2, 0.6)
+    one = over_workers(alone, SimpleNamespace(seconds=lambda: 99.0, run=ledger.run), 4)  # type: ignore[arg-type]
+    assert one is not None and one.busy == 1
 
 
 def test_a_model_that_hides_its_gradient_is_cut_short_too(ticks: Ticks) -> None:

@@ -79,7 +79,10 @@ def test_two_processes_share_the_work_and_change_no_figure(two: Executor, tmp_pa
     model, x, y = case(tmp_path / "pids")
     alone, tensors = figures(audited(model, x, y, tmp_path / "alone"), tmp_path / "alone")
     assert len(list((tmp_path / "pids").iterdir())) == 1
-    shared, others = figures(audited(model, x, y, tmp_path / "shared", two), tmp_path / "shared")
+    summary = audited(model, x, y, tmp_path / "shared", two)
+    assert summary.efficiency is not None and summary.efficiency.workers == 2
+    assert 0 < (summary.efficiency.busy or 0) <= 1
+    shared, others = figures(summary, tmp_path / "shared")
     assert len(list((tmp_path / "pids").iterdir())) == 2
     assert shared == alone
     assert set(others) == set(tensors)

@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from unfooled import workflows
+from unfooled.models import SmallCnn
 from unfooled.runs.chunks import Progress
 from unfooled.runs.executors import Processes, processes
 from unfooled.runs.helpers import MIN_CHUNK, PARTS_EACH, Helpers
+from unfooled.studies.broken_defences import run_broken_defences
+from unfooled.studies.broken_defences.cases import CASES, Case
+from unfooled.studies.broken_defences.scale import SCALES
+from unfooled.studies.broken_defences.study import Judgement
 from unfooled.studies.common.records import Claim, StudySummary
 from unfooled.studies.common.run import Findings, StudyRun, map_names
-from unfooled.workflows import Inputs, Machine, catalog
+from unfooled.workflows import BadOption, Inputs, Machine, catalog
 
 NETS = """
 import os, pathlib, time, torch
@@ -86,6 +94,35 @@ def test_a_set_of_features(home: Path, two: Processes) -> None:
     assert same(arrays(home / "shared.npz"), arrays(home / "alone.npz"))
 
 
+def test_explanations(home: Path, two: Processes) -> None:
+    inputs = Inputs("nets.py:build", n=80)
+    alone = workflows.explain(inputs, method="saliency", out="alone")
+    assert len(list(home.glob("pid-*"))) == 1
+    shared = workflows.explain(inputs, method="saliency", out="shared", machine=Machine(workers=two))
+    assert len(list(home.glob("pid-*"))) == 2
+    assert shared.model_dump(exclude={"files"}) == alone.model_dump(exclude={"files"})
+    assert same(arrays(home / "shared" / "maps.npz"), arrays(home / "alone" / "maps.npz"))
+    assert sorted(path.name for path in home.iterdir() if path.is_dir()) == ["alone", "shared"]
+
+
+def test_scores_of_maps(home: Path, two: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = np.random.default_rng(0).random((70, 9, 9))
+    np.save("a.npy", maps)
+    np.save("b.npy", maps + np.random.default_rng(1).random((70, 9, 9)))
+    alone = workflows.lens("a.npy", "b.npy", k=[5], w=[0, 1], diverse=True)
+    for out in (None, home / "scores"):
+        seen: list[tuple[int, int]] = []
+        shared = workflows.lens(
+            "a.npy", "b.npy", k=[5], w=[0, 1], diverse=True, out=out, machine=Machine(workers=two),
+            progress=lambda _, done, n, seen=seen: seen.append((done, n)),  # type: ignore[misc]
+        )  # fmt: skip
+        assert shared.scores == alone.scores and shared.warnings == alone.warnings
+        assert seen[0] == (0, 70) and seen[-1] == (70, 70)
+    monkeypatch.setattr("unfooled.workflows.machine.dask", lambda _: two)
+    with pytest.raises(BadOption, match="scheduler needs out, a folder that its workers see"):
+        workflows.lens("a.npy", "b.npy", k=[5], machine=Machine(scheduler="tcp://10.0.0.1:8786"))
+
+
 def run_toy(
     scale: str, *, out: Path, seeds: Sequence[int], progress: Progress | None = None, command: str = ""
 ) -> StudySummary:
@@ -115,6 +152,38 @@ def test_a_study(home: Path, two: Processes, monkeypatch: pytest.MonkeyPatch) ->
     apart = {"seconds", "created"}
     assert shared.model_dump(exclude=apart) == alone.model_dump(exclude=apart)
     assert (home / "shared" / "report.html").is_file()
+
+
+def judged(case: Case, model: Any, x: Any, y: Any, threat: Any) -> Judgement:
+    """A judge that takes no time; its figure depends on every weight of the network."""
+    with torch.no_grad():
+        robust = float(model(x).softmax(1).double().var())
+    return Judgement(
+        seed=0, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps), robust=robust,
+        verdict="EXTENDED", trusted=True, findings=["D6"], passes=100.0,
+    )  # fmt: skip
+
+
+def run_tiny_defences(
+    scale: str, *, out: Path, seeds: Sequence[int], progress: Progress | None = None, command: str = ""
+) -> StudySummary:
+    """The study of broken defences with its own training, on a tiny network."""
+    size = replace(SCALES[scale], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
+    few = [case for case in CASES if case.number in (4, 5, 39)]
+    return run_broken_defences(size, out=out, seeds=seeds, judge=judged, cases=few, progress=progress, command=command)
+
+
+def test_broken_defences(home: Path, two: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "resolve", lambda path: run_tiny_defences)
+    found = []
+    for name, workers in (("alone", 1), ("shared", two)):
+        record = workflows.study("broken-defences", out=home / name, machine=Machine("cpu", workers=workers))
+        found.append(record.model_dump(exclude={"seconds", "created", "cpu_seconds", "load"}))
+        for rows in found[-1]["tables"].values():
+            for row in rows:
+                row.pop("seconds", None)
+    assert found[0]["tables"] and found[0]["claims"]
+    assert found[0] == found[1]
 
 
 def test_sizes_of_shared_parts() -> None:

@@ -20,6 +20,7 @@ from unfooled.cli import (
     features,
     lens,
     lime,
+    merge,
     purify,
     report,
     study,
@@ -49,6 +50,7 @@ app.add_typer(lime.app, name="lime")
 app.command(name="counterfactual")(counterfactual.counterfactual)
 app.command(name="features")(features.features)
 app.add_typer(purify.app, name="purify")
+app.command(name="merge")(merge.merge)
 app.command(name="report")(report.report)
 app.command(name="evidence")(evidence.evidence)
 app.command(name="study")(study.reproduce)
@@ -98,7 +100,7 @@ def run(arguments: list[str]) -> int:
                 report_error(f"{e.format_message().rstrip('. ')}; {place} --help lists what there is", e.exit_code)
             code = e.exit_code
 
-    resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (
+    resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"], ["merge"]) or (
         arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
     ended = guarded(call, resumable=resumable) or code

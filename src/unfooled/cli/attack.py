@@ -54,6 +54,7 @@ def attack(
     batch: options.BatchOpt = None,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    rows: options.RowsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -83,11 +84,21 @@ def attack(
         model_kind,
         label,
     )
+    machine = workflows.Machine(device, threads, batch, None, workers, scheduler)
     with show.stages(quiet or json) as progress:
-        record = workflows.attack(
-            inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify, out=out,
-            seed=seed, machine=workflows.Machine(device, threads, batch, None, workers, scheduler), progress=progress,
-        )  # fmt: skip
+        if rows is not None:
+            choices = workflows.AttackOptions(attack, steps, restarts, effort, purify)
+            share = workflows.attack_rows(
+                inputs, threat, rows, out, options=choices, seed=seed, machine=machine, progress=progress
+            )
+        else:
+            record = workflows.attack(
+                inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify, out=out,
+                seed=seed, machine=machine, progress=progress,
+            )  # fmt: skip
+    if rows is not None:
+        show.share(share, out, json=json, quiet=quiet)
+        return
     if json:
         show.record(record)
     elif not quiet:

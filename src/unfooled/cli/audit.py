@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.errors import Refused, as_flag
 from unfooled.workflows import catalog
 from unfooled.workflows.bounds import read_bound
+
+if TYPE_CHECKING:
+    from unfooled.workflows import Gate
 
 
 def audit(
@@ -98,6 +103,7 @@ def audit(
     ] = 100,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    rows: options.RowsOpt = None,
     store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
@@ -134,20 +140,31 @@ def audit(
     )
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
     conditions.check(out)
-    place = workflows.open_out(out, store_options, lasting=True)
+    folder = None if rows is None else share_folder(out, conditions)
+    place = None if rows is not None else workflows.open_out(out, store_options, lasting=True)
     no_progress = quiet or json
+    choices = workflows.AuditOptions(
+        effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
+    )
+    machine = workflows.Machine(device, threads, batch, memory, workers, scheduler)
+    if rows is not None and folder is not None:
+        with show.stages(no_progress) as progress:
+            share = workflows.audit_rows(
+                inputs, threat, rows, folder, options=choices, title=title, chunk=chunk, seed=seed, machine=machine,
+                progress=progress,
+            )  # fmt: skip
+        show.share(share, folder, json=json, quiet=quiet)
+        return
     with show.stages(no_progress, answers=True) as progress:
         summary = workflows.audit(
             inputs,
             threat,
-            options=workflows.AuditOptions(
-                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
-            ),
+            options=choices,
             out=place,
             title=title,
             chunk=chunk,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch, memory, workers, scheduler),
+            machine=machine,
             command=options.command(),
             notify=None if no_progress else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,
@@ -161,3 +178,22 @@ def audit(
         if place is not None:
             show.page(place.place("report.html"))
     workflows.enforce(workflows.gate(summary, conditions, out=place), conditions)
+
+
+def share_folder(out: str | None, conditions: Gate) -> Path:
+    """Return the folder of a share.
+
+    Raises:
+        Refused: There is none, or a condition, which only a whole audit can meet.
+    """
+    from unfooled.runs.shares import check_local
+
+    if out is None:
+        raise Refused("--rows needs --out, the folder of the share")
+    for name, value in asdict(conditions).items():
+        if value:
+            raise Refused(
+                f"{as_flag(name)} judges a whole audit; give it to the same command without --rows, in the merged --out"
+            )
+    check_local(out)
+    return Path(out)

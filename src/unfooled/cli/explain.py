@@ -68,6 +68,8 @@ def explain(
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -90,7 +92,7 @@ def explain(
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
             inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,
-            machine=workflows.Machine(device, threads), progress=progress,
+            machine=workflows.Machine(device, threads, None, None, workers, scheduler), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.errors import Refused
 from unfooled.workflows import catalog
 
 
@@ -67,6 +68,7 @@ def features(
     batch: options.BatchOpt = None,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    rows: options.RowsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -88,18 +90,24 @@ def features(
     inputs = workflows.Inputs(
         model, data, arch, split, n, False, mean, std, size, labels, channels, trust_pickle, limits
     )
+    machine = workflows.Machine(device, threads, batch, None, workers, scheduler)
+    choices = workflows.FeatureOptions(layer, relu, start, steps, tol, clean, shard)
     with show.stages(quiet or json) as progress:
-        record = workflows.features(
-            inputs,
-            out,
-            kind=kind,
-            threat=threat,
-            options=workflows.FeatureOptions(layer, relu, start, steps, tol, clean, shard),
-            fresh=fresh,
-            seed=seed,
-            machine=workflows.Machine(device, threads, batch, None, workers, scheduler),
-            progress=progress,
-        )
+        if rows is not None:
+            if fresh:
+                raise Refused("--fresh is not for a share; remove its folder, or choose another --out")
+            share = workflows.features_rows(
+                inputs, rows, out, kind=kind, threat=threat, options=choices, seed=seed, machine=machine,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            record = workflows.features(
+                inputs, out, kind=kind, threat=threat, options=choices, fresh=fresh, seed=seed, machine=machine,
+                progress=progress,
+            )  # fmt: skip
+    if rows is not None:
+        show.share(share, out, json=json, quiet=quiet)
+        return
     if json:
         show.record(record)
     elif not quiet:

@@ -61,6 +61,8 @@ def lens(
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
+    workers: options.WorkersOpt = "1",
+    scheduler: options.SchedulerOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -77,7 +79,8 @@ def lens(
     with show.stages(quiet or json) as progress:
         record = workflows.lens(
             clean, perturbed, k=ks, w=ws, diverse=diverse, reduce=reduce, out=out, seed=seed,
-            limits=workflows.Limits(max_bytes=max_bytes), machine=workflows.Machine(device, threads, batch),
+            limits=workflows.Limits(max_bytes=max_bytes),
+            machine=workflows.Machine(device, threads, batch, None, workers, scheduler),
             command=options.command(), progress=progress,
         )  # fmt: skip
     if json:

@@ -125,6 +125,14 @@ SchedulerOpt = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+RowsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--rows",
+        help="Rows of a share, 0:500, the last excluded; --out is its folder, and `unfooled merge` joins the shares.",
+        rich_help_panel=SPEED,
+    ),
+]
 StoreOptionsOpt = Annotated[
     Path | None,
     typer.Option(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from unfooled.evaluation.audit.records import Summary
+    from unfooled.runs.shares import Share
     from unfooled.statistics.intervals import Estimate, Mean
 
 
@@ -183,6 +184,24 @@ def records(results: Sequence[BaseModel]) -> None:
 def _echo(text: str) -> None:
     """Print JSON in which control characters beyond ASCII are escaped too."""
     typer.echo(printable(text, json=True))
+
+
+def share(result: Share, folder: Path, *, json: bool, quiet: bool) -> None:
+    """Print what a share of the samples holds, and what comes next."""
+    if json:
+        record(result)
+    if json or quiet:
+        return
+    first, last = result.rows
+    out.print(f"rows {first} to {last - 1} of {result.n}: {plain(folder)}", soft_wrap=True)
+    if result.waits:
+        out.print(f"waits for the other rows: {plain(result.waits)}", soft_wrap=True)
+    if last - first < min(result.chunk, result.n):
+        out.print(
+            f"[yellow]A part has {result.chunk} samples, more than these rows: other shares may have nothing to do.",
+            soft_wrap=True,
+        )
+    out.print(f"then: unfooled merge {plain(folder)} ... --out RESULT", soft_wrap=True)
 
 
 def page(path: Path | str) -> None:

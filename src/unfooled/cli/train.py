@@ -131,6 +131,9 @@ def train(
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     devices: Annotated[int, typer.Option("--devices", help="Number of processes, one device each.")] = 1,
+    nodes: Annotated[
+        int, typer.Option("--nodes", help="Number of machines, with --devices processes each, started by torchrun.")
+    ] = 1,
     precision: Annotated[
         str, typer.Option("--precision", help="Precision: 32-true; bf16-mixed or 16-mixed on a GPU.")
     ] = "32-true",
@@ -152,8 +155,10 @@ def train(
     """
     from unfooled import workflows
     from unfooled.cli import show
+    from unfooled.workflows.recipe import is_first_process
 
-    with show.stages(quiet or json) as progress:
+    silent = not is_first_process()
+    with show.stages(quiet or json or silent) as progress:
         progress(loss, 0, epochs)
 
         def trained(epoch: Epoch) -> None:
@@ -172,7 +177,7 @@ def train(
             ),
             network=workflows.Network(arch, model, mean, std, trust_pickle),
             recipe=workflows.Recipe(
-                epochs, batch, lr, weight_decay, augment, watch, n, size, devices, precision, channels, average
+                epochs, batch, lr, weight_decay, augment, watch, n, size, devices, precision, channels, average, nodes
             ),
             limits=workflows.Limits(max_pixels, max_bytes, max_classes),
             out=out,
@@ -181,6 +186,8 @@ def train(
             machine=workflows.Machine(device, threads),
             progress=trained,
         )  # fmt: skip
+    if silent:
+        return
     if json:
         show.record(record)
     else:

@@ -23,6 +23,7 @@ from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.failures import ALONE, Start
 from unfooled.runs.hashes import code_hashes, network_hash, tensors_hash
 from unfooled.runs.settings import PRINTS, difference
+from unfooled.runs.shares import Share
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the residual in the manifest."""
@@ -60,12 +61,14 @@ class Storage:
         finished: Set that is already stored; returned if it was made with the same settings, else refused. None: no
             such set.
         start: Start that this process works for, where several share the work, see `Run`.
+        share: Share of the rows to compute, see `Run`. None: all.
     """
 
     folder: str | Path | None = None
     chunk: int = 500
     finished: FeatureSet | None = None
     start: Start = ALONE
+    share: Share | None = None
 
     def rows(self, work: Callable[[Tensor], Rows], about: dict[str, Any], n: int, progress: Progress | None) -> Rows:
         """Compute rows 0 to n of a set, chunk by chunk, or read those that are stored.
@@ -80,7 +83,7 @@ class Storage:
             BadInput: The folder was written with other settings; the message names the first that differs.
         """
         folder = None if self.folder is None else Path(self.folder)
-        run = Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress, start=self.start)
+        run = Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress, start=self.start, share=self.share)
         return run.map(about["kind"], work, n)
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,8 @@ from unfooled.runs.opening import Place
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
+from unfooled.runs.shares import Share, Waiting
+from unfooled.runs.spans import Cover, Span
 from unfooled.runs.stage_names import stage_name
 from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
@@ -39,9 +42,6 @@ Progress = Callable[[str, int, int], None]
 
 ComputeOnce = Callable[[str, Callable[[], Rows]], Rows]
 """(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
-
-Span = tuple[int, int]
-"""Rows [a, b)."""
 
 CHUNK = re.compile(r"(\d+)-(\d+)\.safetensors")
 
@@ -57,6 +57,7 @@ class Run:
             interrupted run loses at most the current one.
         progress: Callback, see `Progress`. None: none.
         start: Start that this process works for, where several share its work: a chunk that fails is tried again.
+        share: Share of the samples to compute; a stage that lacks others then raises `Waiting`. None: all.
 
     Attributes:
         seconds: Seconds per stage, including those of earlier starts.
@@ -76,6 +77,7 @@ class Run:
     chunk: int = 100
     progress: Progress | None = None
     start: Start = ALONE
+    share: Share | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
@@ -114,18 +116,23 @@ class Run:
             The results of all rows, in order, on the CPU.
         """
         chunks = _Chunks(self.folder, stage, n, large)
+        if self.share is not None:
+            chunks.cover.restrict(self.share.span(stage, n, self.chunk))
         chunks.find()
         for (a, b), known in chunks.facts.items():
             self.pace.record(stage, b - a, known)
         self._report(chunks)
-        if chunks.missing(self.chunk):
+        if chunks.cover.incomplete:
             with self.folder.claims.present():
-                while chunks.missing(self.chunk):
+                while chunks.cover.incomplete:
                     if self._advance(chunks, fn, model):
                         self._report(chunks)
                     if large:
                         trim_heap()
-        spans = chunks.spans()
+        chunks.cover.restrict((0, n))
+        if chunks.cover.incomplete:
+            raise Waiting(stage_name(stage).description)
+        spans = chunks.cover.spans
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
@@ -234,7 +241,7 @@ class Run:
         return True
 
     def _free(self, chunks: _Chunks, rows: int) -> list[Span]:
-        """Return the chunks that may be computed now, in parts of some rows; those that failed come last.
+        """Return the next part that may be computed now, and then the chunks that failed.
 
         Raises:
             BadInput: All that is missing has failed too often.
@@ -242,7 +249,7 @@ class Run:
         failed = self.failures.of(chunks.prefix)
         attempts = {span: errors for file, errors in failed.items() if (span := _span(file)) is not None}
         claimed = chunks.claimed()
-        free = chunks.missing(rows, claimed=[*claimed, *attempts])
+        free = list(islice(chunks.cover.missing(rows, claimed=[*claimed, *attempts]), 1))
         missing = [span for span in attempts if chunks.lacks(span)]
         careful = self.start.helped()  # a helper tries again what another one died of
         again = [
@@ -262,7 +269,7 @@ class Run:
 
     def _report(self, chunks: _Chunks) -> None:
         if self.progress is not None:
-            self.progress(chunks.stage, sum(b - a for a, b in chunks.spans()), chunks.n)
+            self.progress(chunks.stage, chunks.cover.done, chunks.n)
 
 
 @dataclass
@@ -278,6 +285,10 @@ class _Chunks:
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
+    cover: Cover = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cover = Cover(self.n)
 
     @property
     def prefix(self) -> str:
@@ -290,7 +301,7 @@ class _Chunks:
 
     def lacks(self, span: Span) -> bool:
         """Return whether rows of a span are not known."""
-        return any(a < span[1] and span[0] < b for a, b in self.missing(self.n))
+        return any(a < span[1] and span[0] < b for a, b in self.cover.missing(self.n))
 
     def find(self, *, again: bool = False) -> bool:
         """Read the complete chunks in the folder; return whether there are new ones.
@@ -316,12 +327,15 @@ class _Chunks:
                 self.unusable.add(file)
             else:
                 self._add((a, b), *stored)
+        if len(self.rows) > before:
+            self.cover.renew(self.rows)
         return len(self.rows) > before
 
     def store_chunk(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk; that of a process which stored it first counts."""
         stored = self.folder.store_rows(self.file(*span), rows, facts, span[1] - span[0])
         self._add(span, *(stored or (rows, facts)))
+        self.cover.add(span)
 
     def _add(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Add the rows of a chunk; for large results in a store, only where they are stored."""
@@ -345,23 +359,6 @@ class _Chunks:
         """Return the spans that other processes are computing."""
         spans = (_span(name) for name in self.folder.claims.live() if name.startswith(self.prefix))
         return [span for span in spans if span is not None]
-
-    def spans(self) -> list[Span]:
-        """Return the spans of chunks that do not overlap, in order; the longest of those with the same start."""
-        end, spans = 0, []
-        for a, b in sorted(self.rows, key=lambda span: (span[0], -span[1])):
-            if a >= end:
-                spans.append((a, b))
-                end = b
-        return spans
-
-    def missing(self, chunk: int, *, claimed: Iterable[Span] = ()) -> list[Span]:
-        """Return the spans that are neither known nor claimed, divided into chunks."""
-        start, spans = 0, []
-        for a, b in sorted([*self.spans(), *claimed, (self.n, self.n)]):
-            spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
-            start = max(start, b)
-        return spans
 
 
 def _counts(model: Counted | None) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ class BatchSource(ABC):
     Args:
         x: Inputs in the unit box, (N, *D).
         y: Labels, (N,).
-        size: Samples per batch; a last batch of one sample is dropped (batch normalisation cannot use it).
+        size: Samples per batch; a last batch of one sample per process is dropped (batch normalisation cannot use it).
         seed: Random seed of the order; the order of an epoch depends on nothing else.
         flip: True: mirror each image left to right with probability 1/2.
         crop: Largest shift of an image in pixels; edges are filled with zeros.
@@ -77,5 +77,6 @@ class Batches(BatchSource):
             # Augment before sharding, so that a sample looks the same whatever the number of processes.
             x = self._augment(self.x[rows.to(self.x.device)], source)
             x, y = x[self.rank :: self.world], self.y[rows.to(self.y.device)][self.rank :: self.world]
-            if len(x) > 1 or len(self.x) == 1:
+            # Decided by the smallest share, so that all processes take the same steps: they wait for one another.
+            if len(rows) // self.world > 1 or len(self.x) == 1:
                 yield x, y

@@ -2,6 +2,7 @@
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     evidence                                                                      `unfooled evidence`
+    audit_rows, attack_rows, features_rows, merge                                 the same with --rows, and `merge`
     counterfactual                                                                `unfooled counterfactual`
     certify                                                                       `unfooled certify`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
@@ -24,6 +25,7 @@ from unfooled.core.lazy import importer
 
 _NAMES = {
     "AppliedRecord": "purify",
+    "AttackOptions": "sharing",
     "AttackRecord": "attacking",
     "AttributeFiles": "attribute_images",
     "AuditOptions": "auditing",
@@ -56,7 +58,9 @@ _NAMES = {
     "TrainingRecord": "training",
     "assert_robust": "gating",
     "attack": "attacking",
+    "attack_rows": "sharing",
     "audit": "auditing",
+    "audit_rows": "sharing",
     "bind_attack": "attacks",
     "certify": "certifying",
     "check_bounds": "bounds",
@@ -68,6 +72,7 @@ _NAMES = {
     "evidence": "evidencing",
     "explain": "explaining",
     "features": "rebuilding",
+    "features_rows": "sharing",
     "gate": "gating",
     "lens": "scoring",
     "lime_image": "lime",
@@ -75,6 +80,7 @@ _NAMES = {
     "lime_table": "lime",
     "lime_text": "lime",
     "make_loss": "losses",
+    "merge": "sharing",
     "open_out": "places",
     "purify_apply": "purify",
     "purify_fit": "purify",
@@ -89,6 +95,7 @@ _NAMES = {
 
 __all__ = [
     "AppliedRecord",
+    "AttackOptions",
     "AttackRecord",
     "AttributeFiles",
     "AuditOptions",
@@ -121,7 +128,9 @@ __all__ = [
     "TrainingRecord",
     "assert_robust",
     "attack",
+    "attack_rows",
     "audit",
+    "audit_rows",
     "bind_attack",
     "catalog",
     "certify",
@@ -134,6 +143,7 @@ __all__ = [
     "evidence",
     "explain",
     "features",
+    "features_rows",
     "gate",
     "lens",
     "lime_image",
@@ -141,6 +151,7 @@ __all__ = [
     "lime_table",
     "lime_text",
     "make_loss",
+    "merge",
     "purify_apply",
     "purify_fit",
     "read_baseline",
@@ -191,4 +202,5 @@ if TYPE_CHECKING:
     from unfooled.workflows.reporting import report
     from unfooled.workflows.reproducing import OwnNetwork, study
     from unfooled.workflows.scoring import LensRecord, lens
+    from unfooled.workflows.sharing import AttackOptions, attack_rows, audit_rows, features_rows, merge
     from unfooled.workflows.training import TrainingRecord, train

@@ -121,19 +121,16 @@ def attack(
     Raises:
         BadInput: options, model or data that cannot be used, or a file that holds something else.
     """
-    allowed = threat_of(threat)
-    if purify is not None:
-        check_purifier(purify)
-    behind = read_purifier(purify) if purify is not None and needs_clusters(attack) else None
-    choice = _AttackChoice(attack, steps, restarts, effort, behind)
-    choice.bound(allowed)  # refuses unusable options before anything is loaded
-    inputs.check()
-    out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
     device = machine.prepare(seed, shares=True)
-    task = _Task(inputs, allowed, str(threat), choice, purify, seed, machine.alone(device))
+    task = AttackTask.of(inputs, threat, attack, steps, restarts, effort, purify, seed, machine.alone(device))
+    out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
     work, settings = task.loaded()
     read_archive(out, settings, kind="attack")  # refuses a file of another content
-    parts, bound, helpers = parts_of(out).resolve(), choice.bound(allowed, work.batch), Helpers(machine.helpers())
+    parts, bound, helpers = (
+        parts_of(out).resolve(),
+        task.choice.bound(task.threat, work.batch),
+        Helpers(machine.helpers()),
+    )
     chunk = helpers.chunk(CHUNK_SAMPLES, len(work.loaded.x))
     run = Run(parts, work.config(settings), chunk=chunk, progress=progress, start=helpers.start)
     with helpers.on(partial(_help, task, parts, chunk, helpers.watch)):
@@ -144,7 +141,7 @@ def attack(
 
 
 @dataclass(frozen=True)
-class _Task:
+class AttackTask:
     """What is attacked and how, by names, so that helpers can load it."""
 
     inputs: Inputs
@@ -154,6 +151,33 @@ class _Task:
     purify: Purifier | None
     seed: int
     machine: Machine
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Inputs,
+        threat: str | Threat,
+        attack: str | Callable[..., Tensor] | None,
+        steps: int | None,
+        restarts: int,
+        effort: str | None,
+        purify: Purifier | None,
+        seed: int,
+        machine: Machine,
+    ) -> AttackTask:
+        """Check the options of `attack` before anything is loaded.
+
+        Raises:
+            BadInput: Options that do not exist or do not go together.
+        """
+        allowed = threat_of(threat)
+        if purify is not None:
+            check_purifier(purify)
+        behind = read_purifier(purify) if purify is not None and needs_clusters(attack) else None
+        choice = _AttackChoice(attack, steps, restarts, effort, behind)
+        choice.bound(allowed)
+        inputs.check()
+        return cls(inputs, allowed, str(threat), choice, purify, seed, machine)
 
     def loaded(self) -> tuple[_Work, dict[str, Any]]:
         """Load model and data; return them with the settings that the file states."""
@@ -175,7 +199,7 @@ class _Task:
         return _Work(loaded, subject, self.threat, self.seed, batch), settings
 
 
-def _help(task: _Task, parts: Path, chunk: int, watch: Watch) -> None:
+def _help(task: AttackTask, parts: Path, chunk: int, watch: Watch) -> None:
     """Help with an attack in another process: compute chunks, and write no result."""
     work, settings = task.loaded()
     run = Run(parts, work.config(settings), chunk=chunk, progress=watch, start=watch.start)

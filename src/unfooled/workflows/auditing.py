@@ -224,6 +224,47 @@ def _loaded(inputs: Inputs, purify: Purifier | None, machine: Machine, seed: int
     return attacked, loaded.x, loaded.y
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedAudit:
+    """Model and data of an audit, loaded, with its plan.
+
+    Attributes:
+        model: Model, behind its purifier if there is one.
+        loaded: Model and data as they were read.
+        plan: Plan of the audit.
+        batch: Samples computed at once. None: as many as fit well in memory.
+        known: Other options that the record states.
+    """
+
+    model: Model
+    loaded: Loaded
+    plan: Plan
+    batch: int | None
+    known: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, inputs: Inputs, allowed: Threat, options: AuditOptions | Plan, machine: Machine, seed: int, *,
+        notify: Callable[[str], None] | None = None,
+    ) -> PreparedAudit:  # fmt: skip
+        """Load model and data, and make the plan."""
+        purify = options.purify if isinstance(options, AuditOptions) else None
+        attacked, loaded = _attacked(inputs, purify, machine.device, seed)
+        batch, known = machine.batch, inputs.options
+        check_reach(allowed, loaded.x)
+        if notify is not None:
+            notify(f"classes, in order: {class_list(loaded.classes)}")
+        if isinstance(options, Plan):
+            return cls(attacked, loaded, options, batch, known)
+        if purify is not None:
+            known = known | {"purify": spelled(purify) if callable(purify) else str(purify)}
+        if options.single:  # the attack and the audit share one size, found once
+            batch = batch or fitting_batch(attacked, loaded.x)
+        behind = attacked.purify if isinstance(attacked, Guarded) else None
+        plan = options.plan(allowed, batch, background=loaded.x, purify=behind)
+        return cls(attacked, loaded, plan, batch, known)
+
+
 def _audited(
     inputs: Inputs,
     allowed: Threat,
@@ -240,29 +281,17 @@ def _audited(
     executor: Executor | None,
 ) -> Summary:
     """Load model and data, audit, and write the page."""
+    one = PreparedAudit.of(inputs, allowed, options, machine, seed, notify=notify)
+    loaded, model = one.loaded, inputs.model_name
+    if notify is not None and (driver := Claims(out).holder(DRIVER)) is not None:
+        notify(f"process {driver.pid} on {driver.machine} is at work on this run; this one helps")
     purify = options.purify if isinstance(options, AuditOptions) else None
-    attacked, loaded = _attacked(inputs, purify, machine.device, seed)
-    batch = machine.batch
-    check_reach(allowed, loaded.x)
-    if notify is not None:
-        notify(f"classes, in order: {class_list(loaded.classes)}")
-        if (driver := Claims(out).holder(DRIVER)) is not None:
-            notify(f"process {driver.pid} on {driver.machine} is at work on this run; this one helps")
-    known = inputs.options
-    if isinstance(options, AuditOptions):
-        if purify is not None:
-            known = known | {"purify": spelled(purify) if callable(purify) else str(purify)}
-        if options.single:  # the attack and the audit share one size, found once
-            batch = batch or fitting_batch(attacked, loaded.x)
-        behind = attacked.purify if isinstance(attacked, Guarded) else None
-        options = options.plan(allowed, batch, background=loaded.x, purify=behind)
-    model = inputs.model_name
     summary = audit_(
-        attacked, loaded.x, loaded.y, allowed,
-        plan=options, out=out, seed=seed, classes=loaded.classes, chunk=chunk, batch=batch, progress=progress,
+        one.model, loaded.x, loaded.y, allowed,
+        plan=one.plan, out=out, seed=seed, classes=loaded.classes, chunk=chunk, batch=one.batch, progress=progress,
         executor=Helpers(executor, partial(_loaded, inputs, purify, machine, seed)),
         about={
-            "options": known, "warnings": loaded.warnings,
+            "options": one.known, "warnings": loaded.warnings,
             "model": model, "data": inputs.data_name, "command": command,
             "title": title or (model if ":" in model else Path(model).stem),
         },

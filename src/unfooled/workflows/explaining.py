@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ from unfooled.core.types import Explain
 from unfooled.core.unanswered import check_answered
 from unfooled.evaluation.explanations.judge import attributions_of
 from unfooled.report.sections.explained import Explained, compose_explained
-from unfooled.runs.chunks import Progress
+from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.files import write_whole
+from unfooled.runs.hashes import network_hash, tensors_hash
+from unfooled.runs.settings import Settings
 from unfooled.runs.spelling import spelled
+from unfooled.runs.stage_names import StageName
 from unfooled.workflows import catalog
 from unfooled.workflows.backgrounds import with_background
+from unfooled.workflows.blocks import shared_run
 from unfooled.workflows.choices import with_options
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
@@ -84,7 +89,7 @@ def explain(
         attack: Attack on the maps; None: none.
         out: Folder.
         seed: Random seed.
-        machine: The device. Its `batch` is not used.
+        machine: The device, and the processes that share the maps. Its `batch` is not used.
         progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
@@ -103,28 +108,91 @@ def explain(
         attack = attack.checked()
     inputs.check()
     out = check_folder(out)
-    device = machine.prepare(seed)
-    unlabelled = inputs.load_unlabelled(device)
-    of = "prediction" if unlabelled is not None else of
-    loaded = unlabelled or inputs.load(device, seed=seed)
-    check_mode(loaded.model)
-    probability = _probability(loaded)
-    known = ~probability.isnan().any(1)
-    prediction = probability.argmax(1).where(known, NO_CLASS)
-    target = prediction.clamp(min=0) if of == "prediction" else loaded.y
-    function = with_background(function, loaded.x)
-    search = None if attack is None else MapSearch.of(loaded, target, function, attack)
-    maps = _maps(function, loaded, target, known, name, progress)
+    device = machine.prepare(seed, shares=True)
+    task = _Task(inputs, function, name, of, seed, machine.alone(device))
+    work = task.work()
+    of, loaded, target = work.of, work.loaded, work.target
+    search = None if attack is None else MapSearch.of(loaded, target, work.function, attack)
+    with shared_run(task, work.settings(), machine, SAMPLES_AT_ONCE, Path(out), progress) as (run, _):
+        maps = work.maps(run)
     undefined = _undefined(maps, name)
-    drawing = _Drawing(loaded, maps, target, prediction, name, row)
+    drawing = _Drawing(loaded, maps, target, work.prediction, name, row)
     moved = attack_maps(search, seed=seed) if search is not None else None
     record = ExplanationRecord(
         model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
         files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
     )  # fmt: skip
-    page = _page(out, record, drawing, probability, moved, labelled=unlabelled is None)
+    page = _page(out, record, drawing, work.probability, moved, labelled=work.labelled)
     return record.model_copy(update={"files": [*record.files, str(page)]})
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Samples to be explained, and the classes that are explained."""
+
+    loaded: Loaded
+    function: Any
+    name: str
+    of: str
+    labelled: bool
+    probability: Tensor
+    prediction: Tensor
+    target: Tensor
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies the work."""
+        model, x = self.loaded.model, self.loaded.x
+        answers = tensors_hash(self.probability)
+        return {"model": network_hash(model) or answers, "data": tensors_hash(x, self.target), "method": self.name}
+
+    def maps(self, run: Run) -> Tensor:
+        """Compute the maps, (B, *D), of the samples that the model answers; NaN for the others."""
+        known = ~self.probability.isnan().any(1)
+        rows, model = known.nonzero()[:, 0], self.loaded.model
+
+        def work(part: Tensor) -> Rows:
+            at = rows[part.to(rows.device)]
+            return {"maps": attributions_of(model, self.loaded.x[at], self.target[at], self.function, None)}
+
+        maps = run.map(StageName("maps", self.name), work, len(rows))["maps"].to(self.loaded.x.device)
+        if len(rows) == len(known):
+            return maps
+        every = maps.new_full((len(known), *maps.shape[1:]), torch.nan)
+        every[known] = maps
+        return every
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Explanations to be computed, so that helpers can load what they are of."""
+
+    inputs: Inputs
+    function: Any
+    name: str
+    of: str
+    seed: int
+    machine: Machine
+
+    def work(self) -> _Work:
+        """Load model and data."""
+        inputs, device = self.inputs, self.machine.device
+        unlabelled = inputs.load_unlabelled(device)
+        of = "prediction" if unlabelled is not None else self.of
+        loaded = unlabelled or inputs.load(device, seed=self.seed)
+        check_mode(loaded.model)
+        probability = _probability(loaded)
+        known = ~probability.isnan().any(1)
+        prediction = probability.argmax(1).where(known, NO_CLASS)
+        target = prediction.clamp(min=0) if of == "prediction" else loaded.y
+        function = with_background(self.function, loaded.x)
+        return _Work(loaded, function, self.name, of, unlabelled is None, probability, prediction, target)
+
+    def loaded(self) -> tuple[Settings, Callable[[Run], object]]:
+        """Load model and data in another process."""
+        self.machine.prepare(self.seed)
+        work = self.work()
+        return work.settings(), work.maps
 
 
 def _probability(loaded: Loaded) -> Tensor:
@@ -167,19 +235,6 @@ def _page(
     text = compose_explained(record.model_dump(mode="json"), found, drawing.loaded.classes)
     write_whole(page, text.encode("utf-8", "replace"))
     return page
-
-
-def _maps(function: Any, loaded: Loaded, target: Tensor, known: Tensor, name: str, progress: Progress | None) -> Tensor:
-    """Compute the maps, (B, *D), of the samples that the model answers, `known` (B,) bool; NaN for the others."""
-    n = int(known.sum())
-    report = None if progress is None else lambda done: progress(name, done, n)
-    x, y = (loaded.x, target) if n == len(known) else (loaded.x[known], target[known])
-    maps = attributions_of(loaded.model, x, y, function, SAMPLES_AT_ONCE, progress=report)
-    if n == len(known):
-        return maps
-    every = maps.new_full((len(known), *maps.shape[1:]), torch.nan)
-    every[known] = maps
-    return every
 
 
 def _undefined(maps: Tensor, name: str) -> int:

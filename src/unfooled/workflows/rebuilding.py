@@ -96,10 +96,10 @@ def features(
         BadInput: options, model or data that cannot be used, or an `out` that
             holds something else.
     """
-    allowed = _check(kind, threat, options)
-    inputs.check()
+    device = machine.prepare(seed, shares=True)
+    task = FeatureTask.of(inputs, kind, threat, options, seed, machine.alone(device))
     out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
-    device, helpers = machine.prepare(seed, shares=True), Helpers(machine.helpers())
+    helpers = Helpers(machine.helpers())
     parts = (out.parent / (out.name + ".parts")).resolve()
     refuse_other(out, parts)
     if fresh and not discard(parts):
@@ -110,7 +110,6 @@ def features(
     if done is None:  # features may be finite where the logits are not
         with torch.no_grad():
             check_answered(read_logits(loaded.model, loaded.x, batch=256))
-    task = _Task(inputs, kind, allowed, options, seed, machine.alone(device))
     storage = Storage(parts, helpers.chunk(options.shard, len(loaded.x)), done, helpers.start)
     if done is None:
         with helpers.on(partial(_help, task, replace(storage, start=helpers.watch.start), helpers.watch)):
@@ -130,7 +129,7 @@ def features(
 
 
 @dataclass(frozen=True)
-class _Task:
+class FeatureTask:
     """Set that is made, by names, so that helpers can load what it is made from."""
 
     inputs: Inputs
@@ -140,13 +139,32 @@ class _Task:
     seed: int
     machine: Machine
 
+    @classmethod
+    def of(
+        cls,
+        inputs: Inputs,
+        kind: str,
+        threat: str | Threat | None,
+        options: FeatureOptions,
+        seed: int,
+        machine: Machine,
+    ) -> FeatureTask:
+        """Check the options of `features` before anything is loaded.
+
+        Raises:
+            BadInput: Options that do not exist or do not go together.
+        """
+        allowed = _check(kind, threat, options)
+        inputs.check()
+        return cls(inputs, kind, allowed, options, seed, machine)
+
     def make(self, loaded: Loaded, storage: Storage, progress: Progress | None) -> Any:
         """Make the set, chunk by chunk."""
         method = _bind_method(loaded, self.kind, self.threat, self.options, self.machine.batch)
         return method(seed=self.seed, classes=loaded.classes, storage=storage, progress=progress)
 
 
-def _help(task: _Task, storage: Storage, watch: Watch) -> None:
+def _help(task: FeatureTask, storage: Storage, watch: Watch) -> None:
     """Help to make a set in another process: compute chunks, and write no result."""
     device = task.machine.prepare(task.seed)
     task.make(task.inputs.load(device, seed=task.seed), storage, watch)

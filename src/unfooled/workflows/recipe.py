@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Recipe:
         precision: Floating-point precision, as in Lightning Fabric.
         channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
         average: Share of the moving average of the weights that a step keeps, such as 0.995; 0: no averaging.
+        nodes: Number of machines, each with `devices` processes, which a launcher such as torchrun starts.
     """
 
     epochs: int = 20
@@ -68,6 +70,12 @@ class Recipe:
     precision: str = "32-true"
     channels: int | None = None
     average: float = 0.0
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        """Number of processes on all machines."""
+        return self.devices * self.nodes
 
     def check(self) -> None:
         """Refuse what cannot be used."""
@@ -78,11 +86,32 @@ class Recipe:
             )  # fmt: skip
         if not 0 <= self.average < 1:
             raise BadOption("{average} is {0:g}; it must be at least 0 and below 1, such as 0.995", self.average)
-        for option, least in {"watch": 0, "weight_decay": 0, "n": 1, "devices": 1}.items():
+        for option, least in {"watch": 0, "weight_decay": 0, "n": 1, "devices": 1, "nodes": 1}.items():
             at_least(option, getattr(self, option), least)
+        self._check_processes()
         size_of(self.size)
         if self.channels not in (None, 1, 3):
             raise BadOption("{channels} is {0}; it must be 1 (grey) or 3 (colour)", self.channels)
         check_choice(PRECISIONS, str(self.precision), "precision")
         if self.augment is not None:
             check_choice(catalog.AUGMENTATIONS, self.augment, "augment")
+
+    def _check_processes(self) -> None:
+        """Refuse a number of processes other than a launcher started, and several machines without one."""
+        launched = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS" if self.nodes > 1 else "WORLD_SIZE")
+        if launched is not None and launched.isdigit() and int(launched) != self.processes:
+            raise BadOption(
+                "{devices:{0}} on {nodes:{1}} are {2} processes, and the launcher started {3}; give the numbers that "
+                "it was given", self.devices, self.nodes, self.processes, launched,
+            )  # fmt: skip
+        if launched is None and self.nodes > 1:
+            raise BadOption(
+                "{nodes:{0}} needs a launcher that starts the processes on each machine: torchrun --nnodes {0} "
+                "--nproc-per-node {1} -m unfooled train ...", self.nodes, self.devices,
+            )  # fmt: skip
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the first of those that a launcher started; True without a launcher."""
+    ranks = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import AliasChoices, Field
@@ -16,10 +20,13 @@ from unfooled.core.limits import Limits, allowing
 from unfooled.data.formats.maps import read_maps
 from unfooled.evaluation.explanations.locality import Survival, score_maps
 from unfooled.report.lens_page import compose_lens, draw_pairs, reading_warnings
-from unfooled.runs.chunks import Progress
+from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.files import write_whole
+from unfooled.runs.hashes import tensors_hash
 from unfooled.runs.records import Environment, Record
+from unfooled.runs.settings import Settings
 from unfooled.workflows import catalog
+from unfooled.workflows.blocks import shared_run
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
@@ -85,7 +92,7 @@ def lens(
         out: Folder for lens.json and the page, report.html; None: nothing is written.
         limits: Sizes above which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
-        machine: The device, and maps computed at once.
+        machine: The device, maps computed at once, and the processes that share the work.
         command: Command line that reproduces the record.
         progress: Called as `progress(stage, maps done, maps in all)`.
 
@@ -98,20 +105,20 @@ def lens(
     if out is not None:
         out = check_folder(out)
     reduction = choose(catalog.REDUCTIONS, reduce, "reduction") if reduce else None
-    device = machine.prepare(seed)
+    device = machine.prepare(seed, shares=True)
     start = time.perf_counter()
-    with allowing(limits):
-        a, b, used = pair(clean, perturbed, reduction)
-    a, b = a.to(device), b.to(device)
-    batch = machine.batch or MAPS_AT_ONCE
-    scores = score_maps(a, b, k=k, w=w or [1], diverse=diverse, seed=seed, batch=batch, progress=progress)
+    task = _Task(clean, perturbed, reduction, limits, k, w or [1], diverse, seed, machine.alone(device))
+    a, b, used = task.maps()
+    with shared_run(task, task.settings(a, b), machine, task.block, None if out is None else Path(out), progress) as on:
+        run, helpers = on
+        scores = task.scored(a, b, run)
     signed = used is None and bool(((a < 0).any() | (b < 0).any()).item())
     record = LensRecord(
         clean=_name_of(clean),
         perturbed=_name_of(perturbed),
         reduce=used,
         scores=scores,
-        warnings=[*reading_warnings(scores), *([NEGATIVE_VALUES_NOTE] if signed else [])],
+        warnings=[*reading_warnings(scores), *([NEGATIVE_VALUES_NOTE] if signed else []), *helpers.notes],
         seconds=time.perf_counter() - start,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,6 +129,46 @@ def lens(
         write_whole(Path(out) / "lens.json", json.dumps(full, indent=1).encode())
         write_whole(Path(out) / "report.html", compose_lens(full).encode("utf-8", "replace"))
     return record
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Maps to compare, and how, so that helpers can load them."""
+
+    clean: str | Path | Tensor
+    perturbed: str | Path | Tensor
+    reduction: Any
+    limits: Limits | None
+    k: Sequence[int]
+    w: Sequence[int]
+    diverse: bool
+    seed: int
+    machine: Machine
+
+    @property
+    def block(self) -> int:
+        """Pairs computed at once."""
+        return self.machine.batch or MAPS_AT_ONCE
+
+    def maps(self) -> tuple[Tensor, Tensor, str | None]:
+        """Read both, and return the reduction used too."""
+        with allowing(self.limits):
+            a, b, used = pair(self.clean, self.perturbed, self.reduction)
+        return a.to(self.machine.device), b.to(self.machine.device), used
+
+    def settings(self, a: Tensor, b: Tensor) -> dict[str, Any]:
+        """Return what identifies the work."""
+        return {"maps": tensors_hash(a, b), "k": list(self.k), "w": list(self.w), "diverse": self.diverse}
+
+    def scored(self, a: Tensor, b: Tensor, run: Run) -> Survival:
+        """Score the pairs, block by block."""
+        return score_maps(a, b, k=self.k, w=self.w, diverse=self.diverse, seed=self.seed, batch=self.block, run=run)
+
+    def loaded(self) -> tuple[Settings, Callable[[Run], object]]:
+        """Read the maps in another process."""
+        self.machine.prepare(self.seed)
+        a, b, _ = self.maps()
+        return self.settings(a, b), partial(self.scored, a, b)
 
 
 def pair(

@@ -178,7 +178,7 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
     if corrupted and (by_place or isinstance(objective, GroupWorst)):
         reason = "repeats each batch" if by_place else "sees all five of them"
         raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, reason)
-    if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
+    if memory is not None and memory.by_sample and (recipe.augment or recipe.processes > 1):
         raise BadOption("{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}")
     return Augmented(random_group, objective) if corrupted else objective
 
@@ -239,7 +239,11 @@ class _Work:
             y = torch.arange(len(y))
         net, about = self._network(objective)
         kind, precision = self.device.split(":")[0], recipe.precision
-        fabric = Fabric(accelerator=kind, devices=recipe.devices, precision=precision)  # type: ignore[arg-type]
+        fabric = Fabric(
+            accelerator=kind, devices=recipe.devices, num_nodes=recipe.nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )  # fmt: skip
+        joined = _in_a_group()
         fabric.launch()
         shifted = recipe.augment == "shifts" and x.ndim == 4
         crop = max(1, min(x.shape[2:]) // 8) if shifted else 0
@@ -260,6 +264,9 @@ class _Work:
             stepping=Stepping(clip=5.0, average=recipe.average),
             monitor=self._monitor(objective),
         )
+        fabric.barrier()  # the first process has saved what the others read next
+        if _in_a_group() and not joined:  # a process that ends within a group may hang
+            torch.distributed.destroy_process_group()
 
     def _network(self, objective: Any) -> tuple[Classifier, dict[str, Any]]:
         """Return the network, and the entries of its checkpoint that `load_model` needs."""
@@ -328,3 +335,8 @@ def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
     logits = batched(lambda part: read_logits(model, part.to(device)).cpu(), 200)(x)
     return (logits.argmax(1) == y) & answered(logits, y)
+
+
+def _in_a_group() -> bool:
+    """Return whether this process belongs to a group of processes that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

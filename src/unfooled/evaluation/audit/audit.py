@@ -29,6 +29,7 @@ from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.data.torch_sets import from_torch
+from unfooled.evaluation.audit.efficiency import over_workers
 from unfooled.evaluation.audit.places import leading, open_run, run_place
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.possible import check_class_names
@@ -110,10 +111,10 @@ def audit(
     check_run(seed, batch)
     helpers = executor if isinstance(executor, Helpers) else Helpers(executor, partial(_same, model, x, y))
     given = open_run(out, shared=helpers.count > 0)
-    work = _Work.of(model, x, y, threat, plan, about, seed)
+    work = Work.of(model, x, y, threat, plan, about, seed)
     names = work.names(classes)
     batch = batch or fitting_batch(work.subject.model, work.x)
-    chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
+    chunk = fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with run_place(given, work.config, needed=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
         job = partial(
             _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
@@ -124,6 +125,7 @@ def audit(
             with helpers.on(job):
                 outcome = work.perform(plan, seed, batch, ledger)
             ledger.run.failures.clear()
+            outcome = replace(outcome, efficiency=over_workers(outcome.efficiency, ledger, helpers.count + 1))
             context = AuditContext(
                 outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, str(work.x.device)
             )
@@ -134,8 +136,8 @@ def audit(
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """What is audited: the model as the checks see it, the samples, the threat, and the record of the settings.
+class Work:
+    """Subject of an audit: the model as the checks see it, the samples, the threat, and the record of the settings.
 
     `sets` are the sets of labels that are classes, where a sample has several labels.
     """
@@ -150,7 +152,7 @@ class _Work:
     sets: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, x: Any, y: Any, threat: Threat | None, plan: Plan, about: About, seed: int) -> _Work:
+    def of(cls, model: Model, x: Any, y: Any, threat: Threat | None, plan: Plan, about: About, seed: int) -> Work:
         """Check and inspect what is audited.
 
         Raises:
@@ -232,7 +234,7 @@ def _assist(
     assert given is not None
     model, x, y = given()
     x, y, threat = (x, threat, None) if y is None else (x, y, threat)  # type: ignore[assignment]
-    work = _Work.of(model, x, y, threat, plan, about, seed)
+    work = Work.of(model, x, y, threat, plan, about, seed)
     prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or dict(code))
     config = work.config.model_copy(update={"fingerprint": prints})
     work.perform(plan, seed, batch, Ledger(Run(place, config, chunk=chunk, progress=watch, start=watch.start)))
@@ -287,7 +289,7 @@ def _samples(
     return found
 
 
-def _fitting_chunk(chunk: int, x: Tensor, budget: float | None, *, shared: bool) -> int:
+def fitting_chunk(chunk: int, x: Tensor, budget: float | None, *, shared: bool) -> int:
     """Return a number of samples per file, of which several copies fit in memory; a small one within a budget."""
     chunk = min(chunk, CHUNK_IN_TIME) if budget is not None or shared else chunk
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk

@@ -8,7 +8,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
 from unfooled.core.pulse import time_limit
@@ -39,6 +39,21 @@ def efficiency_of(s: Setting) -> Efficiency | None:
         calls=calls, rows=forwards / calls, share=None if share is None else min(share, 1.0),
         checks=s.ledger.seconds(Family.CHECKS, Family.TWIN) / total if total > 0 else None,
     )  # fmt: skip
+
+
+def over_workers(efficiency: Efficiency | None, ledger: Ledger, workers: int) -> Efficiency | None:
+    """Add how busy the processes that shared the work were; unchanged for one process.
+
+    Args:
+        efficiency: Use of the model by the attack. None: there was no attack.
+        ledger: Ledger with the seconds of every stage, whoever computed it.
+        workers: Number of processes.
+    """
+    wall = ledger.run.clock.seconds()
+    if efficiency is None or workers == 1 or wall <= 0:
+        return efficiency
+    busy = min(1.0, ledger.seconds() / (wall * workers))
+    return efficiency.model_copy(update={"workers": workers, "busy": busy})
 
 
 def _seconds_per_pass(s: Setting) -> Rows:

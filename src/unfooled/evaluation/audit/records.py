@@ -281,12 +281,16 @@ class Efficiency(Record):
         share: Share of the attack's time that its passes take in full batches, without the attack around them; at
             most 1, also where the machine was busier while they were timed. None: not measured.
         checks: Share of the audit's time that the checks took, with the twin. None: not measured.
+        workers: Processes that shared the work of the last start.
+        busy: Share of their time in which these worked at stages. None: one process, or not measured.
     """
 
     calls: Count
     rows: Size
     share: Size | None = None
     checks: Size | None = None
+    workers: Count = 1
+    busy: Size | None = None
 
 
 class Summary(Shown):

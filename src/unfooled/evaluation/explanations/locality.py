@@ -31,7 +31,7 @@ from unfooled.distances import (
     zero_share,
 )
 from unfooled.distances.maps.locality import defined
-from unfooled.runs.chunks import Progress
+from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Mean, mean
 
@@ -120,6 +120,7 @@ def score_maps(
     seed: int = 0,
     batch: int = 32,
     progress: Progress | None = None,
+    run: Run | None = None,
 ) -> Survival:
     """Score pairs of maps at every k and w.
 
@@ -132,6 +133,7 @@ def score_maps(
         seed: Random seed of the bootstrap intervals.
         batch: Pairs computed at once; results do not depend on it.
         progress: Called with ("maps", pairs done, N).
+        run: Run whose chunks are blocks of pairs, with a progress of its own. None: in memory.
 
     Raises:
         BadInput: Shapes that do not agree, or a k or w that does not fit.
@@ -146,8 +148,11 @@ def score_maps(
                 rows |= _locality(a, b, size, radius, diverse)
         return {name: value.detach().cpu().double() for name, value in rows.items()}
 
-    report = None if progress is None else lambda done: progress("maps", done, len(a))
-    values = batched(scores, batch, progress=report)(a, b)
+    if run is None:
+        report = None if progress is None else lambda done: progress("maps", done, len(a))
+        values = batched(scores, batch, progress=report)(a, b)
+    else:
+        values = run.map("maps", lambda rows: scores(a[rows], b[rows]), len(a))
     ordered = defined(a) & defined(b)
     return Survival(
         n=len(a),
