@@ -251,6 +251,11 @@ def rows_at_once(network: Network, start: int) -> int:
     return max(1, ROW_BYTES // (entries * (8 if network.dtype == torch.float64 else 4)))
 
 
+def samples_at_once(network: Network, most: int = 32) -> int:
+    """Return how many samples are bounded together: `most`, or as many as the memory set aside for them allows."""
+    return min(most, rows_at_once(network, len(network.nodes) - 1))
+
+
 def margin_rows(network: Network, y: Tensor) -> Rows:
     """Return the rows of the margins z_y - z_k, for every sample and every k but y, samples first."""
     classes, n = network.classes, len(y)

@@ -165,7 +165,7 @@ EFFORTS = {
     "autoattack": Effort("attacks.ensembles.autoattack:autoattack", label="AutoAttack-standard"),
 }
 PROOFS = {
-    "quick": "about a tenth of the attack's passes",
+    "quick": "a tenth of the audit's time at most; no further than a few samples where none of these is proven",
     "normal": "the best slopes of the relaxation for every sample",
     "thorough": "branch and bound, 30 seconds a sample at most",
     "off": "nothing is certified",
