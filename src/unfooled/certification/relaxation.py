@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -52,6 +52,11 @@ class Lines:
             return self
         return replace(self, low_slope=torch.where(self.free, slopes.clamp(self.least, 1.0), self.low_slope))
 
+    def take(self, rows: Tensor) -> Self:
+        """Return the lines of some rows, in any order and number."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)})
+
     def back(self, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the coefficients before the activation, and the constant that is added to a lower bound, (R,)."""
         up, down = a.clamp(min=0), a.clamp(max=0)
@@ -77,6 +82,10 @@ class Windows:
     winner: Tensor
     alone: Tensor
     high: Tensor
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the windows of some rows, in any order and number."""
+        return replace(self, winner=self.winner[rows], alone=self.alone[rows], high=self.high[rows])
 
     def back(self, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the coefficients before the pooling, and the constant that is added to a lower bound, (R,)."""
