@@ -95,7 +95,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     fit, test = load_dataset("digits", split="train"), load_dataset("digits", split="test")
-    networks = {"ibp": Ramp(Ibp(Linf(EPS), interval_margins, clean=0.5), 15, 3), "standard": Standard()}
+    networks: dict[str, TrainingLoss] = {
+        "ibp": Ramp(Ibp(Linf(EPS), interval_margins, clean=0.5), 15, 3),
+        "standard": Standard(),
+    }
     done = json.loads(options.out.read_text())["audits"] if options.out and options.out.exists() else []
     rows = [row for row in done if row["n"] == options.n]
     for name, certify in ((name, certify) for name in networks for certify in (None, "quick")):

@@ -465,6 +465,8 @@ class Branching(nn.Module):
 class Unbranching(nn.Module):
     """A model that changes its tensors in place, and decides by a value of its own."""
 
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(16, 3)

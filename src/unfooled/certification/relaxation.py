@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -54,8 +54,10 @@ class Lines:
 
     def take(self, rows: Tensor) -> Self:
         """Return the lines of some rows, in any order and number."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: part[rows] for name, part in parts.items() if isinstance(part, Tensor)})
+        return replace(
+            self, low_slope=self.low_slope[rows], low_shift=self.low_shift[rows], high_slope=self.high_slope[rows],
+            high_shift=self.high_shift[rows], free=None if self.free is None else self.free[rows],
+        )  # fmt: skip
 
     def back(self, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the coefficients before the activation, and the constant that is added to a lower bound, (R,)."""

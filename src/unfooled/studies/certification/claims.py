@@ -9,7 +9,7 @@ from unfooled.studies.certification.figures import Ends
 from unfooled.studies.certification.scale import CNN_A, IBP, MTL_IBP, PGD_AT, PROVABLE, SABR, STANDARD, TRADES
 from unfooled.studies.certification.units import Results
 from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
-from unfooled.studies.common.records import Claim
+from unfooled.studies.common.records import Claim, Outcome
 
 OWN = "unfooled"
 GOWAL = "Gowal et al. 2018, arXiv:1810.12715"
@@ -39,7 +39,7 @@ def _sound(ends: Ends, where: str) -> Claim:
     s = share(torch.arange(proven) < fooled)
     if s.value is None:
         return Claim(claim=text, source=OWN, verdict="undecided", value=None, low=None, high=None, n=0)
-    verdict = "fails" if fooled else "holds"
+    verdict: Outcome = "fails" if fooled else "holds"
     return Claim(claim=text, source=OWN, verdict=verdict, value=s.value, low=s.low, high=s.high, n=s.n)
 
 
