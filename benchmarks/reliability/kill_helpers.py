@@ -85,11 +85,11 @@ class _Source:
 
 
 def _note_stores(out: Path) -> None:
-    from unfooled.runs.store import Store
+    from unfooled.runs.store import LocalStore
 
-    real = Store.create_exclusive
+    real = LocalStore.create_exclusive
 
-    def noted(store: Store, name: str, data: bytes, **options: Any) -> bool:
+    def noted(store: LocalStore, name: str, data: bytes, **options: Any) -> bool:
         made = real(store, name, data, **options)
         if name.startswith("chunks/"):
             with (out / "log").open("a") as log:
@@ -97,7 +97,7 @@ def _note_stores(out: Path) -> None:
         return made
 
     if real.__name__ != "noted":
-        Store.create_exclusive = noted  # type: ignore[method-assign, assignment]
+        LocalStore.create_exclusive = noted  # type: ignore[method-assign, assignment]
 
 
 def helpers_of(driver: int) -> list[int]:

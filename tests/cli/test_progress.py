@@ -21,7 +21,7 @@ from unfooled.runs.chunks import Run
 from unfooled.runs.clock import Clock
 from unfooled.runs.folder import discard
 from unfooled.runs.stage_names import StageName
-from unfooled.runs.store import Store
+from unfooled.runs.store import LocalStore
 
 
 def shown(*, terminal: bool) -> Console:
@@ -118,7 +118,7 @@ def test_distillation_and_training_are_seen() -> None:
 
 
 def test_wall_time_is_added_up_over_all_starts(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = LocalStore(tmp_path)
     for begun, ended in ((100.0, 110.0), (105.0, 120.0), (200.0, 201.0)):  # the first two were at work at once
         clock = Clock(store, begun=begun)
         clock.ended = ended

@@ -134,6 +134,11 @@ def test_denoised_attributes_are_votes_of_the_training_images(cub: Path, monkeyp
         ),
         (
             "attributes/image_attribute_labels.txt",
+            "".join(VOTES.splitlines(True)[:-1]),
+            "ends at vote 8, within image 3: it has 2 of 3 attributes, .*truncated",
+        ),
+        (
+            "attributes/image_attribute_labels.txt",
             VOTES + "1 1 0 4 2.5\n",
             "vote 10 of .*labels.txt contradicts vote 1 on attribute 1 of image 1",
         ),

@@ -22,7 +22,7 @@ from unfooled.runs.claims import Claims, Holder, claimed_file, process_start
 from unfooled.runs.files import create_exclusive, read_file, write_whole
 from unfooled.runs.hashes import content_hash
 from unfooled.runs.settings import difference, settings_hash
-from unfooled.runs.store import Store
+from unfooled.runs.store import LocalStore
 from unfooled.studies.common import fitting
 from unfooled.training import Batches, Checkpoint, Standard
 
@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_folders_come_and_go_with_their_files(tmp_path: Path) -> None:
-    store = Store(tmp_path / "run")
+    store = LocalStore(tmp_path / "run")
     assert store.list() == []
     store.remove("a/b/c")
     store.write_whole("a/b/c", b"1")
@@ -104,7 +104,7 @@ def test_folders_come_and_go_with_their_files(tmp_path: Path) -> None:
 
 def leave(place: Path, name: str, **changes: Any) -> Path:
     """A claim that somebody left; its file."""
-    with Claims(Store(place)).claimed(name):
+    with Claims(LocalStore(place)).claimed(name):
         (file,) = (place / ".claims").iterdir()
         data = json.loads(file.read_bytes())
     write_whole(file, json.dumps(data | changes).encode())
@@ -112,12 +112,12 @@ def leave(place: Path, name: str, **changes: Any) -> Path:
 
 
 def granted(place: Path, name: str = "work") -> bool:
-    with Claims(Store(place)).claimed(name) as mine:
+    with Claims(LocalStore(place)).claimed(name) as mine:
         return mine
 
 
 def test_a_claim_is_held_by_one_and_released(tmp_path: Path) -> None:
-    ours = Claims(Store(tmp_path))
+    ours = Claims(LocalStore(tmp_path))
     with ours.claimed("work") as mine:
         assert mine
         assert ours.live() == ["work"]
@@ -140,15 +140,45 @@ def test_a_claim_is_held_by_one_and_released(tmp_path: Path) -> None:
         ({"pid": 2**22 + 1}, True),
         ({"beat": 0}, False),  # an old beat of a process that lives: it is stopped, or busy
         ({"host": "elsewhere"}, False),
-        ({"host": "elsewhere", "beat": time.time() - claims.EXPIRY_SECONDS - 60}, True),
+        ({"host": "elsewhere", "beat": time.time() - 3600}, False),  # a clock an hour behind
+        ({"host": "elsewhere", "beat": time.time() + 3600}, False),
         ({"host": "elsewhere", "pid": 2**22 + 1}, False),
     ],
 )
 def test_a_claim_is_taken_over_when_its_holder_is_gone(tmp_path: Path, changes: dict[str, Any], gone: bool) -> None:
     file = leave(tmp_path, "work", **changes)
-    assert Claims(Store(tmp_path)).live() == ([] if gone else ["work"])
+    assert Claims(LocalStore(tmp_path)).live() == ([] if gone else ["work"])
     assert granted(tmp_path) is gone
     assert file.exists() is not gone  # with the claim that took over
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_a_heartbeat_on_another_machine_counts_by_its_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    file, ours = (
+        leave(tmp_path, "work", host="elsewhere", beat=time.time() + 3600 * hours),
+        Claims(LocalStore(tmp_path)),
+    )
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    data = json.loads(file.read_bytes())
+    for step in range(4):  # it beats
+        assert ours.live() == ["work"]
+        now += claims.EXPIRY_SECONDS - 1
+        write_whole(file, json.dumps(data | {"beat": data["beat"] + 15 * (step + 1)}).encode())
+    assert ours.live() == ["work"]
+    now += claims.EXPIRY_SECONDS - 1
+    assert ours.live() == ["work"]
+    now += 2  # it has stood still
+    assert ours.live() == []
+
+
+def test_a_claim_that_is_old_by_the_clock_of_the_store_is_taken_over_at_once(tmp_path: Path) -> None:
+    for seconds, gone in ((claims.EXPIRY_SECONDS - 60, False), (claims.EXPIRY_SECONDS + 60, True)):
+        file = leave(tmp_path / str(seconds), "work", host="elsewhere", beat=time.time() + 3600)
+        os.utime(file, (time.time() - seconds,) * 2)
+        assert granted(tmp_path / str(seconds)) is gone
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"pid": "x"}'])
@@ -156,7 +186,7 @@ def test_a_claim_that_cannot_be_read_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     leave(tmp_path, "work").write_bytes(data)  # in the making, on a file system without links
-    ours = Claims(Store(tmp_path))
+    ours = Claims(LocalStore(tmp_path))
     for expected in (False, True):
         with ours.claimed("work") as mine:
             assert mine is expected
@@ -165,7 +195,7 @@ def test_a_claim_that_cannot_be_read_is_waited_for(
 
 def test_claims_are_refreshed_while_they_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "REFRESH_SECONDS", 0.02)
-    ours = Claims(Store(tmp_path))
+    ours = Claims(LocalStore(tmp_path))
 
     def beat() -> float:
         (file,) = (file for file in (tmp_path / ".claims").iterdir() if not file.name.startswith("."))
@@ -182,20 +212,20 @@ def test_claims_are_refreshed_while_they_are_held(tmp_path: Path, monkeypatch: p
 
 def test_without_links_claims_work_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_links(monkeypatch)
-    with Claims(Store(tmp_path)).claimed("work") as mine:
+    with Claims(LocalStore(tmp_path)).claimed("work") as mine:
         assert mine
         assert not granted(tmp_path)
     assert granted(tmp_path)
 
 
 def hold(place: Path, ready: Any) -> None:
-    with Claims(Store(place)).claimed("work"):
+    with Claims(LocalStore(place)).claimed("work"):
         ready.set()
         time.sleep(60)
 
 
 def enter(place: Path, log: Path) -> None:
-    with Claims(Store(place)).claimed("work", wait=True):
+    with Claims(LocalStore(place)).claimed("work", wait=True):
         with log.open("a") as file:
             file.write("in\n")
         time.sleep(0.1)

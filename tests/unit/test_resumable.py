@@ -32,7 +32,7 @@ from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.folder import discard, open_folder, started
 from unfooled.runs.records import Config, read_record
-from unfooled.runs.store import Store
+from unfooled.runs.store import LocalStore
 from unfooled.runs.units import Units
 from unfooled.studies.common.records import StudySummary
 from unfooled.training import Batches, Checkpoint, Standard, train
@@ -474,7 +474,7 @@ def test_rows_that_another_start_computes_are_left_to_it(tmp_path: Path) -> None
 
     run = Run(tmp_path, config(0), chunk=3)
     mine = threading.Thread(target=lambda: run.map("s", compute, 12))
-    with claims.Claims(Store(tmp_path)).claimed("chunks/s/2-7.safetensors"):
+    with claims.Claims(LocalStore(tmp_path)).claimed("chunks/s/2-7.safetensors"):
         mine.start()
         time.sleep(1.0)
         assert sorted(made) == [0, 1, 7, 8, 9, 10, 11]

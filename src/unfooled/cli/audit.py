@@ -18,7 +18,10 @@ def audit(
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     model_kind: options.ModelKindOpt = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; a second start continues it.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Run folder, or URL such as s3://bucket/run; a second start continues it."),
+    ] = None,
     n: options.NOpt = catalog.DEFAULT_N,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
@@ -70,8 +73,10 @@ def audit(
         ),
     ] = None,
     baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", help="Run or file that this run may not be worse than; exit code 3 if it is."),
+        str | None,
+        typer.Option(
+            "--baseline", help="Run (folder or URL) or file that this run may not be worse than; exit code 3 if it is."
+        ),
     ] = None,
     write_baseline: Annotated[
         Path | None, typer.Option("--write-baseline", help="File to write as the baseline of later runs.")
@@ -92,6 +97,7 @@ def audit(
     ] = 100,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -126,6 +132,7 @@ def audit(
     )
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
     conditions.check(out)
+    place = workflows.open_out(out, store_options, lasting=True)
     no_progress = quiet or json
     with show.stages(no_progress, answers=True) as progress:
         summary = workflows.audit(
@@ -134,7 +141,7 @@ def audit(
             options=workflows.AuditOptions(
                 effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
             ),
-            out=out,
+            out=place,
             title=title,
             chunk=chunk,
             seed=seed,
@@ -149,6 +156,6 @@ def audit(
         show.verdict(summary)
     else:
         show.summaries([summary])
-        if out is not None:
-            show.page(out / "report.html")
-    workflows.enforce(workflows.gate(summary, conditions, out=out), conditions)
+        if place is not None:
+            show.page(place.place("report.html"))
+    workflows.enforce(workflows.gate(summary, conditions, out=place), conditions)

@@ -11,7 +11,7 @@ from unfooled.cli import options
 
 
 def evidence(
-    run: Annotated[Path, typer.Argument(help="Run folder of a finished audit.")],
+    run: Annotated[str, typer.Argument(help="Run folder of a finished audit, or its URL.")],
     format: Annotated[str, typer.Option("--format", help="Format: model-card or annex-iv.")] = "model-card",  # noqa: A002
     out: Annotated[Path | None, typer.Option("--out", help="Markdown file to write; printed if not given.")] = None,
     json: options.JsonOpt = False,

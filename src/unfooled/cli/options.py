@@ -113,8 +113,16 @@ SchedulerOpt = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
-        help="Dask scheduler whose workers help, tcp://HOST:PORT; they see --out under the same path.",
+        help="Dask scheduler whose workers help, tcp://HOST:PORT; they see --out under the same path or URL.",
         rich_help_panel=SPEED,
+    ),
+]
+StoreOptionsOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--store-options",
+        help="JSON file of options and credentials for the store of a URL; none of them is recorded.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 JsonOpt = Annotated[

@@ -11,9 +11,10 @@ from unfooled.cli import options
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, one or several to compare.")],
+    runs: Annotated[list[str], typer.Argument(help="Run folders or URLs, one or several to compare.")],
     out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -21,7 +22,7 @@ def report(
     from unfooled import workflows
     from unfooled.cli import show
 
-    summaries = workflows.report(runs, out, title=title)
+    summaries = workflows.report(runs, out, title=title, store_options=store_options)
     if json:
         show.records(summaries)
     elif not quiet:

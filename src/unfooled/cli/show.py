@@ -185,8 +185,8 @@ def _echo(text: str) -> None:
     typer.echo(printable(text, json=True))
 
 
-def page(path: Path) -> None:
-    """Print the path of a report page."""
+def page(path: Path | str) -> None:
+    """Print the path or URL of a report page."""
     out.print(f"page: {plain(path)}", soft_wrap=True)
 
 

@@ -1,5 +1,5 @@
 """Reports: one self-contained HTML page from the run folder of an audit, or from several."""
 
-from unfooled.report.page import render
+from unfooled.report.page import render, render_beside
 
-__all__ = ["render"]
+__all__ = ["render", "render_beside"]

@@ -14,7 +14,7 @@ from unfooled.report.page import render
 def main(arguments: Sequence[str] | None = None) -> int:
     """Render a page, and print its path; return the exit status, 2 where a run cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m unfooled.report", description="One HTML page from run folders.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder of a finished audit")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of a finished audit, or its URL")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (report.html)")
     parser.add_argument("--title", help="heading of the page")
     options = parser.parse_args(arguments)

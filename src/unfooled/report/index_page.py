@@ -17,9 +17,11 @@ from urllib.parse import quote
 from unfooled.evaluation.audit.records import CurvePoint, Summary
 from unfooled.report import trust
 from unfooled.report.frame import fill
-from unfooled.report.runs import read_summary
+from unfooled.report.runs import name_of, read_summary
 from unfooled.report.sections.curves import drawable_points
 from unfooled.report.words import plural
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.store import LocalStore
 
 MOST_BESIDE = 6
 """Number of runs above which a page is an index instead of a comparison."""
@@ -64,20 +66,20 @@ def small_curve(points: Sequence[CurvePoint]) -> str:
     return " ".join(f"{WIDTH * p.eps / last:.1f},{HEIGHT * (1 - (p.accuracy.value or 0.0)):.1f}" for p in drawn)
 
 
-def boards(summaries: Sequence[Summary], folders: Sequence[Path], out: Path) -> list[Board]:
+def boards(summaries: Sequence[Summary], folders: Sequence[Place], out: Path) -> list[Board]:
     """Return the runs by question, in the order of their first run.
 
     Args:
         summaries: Records of the audits.
-        folders: Their folders.
+        folders: Their folders or URLs; a link leads to the page in a folder.
         out: The index, to which links are relative.
     """
     found: dict[tuple[str, str], list[Entry]] = {}
     for summary, folder in zip(summaries, folders, strict=True):
-        page = folder / "report.html"
-        link = quote(os.path.relpath(page.resolve(), out.resolve().parent)) if page.is_file() else ""
-        name = folder.resolve().name
-        entry = Entry(name, summary, trust.doubted(summary), link, small_curve(summary.curve))
+        store = open_store(folder, write=False)
+        page = store.root / "report.html" if isinstance(store, LocalStore) else None
+        link = quote(os.path.relpath(page.resolve(), out.resolve().parent)) if page and page.is_file() else ""
+        entry = Entry(name_of(store), summary, trust.doubted(summary), link, small_curve(summary.curve))
         found.setdefault((summary.data, summary.threat), []).append(entry)
 
     def place(entry: Entry) -> tuple[bool, float]:
@@ -96,7 +98,7 @@ def lead_sentence(boards: Sequence[Board]) -> str:
     return f"{plural(len(entries), 'audit')} on {questions}; {says}."
 
 
-def compose_index(folders: Sequence[Path], out: Path, *, title: str | None = None) -> str:
+def compose_index(folders: Sequence[Place], out: Path, *, title: str | None = None) -> str:
     """Return the index as text; see `unfooled.report.render`."""
     summaries = [read_summary(folder) for folder in folders]
     found = boards(summaries, folders, out)

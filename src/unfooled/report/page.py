@@ -26,6 +26,7 @@ from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.proofs import proven_sections
 from unfooled.report.sections.reasons import reasons_section
 from unfooled.runs.files import write_whole
+from unfooled.runs.opening import Place, open_store
 
 MAX_CHARACTERS = 2_900_000  # characters of a page; pictures get the rest after text and records
 TEXT_CHARACTERS = 150_000  # room for the text, the style and the tables
@@ -86,15 +87,16 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
     )
 
 
-def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
+def render(runs: Sequence[Place], out: Path, *, title: str | None = None) -> Path:
     """Write one self-contained HTML page about one run, about several beside each other, or an index of many.
 
     The page makes no request, works without a script, in light and dark, on a phone and on paper, and stays under
     3 MB (up to about 100 classes, since the records are embedded whole). No model is run.
 
     Args:
-        runs: Run folders of finished audits; the first is the reference of the comparison. More than `MOST_BESIDE`
-            make an index: tables by data and threat, with links to the page in each folder.
+        runs: Run folders of finished audits, URLs of them, or open stores; the first is the reference of the
+            comparison. More than `MOST_BESIDE` make an index: tables by data and threat, with links to the page in each
+            folder.
         out: Page to write; its folder is made if need be.
         title: Heading of the page. None: the audit's own, or "Two audits compared" and the like.
 
@@ -105,9 +107,19 @@ def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path
         BadInput: no run, a folder without a finished audit, a damaged file, or a page that cannot be written.
     """
     out = Path(out)
-    if len(runs) > MOST_BESIDE:
-        page = compose_index([Path(run) for run in runs], out, title=title)
-    else:
-        page = compose(read_runs(runs), title=title)
+    page = compose_index(runs, out, title=title) if len(runs) > MOST_BESIDE else compose(read_runs(runs), title=title)
     write_whole(out, page.encode("utf-8", "replace"))
     return out
+
+
+def render_beside(run: Place) -> None:
+    """Write the page of a run as `report.html` beside its record.
+
+    Args:
+        run: Run folder of a finished audit, its URL, or an open store.
+
+    Raises:
+        BadInput: A run that is damaged or has not finished, or a page that cannot be written.
+    """
+    store = open_store(run, write=False)
+    store.write_whole("report.html", compose(read_runs([store])).encode("utf-8", "replace"))

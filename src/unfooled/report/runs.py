@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from unfooled.core.errors import BadInput, option
-from unfooled.core.limits import regular
 from unfooled.core.threat_text import ThreatText, parse_threat
 from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
-from unfooled.runs.records import read_record
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.records import MAX_BYTES, parse_record
+from unfooled.runs.store import LocalStore, Store
 
 MAX_GALLERY_BYTES = 1 << 28  # largest gallery file, in bytes
 PICTURES = ("x", "x_adv", "before", "after")
@@ -66,23 +66,25 @@ def letter_of(position: int) -> str:
     return (letter_of(head - 1) if head else "") + chr(ord("A") + tail)
 
 
-def _load(path: Path) -> dict[str, Array]:
+def _load(store: Store, file: str) -> dict[str, Array]:
     """Return all tensors of a safetensors file as float32 arrays."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
+    path = store.place(file)
+    data = store.read(file, most=MAX_GALLERY_BYTES)
+    if data is None:
+        raise BadInput(f"cannot read {path}: the file is missing, run the audit again")
     try:
-        if regular(path).stat().st_size > MAX_GALLERY_BYTES:
-            raise BadInput(f"{path} has more than {MAX_GALLERY_BYTES:,} bytes; it is no gallery of an audit")
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as e:
+        tensors = load(data)
+    except (OSError, SafetensorError, ValueError) as e:
         raise BadInput(f"cannot read {path}: {e}; the file is missing or damaged, run the audit again") from e
     return {name: tensor.float().numpy() for name, tensor in tensors.items()}
 
 
-def _pictures(path: Path, rows: int) -> dict[str, Array]:
+def _pictures(store: Store, file: str, rows: int) -> dict[str, Array]:
     """Return the gallery's arrays, checked against the number of rows in the summary."""
-    tensors = _load(path)
+    tensors, path = _load(store, file), store.place(file)
     missing = [name for name in PICTURES if name not in tensors]
     if missing:
         raise BadInput(f"{path} holds no {missing[0]}; run the audit again")
@@ -100,19 +102,19 @@ def _pictures(path: Path, rows: int) -> dict[str, Array]:
     return pictures
 
 
-def read_summary(folder: Path) -> Summary:
-    """Read the record of an audit from its run folder.
+def read_summary(folder: Place) -> Summary:
+    """Read the record of an audit from its run folder, the URL of one, or an open store.
 
     Raises:
         BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a run folder; give the {option('out')} folder of an audit")
-    path = folder / "summary.json"
-    if not path.exists():
-        raise BadInput(f"{folder} has no summary.json: its audit has not finished; start it again to resume it")
-    summary = read_record(path, Summary)
+    store = open_store(folder, write=False)
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        raise BadInput(f"{store.place()} is not a run folder; give the {option('out')} folder of an audit")
+    path, data = store.place("summary.json"), store.read("summary.json", most=MAX_BYTES)
+    if data is None:
+        raise BadInput(f"{store.place()} has no summary.json: its audit has not finished; start it again to resume it")
+    summary = parse_record(data, Summary, path)
     if summary.schema_version != SCHEMA:
         raise BadInput(
             f"{path} has schema version {summary.schema_version}, this version of unfooled reads {SCHEMA}; "
@@ -121,24 +123,37 @@ def read_summary(folder: Path) -> Summary:
     return summary
 
 
-def read_run(folder: Path, place: int = 0) -> Run:
-    """Read one run folder.
+def read_run(folder: Place, place: int = 0) -> Run:
+    """Read one run folder, the URL of one, or an open store.
 
     Raises:
         BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
     """
-    folder = Path(folder)
-    summary = read_summary(folder)
-    pictures = _pictures(folder / "gallery.safetensors", len(summary.gallery)) if summary.gallery else {}
-    worst = summary.reasons.gallery if summary.reasons is not None else []
-    reasons = _pictures(folder / "reasons.safetensors", len(worst)) if worst else {}
-    cases = summary.attention.gallery if summary.attention is not None else []
-    near = _pictures(folder / "nearest.safetensors", len(summary.nearest_gallery)) if summary.nearest_gallery else {}
-    attention = _pictures(folder / "attention.safetensors", len(cases)) if cases else {}
-    return Run(place, summary.title, folder.resolve().name, summary, pictures, reasons, attention, near)
+    store = open_store(folder, write=False)
+    summary = read_summary(store)
+    near = summary.nearest_gallery
+
+    def pictures(name: str, count: int) -> dict[str, Array]:
+        return _pictures(store, f"{name}.safetensors", count) if count else {}
+
+    return Run(
+        place,
+        summary.title,
+        name_of(store),
+        summary,
+        pictures("gallery", len(summary.gallery)),
+        pictures("reasons", len(summary.reasons.gallery) if summary.reasons is not None else 0),
+        pictures("attention", len(summary.attention.gallery) if summary.attention is not None else 0),
+        pictures("nearest", len(near) if near else 0),
+    )
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def name_of(store: Store) -> str:
+    """Return the last part of a run's path or URL."""
+    return store.root.resolve().name if isinstance(store, LocalStore) else store.place().rpartition("/")[2]
+
+
+def read_runs(folders: Sequence[Place]) -> list[Run]:
     """Read run folders in the order given; the first is A."""
     if not folders:
         raise BadInput("there is no run to report on; give at least one run folder")

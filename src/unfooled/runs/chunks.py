@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -23,10 +22,10 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import trim_heap
 from unfooled.core.model.wrappers import Counted
-from unfooled.runs import claims
 from unfooled.runs.clock import Clock
 from unfooled.runs.failures import ALONE, MAX_TRIES, Failures, Start, died, too_often
 from unfooled.runs.folder import Folder, open_folder
+from unfooled.runs.opening import Place
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
@@ -49,10 +48,10 @@ CHUNK = re.compile(r"(\d+)-(\d+)\.safetensors")
 
 @dataclass
 class Run:
-    """A run folder, or a run in memory.
+    """A run in a folder or another store, or in memory.
 
     Args:
-        path: Folder, created if missing. None: in memory.
+        path: Folder, created if missing; URL or open store. None: in memory.
         config: All settings that affect a result; a folder with other settings raises `BadInput`.
         chunk: Largest number of rows per file; files of a slow model have fewer, see `unfooled.runs.pace`. An
             interrupted run loses at most the current one.
@@ -72,7 +71,7 @@ class Run:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
     """
 
-    path: Path | None
+    path: Place | None
     config: Settings
     chunk: int = 100
     progress: Progress | None = None
@@ -211,7 +210,7 @@ class Run:
         rows = self.chunk if self.folder.store is None else self.pace.rows(chunks.stage, self.chunk)
         free = self._free(chunks, rows)
         if not free:
-            time.sleep(claims.POLL_SECONDS)
+            self.folder.claims.pause()
             return chunks.find(again=True)
         a, b = free[0]
         with self.folder.claims.claimed(chunks.file(a, b)) as mine:
@@ -229,8 +228,8 @@ class Run:
             for name, value in result.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
-            chunks.store_chunk((a, b), result, facts)
             self.pace.record(chunks.stage, b - a, facts)
+            chunks.store_chunk((a, b), result, facts)
             self.clock.note_progress()
         return True
 
@@ -320,9 +319,9 @@ class _Chunks:
         return len(self.rows) > before
 
     def store_chunk(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
-        """Store a computed chunk."""
-        self.folder.store_rows(self.file(*span), rows, facts, span[1] - span[0])
-        self._add(span, rows, facts)
+        """Store a computed chunk; that of a process which stored it first counts."""
+        stored = self.folder.store_rows(self.file(*span), rows, facts, span[1] - span[0])
+        self._add(span, *(stored or (rows, facts)))
 
     def _add(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Add the rows of a chunk; for large results in a store, only where they are stored."""

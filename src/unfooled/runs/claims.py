@@ -1,10 +1,13 @@
 """Claim files, by which several processes share work in one folder without doing any of it twice.
 
 A process that begins a piece of work creates a claim file exclusively and removes it at the end; other processes work
-on other pieces, or wait. A claim names its process, and its time stamp is refreshed every `REFRESH_SECONDS`.
-Another process takes it over once its holder is gone: on the same machine when the process has ended, on another
-machine when the time stamp is more than `EXPIRY_SECONDS` old. Taking over also creates a file exclusively: the
-claim with the highest number is valid.
+on other pieces, or wait. A claim names its process, and its heartbeat changes every `REFRESH_SECONDS`. Another process
+takes it over once its holder is gone: on the same machine when the process has ended, on another machine when the
+heartbeat has not changed for `EXPIRY_SECONDS`. Taking over also creates a file exclusively: the claim with the highest
+number is valid.
+
+Clocks of machines are never compared: the reader measures by its own clock how long a heartbeat has stood still, and
+asks the store, which dates all files by one clock, how old a claim was when it was first seen.
 
 Claims avoid duplicate work but are no locks: two processes that compute the same piece get the same result.
 """
@@ -25,15 +28,17 @@ from functools import cache
 from pathlib import Path
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.store import Store
+from unfooled.runs.store import LocalStore, Store
 
 FOLDER = ".claims"
 PRESENT = "present "
 """Prefix of claims that only show that a process is active in the folder."""
+DRIVER = "driver"
+"""Claim of the start that writes the result; other starts help it."""
 REFRESH_SECONDS = 15.0
 """Seconds between two refreshes of a claim."""
 EXPIRY_SECONDS = 120.0
-"""Seconds without a refresh after which a process on another machine counts as gone."""
+"""Seconds without a change of its heartbeat after which a process on another machine counts as gone."""
 POLL_SECONDS = 0.2
 """Seconds between two checks while waiting for a claim."""
 
@@ -48,7 +53,7 @@ class Holder:
         host: Identifier of machine, boot and process namespace.
         pid: Process number on that machine.
         started: Start time of the process as reported by the system. Empty: not known.
-        beat: Seconds since the epoch when the claim was last refreshed.
+        beat: Heartbeat, another number after each refresh: the seconds since the epoch by the clock of the holder.
         start: Start that the process works for, where several processes share its work. Empty: none.
     """
 
@@ -87,13 +92,15 @@ class Holder:
         return self.host == _host()
 
     @property
-    def has_ended(self) -> bool:
-        """True once the process has ended; on another machine, after `EXPIRY_SECONDS` without a refresh."""
-        if self.of_this_machine:
-            started = process_start(self.pid)
-            if started is not None:
-                return started != self.started
-        return abs(time.time() - self.beat) > EXPIRY_SECONDS
+    def machine(self) -> str:
+        """Name of the machine."""
+        return self.host.partition(" ")[0]
+
+    @property
+    def has_ended(self) -> bool | None:
+        """True once the process has ended; None where the system cannot tell, as on another machine."""
+        started = process_start(self.pid) if self.of_this_machine else None
+        return None if started is None else started != self.started
 
 
 @dataclass
@@ -112,6 +119,7 @@ class Claims:
     _refresher: threading.Thread | None = field(default=None, repr=False)
     _idle: threading.Event = field(default_factory=threading.Event, repr=False)
     _unreadable_since: dict[str, float] = field(default_factory=dict, repr=False)
+    _unchanged_since: dict[str, tuple[str, float, float]] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def claimed(self, name: str, *, wait: bool = False) -> Iterator[bool]:
@@ -128,7 +136,7 @@ class Claims:
             yield True
             return
         while (file := self._take(self.store, name)) is None and wait:
-            time.sleep(POLL_SECONDS)
+            self.pause()
         if file is None:
             yield False
             return
@@ -143,29 +151,45 @@ class Claims:
         with self.claimed(PRESENT + uuid.uuid4().hex):
             if self.store is not None:
                 for file, holder in self._holders(self.store):
-                    if holder.has_ended and holder.name.startswith(PRESENT):
+                    if holder.name.startswith(PRESENT) and self._is_gone(self.store, file, holder):
                         self.store.remove(file)
             yield
+
+    def pause(self) -> None:
+        """Wait before the next look at the store."""
+        time.sleep(POLL_SECONDS * (1.0 if self.store is None else self.store.patience))
+
+    def holder(self, name: str) -> Holder | None:
+        """Return the active process that holds a claim; None: there is none."""
+        store = self.store
+        holders = [] if store is None else [(file, one) for file, one in self._holders(store) if one.name == name]
+        live = (one for file, one in holders if store and not self._is_gone(store, file, one))
+        return next(live, None)
 
     def live(self) -> list[str]:
         """Return the names of the claims whose processes are active, this process included."""
         return (
             []
             if self.store is None
-            else [holder.name for _, holder in self._holders(self.store) if not holder.has_ended]
+            else [one.name for file, one in self._holders(self.store) if not self._is_gone(self.store, file, one)]
         )
 
     def deserted(self, start: str) -> list[str]:
         """Return the names of claims whose processes died while they worked for a start, once for each process."""
-        files = [] if self.store is None else [file for file in self.store.list(FOLDER) if _numbered(file)]
-        holders = [self._holder(self.store, file) for file in files if self.store is not None]
-        return [one.name for one in holders if one is not None and one.start == start and one.has_ended]
+        names: list[str] = []
+        if self.store is not None:
+            for file in filter(_numbered, self.store.list(FOLDER)):
+                one = self._holder(self.store, file)
+                if one is not None and one.start == start and self._is_gone(self.store, file, one):
+                    names.append(one.name)
+        return names
 
     def _holders(self, store: Store) -> list[tuple[str, Holder]]:
         """Read the valid claims: the last one for each piece of work."""
         top = dict(sorted(_parts(file) for file in store.list(FOLDER) if _numbered(file)))
         files = [_file(key, number) for key, number in top.items()]
-        return [(file, holder) for file in files if (holder := self._holder(store, file)) is not None]
+        holders = ((file, self._own.get(file) or self._holder(store, file)) for file in files)
+        return [(file, holder) for file, holder in holders if holder is not None]
 
     def _take(self, store: Store, name: str) -> str | None:
         """Create a claim unless an active process holds one; return its file name, None if not granted."""
@@ -174,7 +198,7 @@ class Claims:
         if numbers:
             file = _file(key, max(numbers))
             holder = self._holder(store, file)
-            if not (self._is_abandoned(file) if holder is None else holder.has_ended):
+            if not (self._is_abandoned(file) if holder is None else self._is_gone(store, file, holder)):
                 return None
         file = _file(key, max(numbers, default=-1) + 1)
         mine = Holder.here(name, self.start)
@@ -197,7 +221,7 @@ class Claims:
                 self._refresher = None
         key, number = _parts(file)
         with suppress(BadInput):
-            for other in filter(_numbered, store.list(FOLDER)):
+            for other in filter(_numbered, store.list(FOLDER) if number else []):  # it replaced some
                 if _parts(other)[0] == key and _parts(other)[1] < number:
                     store.remove(other)
             holder = self._holder(store, file)
@@ -223,6 +247,16 @@ class Claims:
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
+    def _is_gone(self, store: Store, file: str, holder: Holder) -> bool:
+        """Return whether the holder of a claim has ended, or its heartbeat has stood still for too long."""
+        if (ended := holder.has_ended) is not None:
+            return ended
+        token, beat, since = self._unchanged_since.get(file, ("", 0.0, 0.0))
+        if (token, beat) != (holder.token, holder.beat):
+            since = time.monotonic() - (0.0 if token == holder.token else store.age(file))
+            self._unchanged_since[file] = holder.token, holder.beat, since
+        return time.monotonic() - since > EXPIRY_SECONDS
+
     def _is_abandoned(self, file: str) -> bool:
         """Return whether a claim has been unreadable for `EXPIRY_SECONDS`; while it is written, it is so briefly."""
         since = self._unreadable_since.setdefault(file, time.monotonic())
@@ -240,7 +274,7 @@ def claimed_file(path: Path, *, wait: bool = True) -> Iterator[bool]:
     Raises:
         BadInput: The folder cannot be written.
     """
-    with Claims(Store(path.parent)).claimed(path.name, wait=wait) as mine:
+    with Claims(LocalStore(path.parent)).claimed(path.name, wait=wait) as mine:
         yield mine
 
 

@@ -67,14 +67,18 @@ def create_exclusive(path: Path, data: bytes, *, durable: bool = True) -> bool:
     return _placed(path, data, link, durable=durable)
 
 
-def read_file(path: Path) -> bytes | None:
+def read_file(path: Path, *, most: int | None = None) -> bytes | None:
     """Return the content of a file; None where it does not exist.
 
+    Args:
+        path: The file.
+        most: Length beyond which it is refused. None: any length.
+
     Raises:
-        BadInput: The file cannot be read.
+        BadInput: The file cannot be read, or is longer.
     """
     try:
-        return read_regular(path)
+        return read_regular(path, most=most)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

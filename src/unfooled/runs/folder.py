@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from unfooled.core.errors import BadInput
 from unfooled.runs.claims import Claims
+from unfooled.runs.opening import Place, open_store
 from unfooled.runs.sealed import Rows, Seal, open_json, open_rows, seal_json, seal_rows
 from unfooled.runs.settings import OTHER_FOLDER, Settings, as_text, parse, refuse_changed, settings_hash
 from unfooled.runs.store import Store
@@ -58,8 +58,10 @@ class Folder:
         data = self._read(name)
         return None if data is None else self._usable(name, open_rows(data, rows, Seal(self.config, name)))
 
-    def store_rows(self, name: str, rows: Rows, facts: Mapping[str, float], count: int | None = None) -> None:
-        """Store rows in a file, unless another process has stored the same rows.
+    def store_rows(
+        self, name: str, rows: Rows, facts: Mapping[str, float], count: int | None = None
+    ) -> tuple[Rows, dict[str, Any]] | None:
+        """Store rows in a file, unless another process has stored the same rows; then return those.
 
         Args:
             name: Name of the file.
@@ -71,10 +73,14 @@ class Folder:
             BadInput: The file cannot be written.
         """
         if self.store is None:
-            return
+            return None
         data = seal_rows(rows, facts, Seal(self.config, name))
-        if not self.store.create_exclusive(name, data) and self.read_rows(name, count) is None:  # damaged
+        if self.store.create_exclusive(name, data):
+            return None
+        stored = self.read_rows(name, count)
+        if stored is None:  # damaged
             self.store.write_whole(name, data)
+        return stored
 
     def read_json(self, name: str) -> Any:
         """Read the content of a JSON file; None where it is missing, damaged or of other work."""
@@ -111,13 +117,13 @@ class Folder:
             return None
 
 
-def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FOLDER) -> Folder:
+def open_folder(path: Place | None, settings: Settings, *, remedy: str = OTHER_FOLDER) -> Folder:
     """Open a folder for work with these settings; create it at the first start.
 
     Of two simultaneous first starts, one stores its settings and the other is compared with them.
 
     Args:
-        path: The folder. None: work in memory.
+        path: Folder, URL or open store. None: work in memory.
         settings: All settings that affect a result.
         remedy: Advice at the end of the error message.
 
@@ -126,27 +132,27 @@ def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FO
     """
     if path is None:
         return Folder(None, settings_hash(settings), Claims(None))
-    store = Store(path)
-    if not started(path) and _of_version_0_1(store):
-        refuse_changed(path, {}, settings, layout=None, remedy=remedy)
+    store = open_store(path)
+    if not started(store) and _of_version_0_1(store):
+        refuse_changed(store.place(), {}, settings, layout=None, remedy=remedy)
     folder = Folder(store, settings_hash(settings), Claims(store))
     layout, before = _stored_settings(folder, store, as_text(settings).encode(), remedy)
-    refuse_changed(path, before, settings, layout=layout, remedy=remedy)
+    refuse_changed(store.place(), before, settings, layout=layout, remedy=remedy)
     return replace(folder, config=settings_hash(before))  # which holds the answers of the model at the first start
 
 
-def started(path: Path) -> bool:
-    """Return whether a folder holds work that can be continued."""
-    return Store(path).read(CONFIG) is not None
+def started(path: Place) -> bool:
+    """Return whether a folder, URL or open store holds work that can be continued."""
+    return open_store(path, write=False).read(CONFIG) is not None
 
 
-def discard(path: Path) -> bool:
+def discard(path: Place) -> bool:
     """Remove the chunks of finished or unwanted work; other files in the folder are kept.
 
     Returns:
         True if removed. False: another process is active there and removes them later; nothing is removed.
     """
-    store = Store(path)
+    store = open_store(path)
     if Claims(store).live():
         return False
     store.remove(CONFIG)  # first: without it the rest cannot be continued
@@ -166,9 +172,9 @@ def recomputed_note(files: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def saving(path: Path) -> Iterator[None]:
+def saving(path: Place) -> Iterator[None]:
     """Admit one process at a time to the block, in which processes that share a folder save the final result."""
-    claims = Claims(Store(path))
+    claims = Claims(open_store(path))
     with claims.present(), claims.claimed("save", wait=True):
         yield
 
@@ -190,7 +196,8 @@ def _stored_settings(folder: Folder, store: Store, text: bytes, remedy: str) -> 
     for _ in range(5):
         data = store.read(CONFIG)
         if data is None:
-            store.create_exclusive(CONFIG, text)
+            if not store.create_exclusive(CONFIG, text):
+                time.sleep(0.1)  # of a store that shows late what another start has written
             continue
         try:
             return parse(data)
@@ -204,4 +211,4 @@ def _stored_settings(folder: Folder, store: Store, text: bytes, remedy: str) -> 
             folder.note_unusable(CONFIG)
             store.write_whole(CONFIG, text)
             return parse(text)
-    raise BadInput(f"{store.root / CONFIG} cannot be read ({error}); {remedy}") from error
+    raise BadInput(f"{store.place(CONFIG)} cannot be read ({error}); {remedy}") from error

@@ -99,25 +99,44 @@ def read_json(path: Path) -> Any:
     Raises:
         BadInput: The file is not a regular file, is not JSON, is nested too deep, or holds NaN or infinite numbers.
     """
+    try:
+        return parse_json(read_regular(path, most=MAX_BYTES), path)
+    except OSError as e:
+        raise BadInput(f"cannot read {path}: {e.strerror or e}") from e
+
+
+def parse_json(data: bytes, path: Path | str) -> Any:
+    """Parse JSON that others may have written.
+
+    Args:
+        data: The bytes.
+        path: Place that they were read from, for messages.
+
+    Raises:
+        BadInput: They are not JSON, are nested too deep, or hold NaN or infinite numbers.
+    """
 
     def refuse(word: str) -> float:
         raise BadInput(f"{path} holds the number {word}; the figures of a record are finite")
 
     try:
-        return json.loads(read_regular(path, most=MAX_BYTES), parse_constant=refuse)
+        return json.loads(data, parse_constant=refuse)
     except BadInput:
         raise
-    except OSError as e:
-        raise BadInput(f"cannot read {path}: {e.strerror or e}") from e
     except RecursionError:
         raise BadInput(f"{path} is nested too deep to be read") from None
     except ValueError as e:
         raise BadInput(f"{path} is no JSON: {e}") from e
 
 
+def record_bytes(record: BaseModel) -> bytes:
+    """Return the stored form of a record, indented JSON."""
+    return (record.model_dump_json(indent=2) + "\n").encode()
+
+
 def write_record(path: Path, record: BaseModel) -> None:
     """Write a record atomically, as indented JSON."""
-    write_whole(path, (record.model_dump_json(indent=2) + "\n").encode())
+    write_whole(path, record_bytes(record))
 
 
 def read_record(path: Path, kind: type[R]) -> R:
@@ -127,12 +146,26 @@ def read_record(path: Path, kind: type[R]) -> R:
         BadInput: The file is missing, is not JSON or holds something else.
     """
     try:
-        data = read_regular(path, most=MAX_BYTES)
-        if b"NaN" in data or b"Infinity" in data:  # usually inside a text; pydantic would accept them as numbers
-            read_json(path)
-        return kind.model_validate_json(data)
+        return parse_record(read_regular(path, most=MAX_BYTES), kind, path)
     except OSError as e:
         raise BadInput(f"cannot read {path}: {e.strerror or e}") from e
+
+
+def parse_record(data: bytes, kind: type[R], path: Path | str) -> R:
+    """Parse the output of `record_bytes`.
+
+    Args:
+        data: The bytes.
+        kind: Type of the record.
+        path: Place that they were read from, for messages.
+
+    Raises:
+        BadInput: They are not JSON or hold something else.
+    """
+    try:
+        if b"NaN" in data or b"Infinity" in data:  # usually inside a text; pydantic would accept them as numbers
+            parse_json(data, path)
+        return kind.model_validate_json(data)
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

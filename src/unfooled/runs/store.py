@@ -1,53 +1,72 @@
-"""Store of a run: files in a folder by relative name, written atomically or created exclusively."""
+"""Stores of runs: files by relative name, written whole or created exclusively.
+
+Only a store accesses a run's files. It needs no locks and no renaming of visible files, so that a folder of this
+machine (`LocalStore`) and an object store (`unfooled.runs.remote_store`) serve alike.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.files import create_exclusive, read_file, read_part, write_whole
+from unfooled.runs.files import Buffer, create_exclusive, read_file, read_part, write_whole
 
 
-@dataclass(frozen=True)
-class Store:
-    """A folder whose files are addressed by relative names, such as `chunks/clean/0-100.safetensors`.
+class Store(ABC):
+    """Files addressed by relative names, such as `chunks/clean/0-100.safetensors`.
 
-    Only this class accesses a run's files, and it needs no locks and no renaming of visible files, so that another kind
-    of store can replace it.
-
-    Args:
-        root: Folder; created with the first file.
+    Attributes:
+        patience: Factor by which the pauses between two looks at the store are longer than for a folder.
+        private: True if other processes cannot see the store.
     """
 
-    root: Path
+    patience: ClassVar[float] = 1.0
+    private: ClassVar[bool] = False
 
-    def read(self, name: str) -> bytes | None:
+    @abstractmethod
+    def place(self, name: str = "") -> str:
+        """Return the path or URL of a file, or of the store itself, for messages."""
+
+    @abstractmethod
+    def read(self, name: str, *, most: int | None = None) -> bytes | None:
         """Return the content of a file; None where it does not exist.
 
-        Raises:
-            BadInput: The file cannot be read.
-        """
-        return read_file(self.root / name)
+        Args:
+            name: Name of the file.
+            most: Length beyond which it is refused. None: any length.
 
+        Raises:
+            BadInput: The file cannot be read, or is longer.
+        """
+
+    @abstractmethod
     def read_part(self, name: str, start: int, length: int) -> bytearray | None:
         """Return `length` bytes of a file from `start` on, fewer at its end; None where it does not exist.
 
         Raises:
             BadInput: The file cannot be read.
         """
-        return read_part(self.root / name, start, length)
 
-    def write_whole(self, name: str, data: bytes) -> None:
+    @abstractmethod
+    def write_whole(self, name: str, data: bytes | Iterable[Buffer]) -> None:
         """Write or replace a file; readers find the old content or the new one.
+
+        Args:
+            name: Name of the file.
+            data: Content of the file, or its parts in order.
 
         Raises:
             BadInput: The file cannot be written.
         """
-        write_whole(self.root / name, data)
 
+    @abstractmethod
     def create_exclusive(self, name: str, data: bytes, *, durable: bool = True) -> bool:
         """Write a file unless it exists; return whether this call created it.
 
@@ -59,10 +78,10 @@ class Store:
         Raises:
             BadInput: The file cannot be written.
         """
-        return create_exclusive(self.root / name, data, durable=durable)
 
+    @abstractmethod
     def list(self, folder: str = "", *, deep: bool = False) -> list[str]:
-        """Return the names of the files in a folder, sorted.
+        """Return the names of the files in a folder, sorted; a store may show changes late.
 
         Args:
             folder: Subfolder. Empty: the root.
@@ -71,6 +90,48 @@ class Store:
         Raises:
             BadInput: The folder cannot be read.
         """
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file, if it exists, and the folders that become empty."""
+
+    @abstractmethod
+    def age(self, name: str) -> float:
+        """Return the seconds since a file was written, by the clock of the store alone; 0 where it cannot tell."""
+
+
+@dataclass(frozen=True)
+class LocalStore(Store):
+    """A folder of this machine or of a network file system.
+
+    Args:
+        root: Folder; created with the first file.
+    """
+
+    root: Path
+
+    def place(self, name: str = "") -> str:
+        """Return the path of a file or of the folder."""
+        return str(self.root / name)
+
+    def read(self, name: str, *, most: int | None = None) -> bytes | None:
+        """Return the content of a file."""
+        return read_file(self.root / name, most=most)
+
+    def read_part(self, name: str, start: int, length: int) -> bytearray | None:
+        """Return some bytes of a file."""
+        return read_part(self.root / name, start, length)
+
+    def write_whole(self, name: str, data: bytes | Iterable[Buffer]) -> None:
+        """Write or replace a file."""
+        write_whole(self.root / name, data)
+
+    def create_exclusive(self, name: str, data: bytes, *, durable: bool = True) -> bool:
+        """Write a file unless it exists."""
+        return create_exclusive(self.root / name, data, durable=durable)
+
+    def list(self, folder: str = "", *, deep: bool = False) -> list[str]:
+        """Return the names of the files in a folder."""
         place = self.root / folder
         try:
             if not deep:
@@ -84,7 +145,7 @@ class Store:
             raise BadInput(f"cannot read {place}: {error.strerror or error}") from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it exists, and the folders that become empty."""
+        """Remove a file and the folders that become empty."""
         file = self.root / name
         with suppress(FileNotFoundError, NotADirectoryError):
             file.unlink()
@@ -93,3 +154,14 @@ class Store:
                 if folder == self.root.parent:
                     break
                 folder.rmdir()
+
+    def age(self, name: str) -> float:
+        """Return the seconds since a file was written, compared with a file that is written now."""
+        file = self.root / name
+        try:
+            with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".clock.") as now:
+                now.write(b"0")
+                now.flush()
+                return max(0.0, os.fstat(now.fileno()).st_mtime - file.stat().st_mtime)
+        except OSError:
+            return 0.0

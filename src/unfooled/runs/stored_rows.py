@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, describe_error
 from unfooled.core.samples import Streamed
+from unfooled.runs.packing import CODES
 from unfooled.runs.store import Store
+
+TYPES = {code: dtype for dtype, code in CODES.items()}
+MAX_HEADER = 1 << 27
+"""Longest header that is read, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,35 @@ def locate_tensor(store: Store, file: str, name: str, like: Tensor) -> TensorLoc
     if end - begin != size * len(like):
         raise _changed(store, file)
     return TensorLocation(file, 8 + length + begin, size)
+
+
+def read_tensors(store: Store, file: str, names: Sequence[str]) -> list[Tensor]:
+    """Read some tensors of a safetensors file, and nothing else of it.
+
+    Args:
+        store: Store of the file.
+        file: Name of the file.
+        names: Names of the tensors.
+
+    Raises:
+        BadInput: The file is missing or damaged, or has no such tensor.
+    """
+    try:
+        length = int.from_bytes(_part(store, file, 0, 8), "little")
+        if length > MAX_HEADER:
+            raise ValueError("its header is too long")
+        header = json.loads(_part(store, file, 8, length))
+        tensors = []
+        for name in names:
+            begin, end = header[name]["data_offsets"]
+            data, dtype = _part(store, file, 8 + length + begin, end - begin), TYPES[header[name]["dtype"]]
+            shape = header[name]["shape"]
+            tensors.append(
+                torch.frombuffer(data, dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+            )
+        return tensors
+    except (ValueError, KeyError, TypeError, RuntimeError, RecursionError, AttributeError) as error:
+        raise BadInput(f"cannot read {store.place(file)}: {describe_error(error)}; run the audit again") from error
 
 
 def stored_rows(store: Store, locations: dict[tuple[int, int], TensorLocation], like: Tensor) -> Tensor:
@@ -92,4 +127,4 @@ def _part(store: Store, file: str, start: int, length: int) -> bytearray:
 
 
 def _changed(store: Store, file: str) -> BadInput:
-    return BadInput(f"{store.root / file} was changed or removed while it was needed; start again to compute it again")
+    return BadInput(f"{store.place(file)} was changed or removed while it was needed; start again to compute it again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from unfooled.core.errors import BadInput
 from unfooled.core.limits import read_regular
-from unfooled.runs import claims
 from unfooled.runs.chunks import Progress
 from unfooled.runs.folder import Folder, open_folder
+from unfooled.runs.opening import Place
 from unfooled.runs.records import Config
 
 R = TypeVar("R", bound=BaseModel)
@@ -27,7 +26,7 @@ class Units:
     """A study's folder, or its work in memory.
 
     Args:
-        path: Folder, created if missing. None: in memory.
+        path: Folder, created if missing; URL or open store. None: in memory.
         config: Settings; a folder with other settings raises `BadInput`.
         progress: Callback `(stage, units done, units in total)`. None: none.
 
@@ -38,7 +37,7 @@ class Units:
         BadInput: The folder holds other work, or cannot be written.
     """
 
-    path: Path | None
+    path: Place | None
     config: Config
     progress: Progress | None = None
     folder: Folder = field(init=False, repr=False, compare=False)
@@ -75,7 +74,7 @@ class Units:
                     records[name] = self._computed(stage, name, compute) if record is None else record
                 self._report(stage, records, names)
             if len(elsewhere) == len(remaining):
-                time.sleep(claims.POLL_SECONDS)
+                self.folder.claims.pause()
             remaining = elsewhere
         return [records[name] for name in names]
 

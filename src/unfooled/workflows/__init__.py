@@ -75,6 +75,7 @@ _NAMES = {
     "lime_table": "lime",
     "lime_text": "lime",
     "make_loss": "losses",
+    "open_out": "places",
     "purify_apply": "purify",
     "purify_fit": "purify",
     "read_baseline": "baselines",

@@ -20,10 +20,13 @@ from unfooled.evaluation.audit import audit as audit_
 from unfooled.evaluation.audit.audit import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.purification.guard import Guarded
-from unfooled.report import render
+from unfooled.report import render_beside
 from unfooled.runs.chunks import Progress
+from unfooled.runs.claims import DRIVER, Claims
 from unfooled.runs.helpers import Helpers
+from unfooled.runs.opening import Place
 from unfooled.runs.spelling import spelled
+from unfooled.runs.store import Store
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack, needs_clusters
 from unfooled.workflows.backgrounds import with_background
@@ -31,7 +34,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_folder
+from unfooled.workflows.places import open_out
 from unfooled.workflows.words import at_least, check_reach, choose, seconds_of, threat_of
 
 ENVELOPE_PASSES = 1000  # passes per sample and norm for the nearest adversarial examples in every norm
@@ -161,7 +164,7 @@ def audit(
     threat: str | Threat,
     *,
     options: AuditOptions | Plan = AuditOptions(),
-    out: str | Path | None = None,
+    out: Place | None = None,
     title: str | None = None,
     chunk: int = 100,
     seed: int = 0,
@@ -176,7 +179,8 @@ def audit(
         inputs: Model and data.
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
         options: Choices by name, or a whole `Plan`.
-        out: Run folder; a second start with the same options continues it. Its page is `report.html` in it.
+        out: Run folder, or URL such as "s3://bucket/run"; a second start with the same options continues it, or helps
+            one that is at work. Its page is `report.html` in it. `places.open_out` opens a URL with options.
         title: Title of the run in the report. None: the model's name.
         chunk: Samples per file of the run folder.
         seed: Random seed.
@@ -197,14 +201,13 @@ def audit(
         options.check(allowed)
     inputs.check()
     at_least("chunk", chunk, 1)
-    if out is not None:
-        out = check_folder(out)
+    store = open_out(out)
     device = machine.prepare(seed, shares=True)
     helpers = machine.helpers()
     with memory_limit(machine.memory):
         return _audited(
             inputs, allowed, options, machine.alone(device),
-            out=out, title=title, chunk=chunk, seed=seed, command=command, notify=notify, progress=progress,
+            out=store, title=title, chunk=chunk, seed=seed, command=command, notify=notify, progress=progress,
             executor=helpers,
         )  # fmt: skip
 
@@ -227,7 +230,7 @@ def _audited(
     options: AuditOptions | Plan,
     machine: Machine,
     *,
-    out: str | Path | None,
+    out: Store | None,
     title: str | None,
     chunk: int,
     seed: int,
@@ -243,6 +246,8 @@ def _audited(
     check_reach(allowed, loaded.x)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
+        if (driver := Claims(out).holder(DRIVER)) is not None:
+            notify(f"process {driver.pid} on {driver.machine} is at work on this run; this one helps")
     known = inputs.options
     if isinstance(options, AuditOptions):
         if purify is not None:
@@ -263,7 +268,7 @@ def _audited(
         },
     )  # fmt: skip
     if out is not None:
-        render([Path(out)], Path(out) / "report.html")
+        render_beside(out)
     return summary
 
 

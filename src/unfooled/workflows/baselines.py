@@ -10,11 +10,13 @@ from torch import Tensor
 
 from unfooled._version import __version__
 from unfooled.core.errors import BadInput, option
-from unfooled.core.limits import read_regular
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.verdict import Trust
-from unfooled.runs.records import MAX_BYTES, Config, Record, read_record, write_record
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.records import MAX_BYTES, Config, Record, parse_record, read_record, write_record
 from unfooled.runs.settings import parse
+from unfooled.runs.store import LocalStore, Store
+from unfooled.runs.stored_rows import read_tensors
 from unfooled.statistics.paired import worse
 
 SIGNIFICANCE = 0.05
@@ -52,39 +54,34 @@ class Baseline(Record):
         return torch.tensor([c == "1" for c in self.robust])
 
 
-def read_baseline(source: str | Path) -> Baseline:
-    """Read a baseline from a run folder, or from a file that `write_baseline` wrote.
+def read_baseline(source: Place) -> Baseline:
+    """Read a baseline from a run folder, its URL or open store, or from a file that `write_baseline` wrote.
 
     Raises:
         BadInput: There is none, it is damaged, or its verdict is not trusted.
     """
-    path = Path(source)
-    found = _of_run(path) if path.is_dir() else read_record(path, Baseline)
+    store = open_store(source, write=False)
+    is_file = isinstance(store, LocalStore) and not store.root.is_dir()
+    found = read_record(Path(store.place()), Baseline) if is_file else _of_run(store)
     if found.verdict not in (Trust.SOUND, Trust.EXTENDED):
         verdict = found.verdict or "not checked"
-        raise BadInput(f"the {option('baseline')} {path} is {verdict}; take a run whose figure can be believed")
+        raise BadInput(
+            f"the {option('baseline')} {store.place()} is {verdict}; take a run whose figure can be believed"
+        )
     return found
 
 
-def write_baseline(run: str | Path, file: str | Path) -> Baseline:
+def write_baseline(run: Place, file: str | Path) -> Baseline:
     """Write the baseline of a finished run to a small JSON file, to be kept beside the code."""
     baseline = read_baseline(run)
     write_record(Path(file), baseline)
     return baseline
 
 
-def _of_run(folder: Path) -> Baseline:
-    """Return the baseline of a run folder."""
-    from safetensors import SafetensorError
-    from safetensors.torch import safe_open
-
-    summary = read_record(folder / "summary.json", Summary)
-    content = _fingerprint(folder / "config.json").get("data", "")
-    try:
-        with safe_open(folder / "samples.safetensors", framework="pt") as file:
-            y, clean, success = (file.get_tensor(name) for name in ("y", "clean", "success"))
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"cannot read the samples of {folder}: {error}; run the audit again") from error
+def _of_run(store: Store) -> Baseline:
+    """Return the baseline of a run."""
+    summary, content = _summary(store), _fingerprint(store).get("data", "")
+    y, clean, success = read_tensors(store, "samples.safetensors", ("y", "clean", "success"))
     robust = (clean == y) & ~success
     return Baseline(
         unfooled=__version__, model=summary.model, data=summary.data, content=content,
@@ -93,13 +90,21 @@ def _of_run(folder: Path) -> Baseline:
     )  # fmt: skip
 
 
-def _fingerprint(path: Path) -> dict[str, str]:
+def _summary(store: Store) -> Summary:
+    data = store.read("summary.json", most=MAX_BYTES)
+    if data is None:
+        raise BadInput(f"cannot read {store.place('summary.json')}: No such file or directory")
+    return parse_record(data, Summary, store.place("summary.json"))
+
+
+def _fingerprint(store: Store) -> dict[str, str]:
     """Return the hashes of model and data in a run's settings."""
     try:
-        settings = parse(read_regular(path, most=MAX_BYTES))[1]
+        settings = parse(store.read("config.json", most=MAX_BYTES) or b"")[1]
         return Config.model_validate(settings).fingerprint
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {str(error).splitlines()[0]}; run the audit again") from error
+    except ValueError as error:
+        place = store.place("config.json")
+        raise BadInput(f"cannot read {place}: {str(error).splitlines()[0]}; run the audit again") from error
 
 
 def check_comparable(now: Baseline, before: Baseline) -> None:

@@ -8,6 +8,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.report.evidence import KINDS
 from unfooled.report.runs import read_run
 from unfooled.runs.files import write_whole
+from unfooled.runs.opening import Place
 from unfooled.runs.records import Record
 from unfooled.workflows.places import check_file
 from unfooled.workflows.words import choose
@@ -26,7 +27,7 @@ class EvidenceRecord(Record):
 
 
 def evidence(
-    run: str | Path | Summary,
+    run: Place | Summary,
     format: str = "model-card",  # noqa: A002
     *,
     out: str | Path | None = None,
@@ -34,7 +35,7 @@ def evidence(
     """Return text from the record of an audit: each sentence with a figure states its interval and n.
 
     Args:
-        run: Run folder of a finished audit, or its `Summary`.
+        run: Run folder of a finished audit, its URL, or its `Summary`.
         format: "model-card", or "annex-iv" for parts of the technical documentation of Regulation (EU) 2024/1689.
         out: File to write, Markdown. None: none.
 
@@ -47,7 +48,7 @@ def evidence(
     """
     write = choose(KINDS, format, "format")
     path = None if out is None else check_file(out)
-    text = write(run if isinstance(run, Summary) else read_run(Path(run)).summary)
+    text = write(run if isinstance(run, Summary) else read_run(run).summary)
     if path is not None:
         write_whole(path, text.encode())
     return EvidenceRecord(format=format, text=text)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
+from unfooled.runs.opening import Place
 from unfooled.workflows.auditing import AuditOptions, audit
 from unfooled.workflows.baselines import compared, read_baseline, write_baseline
 from unfooled.workflows.bounds import Bound, read_bound
@@ -18,7 +19,7 @@ from unfooled.workflows.errors import BadOption, BelowBound
 from unfooled.workflows.gate_files import junit, sarif
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_file
+from unfooled.workflows.places import check_file, open_out
 
 
 class Ruling(NamedTuple):
@@ -42,12 +43,12 @@ class Gate:
     """
 
     fail_under: Sequence[str] = ()
-    baseline: str | Path | None = None
+    baseline: Place | None = None
     write_baseline: str | Path | None = None
     junit: str | Path | None = None
     sarif: str | Path | None = None
 
-    def check(self, out: str | Path | None) -> list[Bound]:
+    def check(self, out: Place | None) -> list[Bound]:
         """Refuse conditions that cannot be judged, before anything is computed; return the bounds.
 
         Raises:
@@ -66,13 +67,13 @@ class Gate:
         return bounds
 
 
-def gate(summary: Summary, conditions: Gate, *, out: str | Path | None = None) -> list[Ruling]:
+def gate(summary: Summary, conditions: Gate, *, out: Place | None = None) -> list[Ruling]:
     """Judge an audit, and write the files that the gate asks for.
 
     Args:
         summary: Record of the audit.
         conditions: Conditions, and names of files.
-        out: Run folder; needed for a baseline.
+        out: Run folder, its URL or open store; needed for a baseline.
 
     Returns:
         The rulings: on the verdict, on each bound, and on the baseline.
@@ -134,9 +135,9 @@ def assert_robust(
     end: str = "value",
     effort: str = "normal",
     options: AuditOptions | Plan | None = None,
-    baseline: str | Path | None = None,
+    baseline: Place | None = None,
     seed: int = 0,
-    out: str | Path | None = None,
+    out: Place | None = None,
 ) -> Summary:
     """Audit a model, and raise an AssertionError where its robust accuracy is too low or cannot be believed.
 
@@ -151,7 +152,7 @@ def assert_robust(
         options: Choices of the audit, or a `Plan`; they replace `effort`. None: no attack on explanations.
         baseline: Run folder or file that this run may not be worse than. None: none.
         seed: Random seed.
-        out: Run folder, with the page. None: none is kept.
+        out: Run folder or URL, with the page. None: none is kept.
 
     Returns:
         The `Summary`.
@@ -163,11 +164,12 @@ def assert_robust(
     conditions = Gate((f"robust_accuracy.{end}={at_least}",), baseline)
     chosen = options or AuditOptions(effort=effort, reasons="none")
     with tempfile.TemporaryDirectory(prefix="unfooled-") as place:
-        run = Path(place) / "run" if out is None else Path(out)
+        run = open_out(Path(place) / "run" if out is None else out)
+        assert run is not None
         conditions.check(run)
         summary = audit(Inputs(model, data, n=n), threat, options=chosen, out=run, seed=seed, machine=Machine("auto"))
         rulings = gate(summary, conditions, out=run)
-    page = "" if out is None else f" (page: {run / 'report.html'})"
+    page = "" if out is None else f" (page: {run.place('report.html')})"
     try:
         enforce(rulings, conditions)
     except BelowBound as error:

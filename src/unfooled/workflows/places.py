@@ -6,12 +6,37 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from unfooled.runs.opening import Place, is_url, open_store
+from unfooled.runs.store import Store
 from unfooled.workflows.errors import BadOption
 
 FILE_SUFFIXES = frozenset(
     ".npy .npz .txt .csv .json .html .htm .pt .pth .ckpt .safetensors .zip .h5 .png .jpg .jpeg .pdf .yaml .py".split()  # noqa: SIM905
 )
 """Suffixes of files; a new folder may not end in one."""
+
+
+def open_out(out: Place | None, store_options: str | Path | None = None, *, lasting: bool = False) -> Store | None:
+    """Open the place where a run is kept, and check that it can be written; None for none.
+
+    Args:
+        out: Folder, URL such as "s3://bucket/run", or open store. None: the run is not kept.
+        store_options: JSON file of options and credentials of a URL's store. None: those of the environment.
+        lasting: True: refuse a place that ends with this process.
+
+    Raises:
+        BadInput: It cannot be used.
+    """
+    if out is None:
+        if store_options is not None:
+            raise BadOption("{store_options} belongs to the URL of a run; give {out:URL}")
+        return None
+    if not isinstance(out, Store) and not is_url(out) and store_options is None:
+        out = check_folder(Path(out))
+    store = open_store(out, store_options)
+    if lasting and store.private:
+        raise BadOption("{out} is {0}, which ends with this command; give a folder or another URL", store.place())
+    return store
 
 
 def check_folder(out: str | Path) -> Path:
@@ -57,6 +82,10 @@ def _as_path(out: str | Path, option: str = "out") -> Path:
     """Return `out` as a path; refuse an empty name, and a link that leads nowhere, through which nothing is written."""
     if not str(out).strip() or "\0" in str(out):
         raise BadOption(f"{{{option}}} is {{0!r}}; give a name", str(out))
+    if is_url(out):
+        raise BadOption(
+            f"{{{option}}} is a URL, {{0}}; only a run of an audit is kept behind one, give a name on this machine", out
+        )
     path = Path(out)
     if _query(path, "is_symlink", option) and not _query(path, "exists", option):
         raise BadOption(f"cannot write {{0}}: it is a link that leads nowhere; choose another {{{option}}}", path)

@@ -276,7 +276,7 @@ def _votes(root: Path, images: int, attributes: int) -> tuple[np.ndarray, np.nda
 
 
 def _check_pairs(rows: np.ndarray, images: int, attributes: int, path: Path) -> None:
-    """Refuse two different votes on one attribute of an image, and a file whose last images have no vote.
+    """Refuse two different votes on one attribute of an image, and a file that seems to be cut off.
 
     Args:
         rows: Image, attribute, presence and certainty of each line.
@@ -296,6 +296,13 @@ def _check_pairs(rows: np.ndarray, images: int, attributes: int, path: Path) -> 
         raise BadInput(
             f"{path} ends at vote {len(rows)} without one on image {missing[0]} ({len(missing)} of {images} images "
             "have none); it may be truncated: unpack it again"
+        )
+    voted = np.bincount(rows[:, 0] - 1, minlength=images)
+    last = rows[-1, 0] - 1
+    if voted[last] < attributes and (np.delete(voted, last) >= attributes).all() and images > 1:
+        raise BadInput(
+            f"{path} ends at vote {len(rows)}, within image {last + 1}: it has {voted[last]} of {attributes} "
+            "attributes, and all other images have all; it may be truncated: unpack it again"
         )
 
 

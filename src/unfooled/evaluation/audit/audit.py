@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -32,21 +29,24 @@ from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.data.torch_sets import from_torch
+from unfooled.evaluation.audit.places import leading, open_run, run_place
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.possible import check_class_names
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
-from unfooled.evaluation.audit.storing import store
+from unfooled.evaluation.audit.storing import store_results
 from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
 from unfooled.evaluation.audit.values import PREDICTED, Outcome, Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.folder import recomputed_note, started
+from unfooled.runs.folder import recomputed_note
 from unfooled.runs.hashes import code_hashes
 from unfooled.runs.helpers import Helpers, Watch
-from unfooled.runs.records import Config, read_record
+from unfooled.runs.opening import Place
+from unfooled.runs.records import Config
+from unfooled.runs.store import Store
 
 CHUNK_IN_TIME = 25
 """Largest number of samples per file where there is a time limit: of a stage that is cut off, finished files count.
@@ -60,7 +60,7 @@ def audit(
     threat: Threat | None = None,
     *,
     plan: Plan | None = None,
-    out: Path | str | None = None,
+    out: Place | None = None,
     seed: int = 0,
     classes: Sequence[str] | None = None,
     about: About | Mapping[str, Any] | None = None,
@@ -82,8 +82,8 @@ def audit(
             the predicted classes, which the warnings say; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
-        out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
-            written.
+        out: Run folder, or URL such as "s3://bucket/run", or an open store (`unfooled.runs.opening.open_store`); a
+            second start with the same arguments continues what a first one left, or helps it. None: nothing is written.
         seed: Random seed.
         classes: Class names, in the order of the logits; names of the labels where there are several. None: their
             numbers.
@@ -109,29 +109,28 @@ def audit(
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
     helpers = executor if isinstance(executor, Helpers) else Helpers(executor, partial(_same, model, x, y))
+    given = open_run(out, shared=helpers.count > 0)
     work = _Work.of(model, x, y, threat, plan, about, seed)
     names = work.names(classes)
-    folder = Path(out) if out is not None else None
     batch = batch or fitting_batch(work.subject.model, work.x)
     chunk = _fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
-    with _place(folder, work.config, shared=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
+    with run_place(given, work.config, needed=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
         job = partial(
             _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
             code=code_hashes(work.subject.given),
         )  # fmt: skip
         ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start))
-        with helpers.on(job):
-            outcome = work.perform(plan, seed, batch, ledger)
-        ledger.run.failures.clear()
-        context = AuditContext(
-            outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, device=str(work.x.device)
-        )
-        late = [*work.changed_code(), *notes_on(work.subject.given, beyond=work.subject.warnings)]
-        found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged), *late]
-        summary = summarise_audit(outcome, context, ledger, [*work.notes, *work.subject.warnings, *found])
-        if folder is not None:
-            store(folder, outcome, context, summary)
-    return summary
+        with leading(given, ledger.run.folder.claims) as settle:
+            with helpers.on(job):
+                outcome = work.perform(plan, seed, batch, ledger)
+            ledger.run.failures.clear()
+            context = AuditContext(
+                outcome.shown.cpu(), work.y.cpu(), work.threat, plan, work.config, names, about, str(work.x.device)
+            )
+            late = [*work.changed_code(), *notes_on(work.subject.given, beyond=work.subject.warnings)]
+            found = [*helpers.notes, *recomputed_note(ledger.run.folder.damaged), *late]
+            summary = summarise_audit(outcome, context, ledger, [*work.notes, *work.subject.warnings, *found])
+            return settle(summary, partial(store_results, given, outcome, context))
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,14 +218,14 @@ def _assist(
     plan: Plan,
     about: About,
     seed: int,
-    folder: Path | None,
+    place: Store | None,
     chunk: int,
     batch: int,
     watch: Watch,
     *,
     code: Mapping[str, str],
 ) -> None:
-    """Help with an audit in another process: run its stages in its folder, and write no result.
+    """Help with an audit in another process: run its stages in its store, and write no result.
 
     A model that came here as an object has no files of its own; `code` are those of the process that was started.
     """
@@ -236,7 +235,7 @@ def _assist(
     work = _Work.of(model, x, y, threat, plan, about, seed)
     prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or dict(code))
     config = work.config.model_copy(update={"fingerprint": prints})
-    work.perform(plan, seed, batch, Ledger(Run(folder, config, chunk=chunk, progress=watch, start=watch.start)))
+    work.perform(plan, seed, batch, Ledger(Run(place, config, chunk=chunk, progress=watch, start=watch.start)))
 
 
 def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:
@@ -286,30 +285,6 @@ def _samples(
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next
     return found
-
-
-@contextmanager
-def _place(folder: Path | None, config: Config, *, shared: bool) -> Iterator[Path | None]:
-    """Yield the folder of the run; without one, a temporary folder if chunks are streamed or shared."""
-    if folder is not None:
-        _drop_other(folder / "summary.json", config)
-    if folder is not None or not shared:
-        yield folder if folder is None or not shared else folder.resolve()
-        return
-    with TemporaryDirectory(prefix="unfooled-") as place:
-        yield Path(place)
-
-
-def _drop_other(path: Path, config: Config) -> None:
-    """Remove the summary of other settings, which a folder without its `config.json` may hold."""
-    if not path.is_file() or started(path.parent):
-        return
-    try:
-        before = read_record(path, Summary)
-    except BadInput:
-        return
-    if any(getattr(before, name) != getattr(config, name) for name in ("n", "threat", "seed", "options")):
-        path.unlink(missing_ok=True)
 
 
 def _fitting_chunk(chunk: int, x: Tensor, budget: float | None, *, shared: bool) -> int:

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,14 @@ class Column:
     def words(self, value: Any) -> str:
         """Return a value's bin or category in words."""
         if self.edges is not None:
-            return bin_name(self.name, self.edges, self.code(value))
+            return self._bin_names[self.code(value)]
         return f"{self.name} missing" if is_missing(value) else f"{self.name} = {value}"
+
+    @cached_property
+    def _bin_names(self) -> tuple[str, ...]:
+        """Return the bins of a numeric column in words, missing values last; each row needs one of them."""
+        assert self.edges is not None
+        return tuple(bin_name(self.name, self.edges, code) for code in range(len(self.edges) + 2))
 
     def slope(self, value: Any) -> str:
         """Return what a weight without bins belongs to, in words: a column of numbers, or the value's category."""
@@ -113,7 +120,7 @@ class Column:
 def is_missing(value: Any) -> bool:
     """Return whether a value is None, NaN or a frame's missing value."""
     if isinstance(value, (float, np.floating)):
-        return bool(np.isnan(value))
+        return bool(value != value)  # NaN; several times faster than np.isnan on one number
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 

@@ -24,8 +24,12 @@ class Gram:
 
     def add(self, z: Tensor, y: Tensor, weights: Tensor | None = None) -> Gram:
         """Add masks, (S, M), answers, (S, R), and their weights, (S,); return self."""
-        design, y = with_intercept(z), y.to(torch.float64)
-        weights = torch.ones(len(z), dtype=torch.float64) if weights is None else weights.to(torch.float64)
+        return self.add_rows(with_intercept(z), y, weights)
+
+    def add_rows(self, design: Tensor, y: Tensor, weights: Tensor | None = None) -> Gram:
+        """Add masks that have their first column of ones, (S, M + 1) float64; otherwise as `add`."""
+        y = y.to(torch.float64)
+        weights = torch.ones(len(design), dtype=torch.float64) if weights is None else weights.to(torch.float64)
         scaled = design * weights[:, None]
         self.g += scaled.T @ design
         self.c += scaled.T @ y

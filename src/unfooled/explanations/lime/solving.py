@@ -279,6 +279,8 @@ def _fitted(
 def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
     """Join fits of different numbers of features, padded with zeros; also return the numbers of features."""
     numbers = [part.weights.shape[2] for part in fits]
+    if len(fits) == 1:
+        return fits[0], numbers
     most = max(numbers, default=0)
 
     def cat(name: str, wide: bool) -> Tensor:

@@ -132,8 +132,9 @@ def fit(
     pi = torch.ones(samples, dtype=torch.float64) if weights is None else weights.to(torch.float64)
     mean = None if prior is None else _columns(prior, count, outputs)
     shift = columns.mean(0)
-    gram = Gram(z.shape[1], columns.shape[1]).add(z, columns - shift, pi)
-    return _Solved(gram, z, columns - shift, pi, ridge, mean, groups).fit(shift, count, outputs)
+    design, centred = with_intercept(z), columns - shift
+    gram = Gram(z.shape[1], columns.shape[1]).add_rows(design, centred, pi)
+    return _Solved(gram, design, centred, pi, ridge, mean, groups).fit(shift, count, outputs)
 
 
 def joined(parts: list[Fit]) -> Fit:
@@ -188,7 +189,7 @@ class _Solved:
     """Normal equations with the samples that they came from."""
 
     gram: Gram
-    z: Tensor
+    design: Tensor
     y: Tensor
     pi: Tensor
     ridge: float
@@ -201,9 +202,9 @@ class _Solved:
         singular = singular or (self.ridge > 0 and not self.gram.identified())
         beta = torch.cholesky_solve(self.gram.target(self.ridge, self.mean), lower)
         inverse = torch.cholesky_inverse(lower) / self.gram.total
-        design = with_intercept(self.z)
+        design = self.design
         residual = self.y - design @ beta
-        blocks = blocks_of(len(self.z), self.groups)
+        blocks = blocks_of(len(design), self.groups)
         effect = design @ inverse
         left_out = blocks.left_out(design, effect, self.pi, residual)
         variance = blocks.variance(effect * self.pi[:, None], left_out)
@@ -248,10 +249,10 @@ def contributions(
     """
     pi = torch.ones(len(z), dtype=torch.float64) if weights is None else weights.to(torch.float64)
     column = (y - y.mean()).to(torch.float64)[:, None]
-    gram = Gram(z.shape[1], 1).add(z, column, pi)
+    design = with_intercept(z)
+    gram = Gram(z.shape[1], 1).add_rows(design, column, pi)
     lower, _ = gram.factor(ridge)
     inverse = torch.cholesky_inverse(lower) / gram.total
-    design = with_intercept(z)
     mean = None if prior is None else prior.to(torch.float64)[:, None]
     residual = column - design @ torch.cholesky_solve(gram.target(ridge, mean), lower)
     blocks = blocks_of(len(z), groups)

@@ -1,0 +1,111 @@
+"""Opening of stores: a folder of this machine, or a URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unfooled.core.errors import BadInput, describe_error, option
+from unfooled.runs.remote_store import PACKAGES, MemoryStore, RemoteStore, read_options
+from unfooled.runs.store import LocalStore, Store
+
+Place = str | os.PathLike[str] | Store
+"""Folder, URL or open store of a run."""
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+(?:::[^/]*)?):(//?)(.*)", re.DOTALL)
+"""URL, or what `Path` makes of one; a single letter is a drive."""
+
+
+def is_url(place: object) -> bool:
+    """Return whether a text or path is a URL.
+
+    Example:
+        >>> is_url("s3://bucket/run"), is_url("runs/mine"), is_url("C:/runs")
+        (True, False, False)
+    """
+    return isinstance(place, (str, os.PathLike)) and URL.fullmatch(os.fspath(place)) is not None
+
+
+def open_store(
+    place: Place, options: Mapping[str, Any] | str | os.PathLike[str] | None = None, *, write: bool = True
+) -> Store:
+    """Open the store of a run.
+
+    Args:
+        place: Folder, or URL such as "s3://bucket/run"; an open store is returned as it is.
+        options: Options of fsspec's file system, or a JSON file of them; never recorded. None: those of the
+            environment.
+        write: True: check at once that a URL can be written.
+
+    Raises:
+        BadInput: A URL that cannot be used, in one sentence.
+    """
+    if isinstance(place, Store):
+        return place
+    if not is_url(place):
+        if options is not None:
+            raise BadInput(f"{option('store_options')} belongs to a URL, and {place} is a folder; leave it out")
+        return LocalStore(Path(place))
+    url = _checked(place)
+    file = None if options is None or isinstance(options, Mapping) else Path(options)
+    known = read_options(file) if file is not None else dict(options) if isinstance(options, Mapping) else {}
+    protocol = url.partition("://")[0]
+    if protocol in ("file", "local"):
+        return LocalStore(Path(_known(protocol, url)._strip_protocol(url)))
+    _known(protocol, url)
+    kind = MemoryStore if protocol == "memory" else RemoteStore
+    store = kind(url, known, None if file is None else file.absolute())
+    if write:
+        store.check()
+    return store
+
+
+def _checked(place: str | os.PathLike[str]) -> str:
+    """Return a URL, whose spelling is one that a store can be opened by.
+
+    Raises:
+        BadInput: It went through `Path`, holds credentials, or is a chain of URLs.
+    """
+    match = URL.fullmatch(os.fspath(place))
+    assert match is not None
+    protocol, slashes, rest = match[1].lower(), match[2], match[3]
+    host = rest.partition("/")[0]
+    if "@" in host:
+        raise BadInput(
+            f"the URL of {option('out')} holds a user name or a password, which would be recorded; give them in the "
+            f"environment or with {option('store_options', 'FILE')}"
+        )
+    if slashes != "//":
+        raise BadInput(f"{option('out')} is the path {place}; give a URL as text, with two slashes")
+    if "?" in rest or "#" in rest or "::" in protocol + rest:
+        raise BadInput(
+            f"the URL of {option('out')} has a query or is a chain of URLs; give protocol://bucket/folder alone"
+        )
+    if not rest.strip("/"):
+        raise BadInput(f"{option('out')} is {place}; name a folder in it, such as {protocol}://bucket/run")
+    return f"{protocol}://{rest.rstrip('/')}"
+
+
+def _known(protocol: str, url: str) -> Any:
+    """Return the class of a protocol's file system.
+
+    Raises:
+        BadInput: fsspec does not know the protocol, or its package is not installed.
+    """
+    from fsspec import get_filesystem_class
+
+    try:
+        return get_filesystem_class(protocol)
+    except ImportError:
+        package = PACKAGES.get(protocol)
+        extra = 'pip install "unfooled[s3]"' if package == "s3fs" else f"pip install {package}"
+        remedy = f"install it: {extra}" if package else "see the list of fsspec for it"
+        raise BadInput(f"{url} needs the package {package or 'of its protocol'}; {remedy}") from None
+    except ValueError as error:
+        words = describe_error(error, longest=80)
+        raise BadInput(
+            f"there is no store for {protocol}:// ({words}); give a folder, or a URL such as s3://bucket/run"
+        ) from None
