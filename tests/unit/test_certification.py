@@ -18,6 +18,7 @@ from unfooled.attacks.apgd import apgd
 from unfooled.certification import Certificate, Effort, bounds, certify, trace
 from unfooled.certification.alpha import Steps
 from unfooled.certification.branch import Limits
+from unfooled.certification.crown import interval_bounds, lower_bounds, margin_rows
 from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.proof import Level, covers
 from unfooled.certification.region import Region
@@ -492,3 +493,14 @@ def test_results_that_are_not_needed_any_more_leave_the_memory() -> None:
     last = len(network.nodes) - 1
     assert torch.allclose(network.result_at(x, last), model(x), atol=1e-5)
     assert torch.equal(network.result_at(x, 0), x)
+
+
+@pytest.mark.parametrize("name", ["fully connected", "leaky", "smooth"])
+def test_rows_of_one_sample_share_their_lines(name: str) -> None:
+    model, x, y = samples(name, 3)
+    network = trace(model, x).network()
+    bounds = interval_bounds(network, Region.of(x, Linf(0.05), torch.float32))
+    rows = margin_rows(network, y)
+    together = lower_bounds(rows, bounds)
+    alone = torch.cat([lower_bounds(rows.take(torch.tensor([k])), bounds) for k in range(len(rows.owner))])
+    assert torch.allclose(together, alone, atol=1e-5)
