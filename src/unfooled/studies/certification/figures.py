@@ -44,11 +44,11 @@ class Ends:
 
     def mean(self, network: str, field: str) -> Interval:
         """Return the share of the images of a network, with its interval."""
-        return self.figure([network], lambda a: a[0][field])
+        return _within_one(self.figure([network], lambda a: a[0][field]))
 
     def open(self, network: str) -> Interval:
         """Return the share of the images that are neither proven nor fooled."""
-        return self.figure([network], lambda a: a[0]["resists"] - a[0]["resists"] * a[0]["proven"])
+        return _within_one(self.figure([network], lambda a: a[0]["resists"] - a[0]["resists"] * a[0]["proven"]))
 
     def gap(self, a: str, b: str, field: str) -> Interval:
         """Return the share of a network less that of another one, paired by image."""
@@ -71,3 +71,9 @@ class Ends:
         rows = [columns for seed in self.seeds for columns in seed.values()]
         fooled = sum(float((one["proven"] * (1 - one["resists"])).sum()) for one in rows)
         return round(fooled), round(sum(float(one["proven"].sum()) for one in rows))
+
+
+def _within_one(share: Interval) -> Interval:
+    """Return the interval of a share, cut off at 0 and 1."""
+    value, low, high, n = share
+    return Interval(value, max(low, 0.0), min(high, 1.0), n)
