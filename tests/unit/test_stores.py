@@ -38,7 +38,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.runs import claims
 from unfooled.runs.chunks import Run
 from unfooled.runs.claims import DRIVER, Claims
-from unfooled.runs.executors import processes
+from unfooled.runs.executors import dask, processes
 from unfooled.runs.folder import recomputed_note
 from unfooled.runs.opening import is_url, open_store
 from unfooled.runs.remote_store import RemoteStore
@@ -196,14 +196,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
     return figures(audited(folder), LocalStore(folder))
 
 
-def test_an_audit_behind_a_url_has_the_figures_of_one_in_a_folder(
-    alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_behind_a_url_has_the_figures_of_one_in_a_folder(alone: Any, tmp_path: Path) -> None:
     for url in (memory(), (tmp_path / "run").as_uri()):
         assert figures(audited(url), open_store(url)) == alone
-        monkeypatch.setattr(claims, "POLL_SECONDS", 0.01)
-        again = audited(url)  # reads what is there
-        assert again.model_dump(exclude=APART) == audited(url).model_dump(exclude=APART)
+    assert figures(audited(url), open_store(url)) == alone  # from what is there
     assert (tmp_path / "run/summary.json").is_file()
     assert not [file for file in open_store(url).list(deep=True) if file.startswith(".")]
 
@@ -217,6 +213,17 @@ def test_two_processes_share_an_audit_on_s3(alone: Any, options: Path) -> None:
     assert figures(summary, store) == alone
     assert len(seen) == 2, "one process did everything"
     assert not [file for file in store.list(deep=True) if file.startswith(".")]
+
+
+@needs_s3
+def test_workers_of_a_dask_cluster_share_an_audit_on_s3(alone: Any, options: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
+    store, seen = open_store(bucket(), options), set[str]()
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True)
+    with cluster, dask(cluster.scheduler_address) as executor:
+        summary = audited(store, executor=executor, progress=lambda *_: seen.update(pids(store)))
+    assert figures(summary, store) == alone
+    assert len(seen) > 1, "one process did everything"
 
 
 def pids(store: Store) -> set[str]:
@@ -517,6 +524,39 @@ def test_a_store_that_cannot_be_written_is_refused_at_once(
     Failing.error = error
     said = refused(command("failing://b/run", "--store-options", str(tmp_path / "o.json")), capsys)
     assert re.match(r"cannot write failing://b/run/.claims/.probe-\w+: " + re.escape(sentence), said), said
+
+
+class Small(MemoryFileSystem):
+    """A store with room for one chunk more."""
+
+    protocol = "small"
+    room = 0
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        if "/chunks/" in path:
+            if not self.room:
+                raise OSError(122, "Disk quota exceeded")
+            type(self).room -= 1
+        super().pipe_file(path, value, mode=mode)
+
+
+def test_a_store_that_becomes_full_stops_the_run_and_more_room_continues_it() -> None:
+    register_implementation("small", Small, clobber=True)
+    store, Small.room = open_store(f"small://{uuid.uuid4().hex}/run"), 1
+    with pytest.raises(
+        BadInput, match=r"cannot write small://.*/4-8\.safetensors: the store is full .*; free some space"
+    ):
+        Run(store, {"seed": 0}, chunk=4).map("s", lambda rows: {"a": rows}, 8)
+    assert store.list(claims.FOLDER) == []
+    assert store.list("chunks/s") == ["chunks/s/0-4.safetensors"]
+    Small.room, computed = 9, list[int]()
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        computed.extend(rows.tolist())
+        return {"a": rows}
+
+    assert Run(store, {"seed": 0}, chunk=4).map("s", compute, 8)["a"].tolist() == list(range(8))
+    assert computed == [4, 5, 6, 7]
 
 
 def test_a_store_that_does_not_create_exclusively_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
