@@ -130,8 +130,8 @@ def test_the_reach_of_every_sample_is_found_by_halving(monkeypatch: pytest.Monke
     assert values[1] > values[4] > values[6]
     assert summary.certified_accuracy is not None
     assert values[4] == pytest.approx(summary.certified_accuracy.value)
-    assert len(calls) == 3  # that of the audit, and two rounds
-    assert calls[1] == 21  # those that are right
+    assert len(calls) == 4  # the first samples, that of the audit, and two rounds
+    assert calls[:3] == [proofs.PROBED, 24, 21]  # the last ones are those that are right
 
 
 def test_both_ends_by_class_add_up(runs: tuple[Summary, Summary, Path]) -> None:
