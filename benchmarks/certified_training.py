@@ -9,6 +9,9 @@ left of a pixel that is black or white; it is part of the network that is certif
 for every choice; the test set is seen once, at the end: certified accuracy of all 10,000 images by `certify`, whose
 proofs pass the second check, and accuracy of the first 1,000 under PGD and by `cascade`, all of them attacked.
 
+--grow trains at a larger eps than that of the judgement, --average with a moving average of the weights. A step of 128
+images takes 50 ms of one thread, 42 ms of which are the four convolutions and two products of intervals themselves.
+
 Resumes where it was stopped. Processor seconds and the load of the machine are recorded for each epoch. With --out the
 runs in the folder are collected, with mean and standard deviation over seeds.
 """
@@ -39,6 +42,7 @@ from unfooled.training import Batches, Checkpoint, Ibp, Ramp, Stepping, initiali
 HELD_OUT = 5000
 DEFAULTS = {
     "width": 16, "saturate": 1, "epochs": 14, "wait": 0.5, "ramp": 5, "batch": 128, "lr": 2e-3, "clean": 0.0,
+    "grow": 1.0, "average": 0.0,
 }  # fmt: skip
 
 
@@ -72,7 +76,8 @@ def trained(folder: Path, name: str, eps: float, seed: int, recipe: dict[str, fl
     model = network(eps, recipe)
     initialise_for_intervals(model, torch.Generator().manual_seed(seed))
     threat = Linf(eps)
-    loss = Ramp(Ibp(threat, interval_margins, clean=recipe["clean"]), recipe["ramp"], recipe["wait"])
+    wider = Linf(eps * recipe["grow"])
+    loss = Ramp(Ibp(wider, interval_margins, clean=recipe["clean"]), recipe["ramp"], recipe["wait"])
     log, begin, epochs = folder / f"{name}.jsonl", time.process_time(), int(recipe["epochs"])
     for epoch in train(
         model,
@@ -83,7 +88,7 @@ def trained(folder: Path, name: str, eps: float, seed: int, recipe: dict[str, fl
         seed=seed,
         checkpoint=Checkpoint(folder / f"{name}.pt", {}, {"eps": eps, "seed": seed, **recipe}),
         held_out=(data.x[held], data.y[held]),
-        stepping=Stepping(clip=5.0),
+        stepping=Stepping(clip=5.0, average=recipe["average"]),
     ):
         seconds = time.process_time() - begin
         with torch.no_grad():

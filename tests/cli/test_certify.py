@@ -90,6 +90,9 @@ def test_smoothing_says_whose_figures_they_are(home: Path) -> None:
     out, _ = run(home, "certify", "--model", "mine.py:unknown", *base, "--effort", "smoothing:0.1", "--draws", "50")
     assert "at least of the smoothed classifier" in out
     assert "no radius exceeds" in out
+    base = (*BASE[:-1], "l0:1")
+    out, _ = run(home, "certify", "--model", "mine.py:unknown", *base, "--effort", "smoothing:3", "--draws", "50")
+    assert "at least of the smoothed classifier" in out
 
 
 @pytest.mark.parametrize(
@@ -97,10 +100,11 @@ def test_smoothing_says_whose_figures_they_are(home: Path) -> None:
     [
         (("--model", "mine.py:unknown", *BASE), "uses gelu, which cannot be bounded"),
         (("--model", "mine.py:net", *BASE, "--effort", "thorogh"), "did you mean thorough"),
-        (("--model", "mine.py:net", *BASE, "--effort", "smoothing:0.1"), "bounds changes in L2 or L1"),
+        (("--model", "mine.py:net", *BASE, "--effort", "smoothing:0.1"), "bounds changes in L2, L1 or L0"),
         (("--model", "mine.py:net", *BASE[:-1], "l2:1", "--effort", "smoothing"), "needs the size of the noise"),
         (("--model", "mine.py:net", *BASE[:-1], "l2:1", "--effort", "smoothing:1", "--out", "a"), "leave out --out"),
         (("--model", "mine.py:net", *BASE[:-1], "l0:3"), "has no bounds by relaxation"),
+        (("--model", "mine.py:net", *BASE[:-1], "l0:3", "--effort", "smoothing:1.5"), "a whole number of entries"),
         (("--model", "mine.py:net", *BASE, "--check", "none.safetensors"), "there is no certificate"),
     ],
 )

@@ -87,6 +87,7 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         (["study", "robust-features", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "lime-shift", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "attackability", "--scale", "medium"], "UNFOOLED_DATA"),
+        (["study", "certification", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "attackability", "--data", "cub-ten"], "cub-ten"),
         (["study", "attention", "--size", "x", "--model", "net.pt"], "--size is 'x'"),
         (["study", "attention", "--mean", "x", "--model", "net.pt"], "--mean is 'x'"),
@@ -106,7 +107,7 @@ def test_refusals(tmp_path: Path, arguments: list[str], said: str, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["attackability", "lime-shift", "mnist-features", "robust-features"])
+@pytest.mark.parametrize("name", ["attackability", "certification", "lime-shift", "mnist-features", "robust-features"])
 def test_the_device_reaches_the_study(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def says(*_: Any, device: str, **__: Any) -> None:
         raise BadInput(f"on {device}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from unfooled.attacks.apgd import apgd
 from unfooled.certification import Certificate, Effort, bounds, certify, trace
 from unfooled.certification.alpha import Steps
 from unfooled.certification.branch import Limits
+from unfooled.certification.crown import interval_bounds, lower_bounds, margin_rows
 from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.proof import Level, covers
 from unfooled.certification.region import Region
@@ -437,3 +440,67 @@ def test_the_weights_are_read_anew() -> None:
     after = graph.network().logits(x)
     assert torch.allclose(after, model(x), atol=1e-5)
     assert not torch.allclose(before, after)
+
+
+def test_a_record_of_operations_does_not_import_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's compiler takes seconds to import, more than most proofs."""
+    model, x, _ = samples("fully connected", 2)
+    asked: list[str] = []
+    original = builtins.__import__
+
+    def noted(name: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", noted)
+    trace(model, x)
+    assert not [name for name in asked if name.startswith(("torch._dynamo", "torch._inductor", "sympy"))]
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)[:, :3]
+        return x if float(x.sum()) > 0 else -x
+
+
+class Unbranching(nn.Module):
+    """A model that changes its tensors in place, and decides by a value of its own."""
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.flatten(1) - 0.5
+        z.mul_(2.0).relu_()
+        return self.layer(z) if float(self.scale) > 1 else z[:, :3]
+
+
+def test_a_decision_by_values_of_the_input_is_refused_and_one_by_constants_is_not() -> None:
+    x = torch.rand(3, 1, 4, 4)
+    with pytest.raises(BadInput, match="operations of Branching cannot be recorded"):
+        trace(Branching(), x)
+    model = Unbranching().eval()
+    assert torch.allclose(trace(model, x).network().logits(x), model(x), atol=1e-6)
+
+
+def test_results_that_are_not_needed_any_more_leave_the_memory() -> None:
+    model, x, _ = samples("residual", 2)
+    network = trace(model, x).network()
+    last = len(network.nodes) - 1
+    assert torch.allclose(network.result_at(x, last), model(x), atol=1e-5)
+    assert torch.equal(network.result_at(x, 0), x)
+
+
+@pytest.mark.parametrize("name", ["fully connected", "leaky", "smooth"])
+def test_rows_of_one_sample_share_their_lines(name: str) -> None:
+    model, x, y = samples(name, 3)
+    network = trace(model, x).network()
+    bounds = interval_bounds(network, Region.of(x, Linf(0.05), torch.float32))
+    rows = margin_rows(network, y)
+    together = lower_bounds(rows, bounds)
+    alone = torch.cat([lower_bounds(rows.take(torch.tensor([k])), bounds) for k in range(len(rows.owner))])
+    assert torch.allclose(together, alone, atol=1e-5)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from unfooled import L2, BadInput
-from unfooled.certification import bounds, ceiling, lipschitz_radius, smooth
+from unfooled.certification import ablate, bounds, ceiling, lipschitz_radius, smooth
+from unfooled.certification.ablation import ablated_radius, touched
 from unfooled.certification.smoothing import lower_bound, radius_of
 
 
@@ -111,3 +113,71 @@ def test_the_lipschitz_radius_is_the_distance_for_an_orthogonal_layer_and_never_
     assert (radius > 0).all()
     assert (bounds(net, z, label, L2(radius * 0.999), effort="quick") > 0).all()
     assert (lipschitz_radius(net, z, (label + 1) % 3) == 0).all()
+
+
+class Counting(nn.Module):
+    """Class 0 where more than a number of entries are 1."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__()
+        self.least = least
+
+    def forward(self, z: Tensor) -> Tensor:
+        score = z.flatten(1).sum(1) - self.least
+        return torch.stack([score, -score], 1)
+
+
+def test_the_share_of_draws_that_see_a_change_is_that_of_drawing_without_replacement() -> None:
+    for changed, entries, keep in ((1, 10, 3), (2, 10, 3), (4, 10, 6), (3, 784, 45), (0, 10, 3)):
+        truth = 1 - math.comb(entries - changed, keep) / math.comb(entries, keep)
+        assert touched(changed, entries, keep) == pytest.approx(truth, abs=1e-12)
+    assert touched(5, 10, 6) == 1
+    assert ablated_radius(0.5, 784, 45) == ablated_radius(0.3, 784, 45) == 0
+    radius = ablated_radius(0.99, 784, 45)
+    assert touched(radius, 784, 45) < 0.49 <= touched(radius + 1, 784, 45)
+    assert radius == 11
+
+
+def test_ablation_certifies_what_no_change_of_so_few_entries_can_flip() -> None:
+    """Ten of twenty entries are 1, and two stay: class 0 is seen unless both of these are 0, with 1 - 9/38."""
+    x = torch.zeros(1, 1, 4, 5)
+    x.view(-1)[:10] = 1
+    found = ablate(Counting(0.5), x, keep=2, draws=4000, batch=2000)
+    assert int(found.prediction) == 0
+    p = 1 - (10 * 9) / (20 * 19)
+    assert 0.95 * p < float(found.probability) <= p + 0.01
+    truth = max(r for r in range(20) if touched(r, 20, 2) < p - 0.5)
+    assert float(found.radius) == truth == 2
+    assert bool(found.certified(torch.tensor([0]), 2.0))
+    assert not bool(found.certified(torch.tensor([0]), 3.0))
+    for ones in range(10, 10 - truth - 1, -1):  # the majority stays whatever the changed entries become
+        assert 1 - math.comb(20 - ones, 2) / math.comb(20, 2) > 0.5
+    assert found.norm == 0
+    assert found.ceiling >= truth
+
+
+def test_pixels_are_left_out_over_all_channels() -> None:
+    seen = []
+
+    def model(z: Tensor) -> Tensor:
+        seen.append(z)
+        return z.flatten(1)[:, :2]
+
+    ablate(model, torch.rand(1, 3, 4, 4) + 0.001, keep=5, per="pixel", first=8, draws=8, value=0.0)
+    z = torch.cat(seen)
+    assert ((z != 0).all(1) == (z != 0).any(1)).all()
+    assert ((z != 0).any(1).flatten(1).sum(1) == 5).all()
+    assert len({tuple(row.tolist()) for row in (z != 0).any(1).flatten(1).int()}) > 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"keep": 0}, "keep is 0; it lies between 1 and 15"),
+        ({"keep": 16}, "keep is 16"),
+        ({"keep": 2, "per": "row"}, "per is"),
+    ],
+)
+def test_ablation_refuses_numbers_out_of_range(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        ablate(Counting(0.5), torch.rand(1, 1, 4, 4), **options)

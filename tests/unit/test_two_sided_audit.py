@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,20 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled import BadInput, Linf, Plan, Summary
-from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.cascade import Effort, cascade
 from unfooled.attacks.ensembles.stages import Ascents
-from unfooled.certification import exact_margins
+from unfooled.certification import exact_margins, interval_margins
+from unfooled.certification.certify import proven
+from unfooled.core.model.wrappers import Counted
+from unfooled.data import load_dataset
 from unfooled.evaluation.audit import proofs
 from unfooled.evaluation.audit.records import ClassEnds
 from unfooled.evaluation.audit.records import Summary as Record
+from unfooled.evaluation.verify import verify
 from unfooled.report.sections.curves import proven_steps
 from unfooled.report.words import two_sided, verdict_sentences
+from unfooled.training import Batches, Ibp, Ramp, initialise_for_intervals, train
+from unfooled.workflows import AuditOptions
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BelowBound
 
@@ -123,8 +130,8 @@ def test_the_reach_of_every_sample_is_found_by_halving(monkeypatch: pytest.Monke
     assert values[1] > values[4] > values[6]
     assert summary.certified_accuracy is not None
     assert values[4] == pytest.approx(summary.certified_accuracy.value)
-    assert len(calls) == 3  # that of the audit, and two rounds
-    assert calls[1] == 21  # those that are right
+    assert len(calls) == 4  # the first samples, that of the audit, and two rounds
+    assert calls[:3] == [proofs.PROBED, 24, 21]  # the last ones are those that are right
 
 
 def test_both_ends_by_class_add_up(runs: tuple[Summary, Summary, Path]) -> None:
@@ -252,9 +259,9 @@ def test_the_proven_end_goes_down_in_steps_that_never_rise_above_the_attacked_on
     _, both, _ = runs
     corners = proven_steps(both.certified_curve)
     attacked = [(p.eps, p.accuracy.value or 0.0) for p in both.curve]
-    for eps, proven in corners[1:]:
+    for eps, lower in corners[1:]:
         (a, high), (b, low) = next(pair for pair in pairwise(attacked) if pair[0][0] <= eps + 1e-9 <= pair[1][0] + 2e-9)
-        assert proven <= high + (low - high) * (eps - a) / (b - a) + 1e-9
+        assert lower <= high + (low - high) * (eps - a) / (b - a) + 1e-9
     assert [round(eps / 0.03, 6) for eps, _ in corners[:5]] == [0, 0, 0.25, 0.25, 0.5]
 
 
@@ -290,3 +297,92 @@ def test_a_record_with_more_proven_than_left_is_refused(runs: tuple[Summary, Sum
     record["certified_accuracy"] = both.clean_accuracy.model_dump()
     with pytest.raises(ValueError, match=r"certified accuracy is .* above robust accuracy"):
         Record.model_validate(record)
+
+
+def hopeless() -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a model that is right on clean samples, and of which no sample can be proven at 0.3."""
+    model, x, _ = subject(24)
+    with torch.no_grad():
+        return model, x, model(x).argmax(1)
+
+
+def test_proofs_of_little_effort_end_with_the_first_samples_where_none_of_these_is_proven(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, y = hopeless()
+    calls = []
+    certify = proofs.Prover.proves
+
+    def counted(self: proofs.Prover, x: Tensor, y: Tensor, threat: Any) -> Tensor:
+        calls.append(len(x))
+        return certify(self, x, y, threat)
+
+    monkeypatch.setattr(proofs.Prover, "proves", counted)
+    plan = PLAN.with_options(nearest_n=1)
+    plain = uf.audit(model, x, y, Linf(0.3), plan=plan)
+    both = uf.audit(model, x, y, Linf(0.3), plan=plan.with_options(certify="quick"))
+    assert calls == [proofs.PROBED]
+    assert both.proofs_tried == proofs.PROBED == 16
+    assert both.certified_accuracy is not None
+    assert both.certified_accuracy.value == 0
+    assert both.open == both.robust_accuracy.value
+    assert both.certified_curve == []
+    assert (both.robust_accuracy, both.verdict, both.passes) == (plain.robust_accuracy, plain.verdict, plain.passes)
+    assert both.warnings == plain.warnings
+    shown = two_sided(both.model_copy(update={"verdict": "SOUND", "trusted": True}))
+    assert shown is not None
+    assert ("tried for 16 samples" in shown.meaning) == ((both.robust_accuracy.value or 0) > 0)
+
+
+def test_a_black_box_is_not_asked_for_its_operations() -> None:
+    model, x, y = subject(8)
+    asked = []
+
+    weights = [parameter.detach().numpy() for parameter in model.parameters()]
+
+    def scores(array: Any) -> Any:
+        asked.append(len(array))
+        hidden = (array.reshape(len(array), -1) @ weights[0].T + weights[1]).clip(0)
+        return hidden @ weights[2].T + weights[3]
+
+    counts = []
+    for certify in (None, "quick"):
+        asked.clear()
+        plan = PLAN.with_options(certify=certify, nearest_n=1)
+        summary = uf.audit(uf.BlackBox(scores), x, y, Linf(0.01), plan=plan)
+        counts.append(sum(asked))
+    assert counts[0] == counts[1]
+    assert summary.certified_accuracy is None
+    assert any("Nothing was certified: the model is a black box" in warning for warning in summary.warnings)
+
+
+def test_the_command_certifies_by_default_and_an_audit_without_time_does_not() -> None:
+    assert AuditOptions().certify == "quick"
+    assert AuditOptions().plan(Linf(0.1)).label_attack.certify == "quick"
+    assert AuditOptions(certify="off").plan(Linf(0.1)).label_attack.certify is None
+    model, x, y = subject(20)
+    summary = uf.audit(model, x, y, Linf(0.01), plan=PLAN.with_options(certify="quick").with_budget(1e-9))
+    assert summary.certified_accuracy is None
+
+
+def test_on_a_network_trained_for_proofs_most_of_the_attack_is_saved() -> None:
+    """The attack takes at most .7 of the passes where certified samples are left out, and fools the same samples."""
+    data, test = load_dataset("digits", split="train"), load_dataset("digits", split="test")
+    x, y, threat = test.x[:80], test.y[:80], Linf(0.04)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+    initialise_for_intervals(model, torch.Generator().manual_seed(0))
+    loss = Ramp(Ibp(threat, interval_margins, clean=0.5), 2, 1)
+    for _ in train(
+        model, Batches(data.x, data.y, 128, 0), loss, torch.optim.Adam(model.parameters(), lr=1e-2), epochs=5
+    ):
+        pass
+    fooled, spent = [], []
+    for certify in (None, partial(proven, model.eval(), effort="quick")):
+        counted = Counted(model)
+        points = cascade(counted, x, y, threat, effort=PLAN.label_attack.effort, certify=certify)
+        fooled.append(verify(model, x, y, points, threat).success)
+        spent.append(counted.forwards + counted.backwards)
+    assert torch.equal(*fooled)
+    assert float(proven(model, x, y, threat, effort="quick").double().mean()) > 0.5
+    assert spent[1] <= 0.7 * spent[0]

@@ -1,5 +1,6 @@
 """Certification: proofs that no input of a threat changes the label, the lower end of a verdict."""
 
+from unfooled.certification.ablation import ablate
 from unfooled.certification.certificate import Certificate
 from unfooled.certification.certify import Effort, bounds, certify
 from unfooled.certification.graph import trace
@@ -12,6 +13,7 @@ __all__ = [
     "Certificate",
     "Effort",
     "SmoothedRadius",
+    "ablate",
     "bounds",
     "ceiling",
     "certify",

@@ -20,14 +20,13 @@ from unfooled.certification.alpha import Steps
 from unfooled.certification.branch import Limits, branch_and_bound
 from unfooled.certification.certificate import Certificate, proven_rows
 from unfooled.certification.crown import (
-    Bounds,
-    Rows,
     crown_bounds,
     in_parts,
     interval_bounds,
     is_finite,
     lower_bounds,
     margin_rows,
+    samples_at_once,
     undecided,
 )
 from unfooled.certification.graph import Graph, trace
@@ -37,6 +36,7 @@ from unfooled.certification.region import Region
 from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.model.batching import batched
+from unfooled.core.pulse import beat
 from unfooled.core.threats import Threat
 from unfooled.runs.chunks import Run
 from unfooled.runs.sealed import Rows as StoredRows
@@ -147,38 +147,30 @@ def _begin(graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort) -
     level = torch.zeros(len(x), dtype=torch.int8)
     end = time.monotonic() + (float("inf") if effort.seconds is None else effort.seconds)
     state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
-    logits = batched(network.logits, 256)(x)
+    logits = batched(network.logits, samples_at_once(network))(x)
     state.right = (logits.argmax(1) == y).cpu()
     state.least = ROUNDING * logits.abs().amax(1).double().cpu()
     return state
 
 
-def _relax(state: _State, at: Level, candidates: Tensor) -> None:
-    """Raise the bounds of some samples by one method, in parts."""
-    for part in in_parts(candidates, 32):
-        if state.is_over:
+def _relax(state: _State, part: Tensor, effort: Effort) -> None:
+    """Raise the bounds of some samples, one method after another, as long as they are open."""
+    on, network = part.to(state.y.device), state.network
+    bounds = interval_bounds(network, state.region.take(on))
+    for at in (Level.INTERVALS, Level.CROWN_IBP, Level.CROWN):
+        if at > effort.level:
             return
-        bounds, rows = _bounded(state, at, part)
-        lower = lower_bounds(rows, bounds, by_lines=at > Level.INTERVALS)
-        _raise(state, part, lower.reshape(len(part), -1), at, is_finite(bounds))
-
-
-def _cheap(state: _State, candidates: Tensor, most: int | None) -> Tensor:
-    """Return the samples with at most a number of entries to be bounded anew."""
-    if most is None:
-        return candidates
-    counts = [
-        undecided(interval_bounds(state.network, state.region.take(part.to(state.y.device))))
-        for part in in_parts(candidates, 32)
-    ]
-    return candidates[torch.cat(counts).cpu() <= most] if counts else candidates
-
-
-def _bounded(state: _State, at: Level, part: Tensor) -> tuple[Bounds, Rows]:
-    """Return the bounds of the nodes for some samples, and the rows of their margins."""
-    on = part.to(state.y.device)
-    bounds = interval_bounds(state.network, state.region.take(on))
-    return crown_bounds(bounds) if at >= Level.CROWN else bounds, margin_rows(state.network, state.y[on])
+        left = state.level[part] == Level.OPEN
+        if at is Level.CROWN and effort.most is not None:
+            left &= undecided(bounds) <= effort.most
+        where = left.nonzero()[:, 0]
+        if not len(where):
+            continue
+        own = bounds.take(where.to(on.device))
+        own = crown_bounds(own) if at is Level.CROWN else own
+        rows = margin_rows(network, state.y[on[where.to(on.device)]])
+        lower = lower_bounds(rows, own, by_lines=at > Level.INTERVALS)
+        _raise(state, part[where], lower.reshape(len(where), -1), at, is_finite(own))
 
 
 def _raise(state: _State, part: Tensor, lower: Tensor, at: Level, finite: Tensor) -> None:
@@ -186,8 +178,7 @@ def _raise(state: _State, part: Tensor, lower: Tensor, at: Level, finite: Tensor
     lower = lower.detach().double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
     lower[~finite.cpu()] = -torch.inf
     state.margins[part] = torch.maximum(state.margins[part], lower)
-    proven = (lower > 0).all(1)
-    state.level[part[proven]] = int(at)
+    state.level[part[(lower > 0).all(1)]] = int(at)
 
 
 def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> None:
@@ -195,7 +186,9 @@ def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> N
     for sample in part.tolist():
         if state.is_over:
             return
-        bounds, rows = _bounded(state, Level.CROWN, torch.tensor([sample]))
+        on = torch.tensor([sample], device=state.y.device)
+        bounds = crown_bounds(interval_bounds(state.network, state.region.take(on)))
+        rows = margin_rows(state.network, state.y[on])
         if not bool(is_finite(bounds).all()):
             continue
         lower = lower_bounds(rows, bounds).double().cpu()
@@ -221,11 +214,12 @@ def _owned(domains: Domains, sample: int) -> Domains:
 
 def _prove(state: _State, effort: Effort, find: Find | None) -> None:
     """Run the methods of an effort."""
-    for at in (Level.INTERVALS, Level.CROWN_IBP, Level.CROWN):
-        if at <= effort.level:
-            if at is Level.INTERVALS:
-                _relax(state, at, (~state.right).nonzero()[:, 0])
-            _relax(state, at, _cheap(state, state.open, effort.most) if at is Level.CROWN else state.open)
+    for candidates, at_most in ((~state.right).nonzero()[:, 0], EFFORTS["intervals"]), (state.open, effort):
+        for part in in_parts(candidates, samples_at_once(state.network)):
+            if state.is_over:
+                return
+            beat(0)  # where the time of the work around it is over, this raises
+            _relax(state, part, at_most)
     if effort.slopes is not None or effort.limits is not None:
         _branch(state, state.open, effort, find)
 
@@ -294,6 +288,15 @@ def certify(
     return Certificate.joined(model, x, y, threat, _in_run(run, graph, x, y, threat, chosen, find))
 
 
+def proven(
+    model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, *, effort: str | Effort = "normal"
+) -> Tensor:
+    """Return which samples are proven robust, (B,) bool: those that `certify` certifies, without a certificate."""
+    with torch.no_grad():
+        lower, level, _, _ = _certified(trace(model, x), x, y, threat, effort_of(effort), None)
+    return (level > Level.OPEN) & (lower > 0)
+
+
 def _certified(
     graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort, find: Find | None
 ) -> tuple[Tensor, Tensor, Domains, dict[int, Tensor]]:
@@ -303,10 +306,10 @@ def _certified(
     network = state.graph.network(torch.float64)
     again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
     lower = state.margins.amin(1)
-    proven = state.level > Level.OPEN
-    failed = proven & ~(again > state.least)
+    closed = state.level > Level.OPEN
+    failed = closed & ~(again > state.least)
     state.level[failed] = int(Level.OPEN)
-    lower = torch.where(proven, again, lower)
+    lower = torch.where(closed, again, lower)
     kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]
     return lower, state.level, state.domains.take(kept), state.examples
 

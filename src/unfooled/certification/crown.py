@@ -145,13 +145,16 @@ class Relaxed:
             if i > rows.start:
                 break
             node = network.nodes[i]
+            assert not isinstance(node.operation, Affine)
+            assert node.operation is not None
+            if i not in rows.splits and len(bounds.nodes[0][0]) <= len(rows.owner):  # the same for rows of one sample
+                found[i] = lines(node.operation, *bounds.nodes[node.inputs[0]], unit=bounds.unit).take(rows.owner)
+                continue
             low, high = own.nodes[node.inputs[0]]
             if i in rows.splits:
                 side = rows.splits[i]
                 low, high = torch.where(side > 0, low.clamp_min(0), low), torch.where(side < 0, high.clamp_max(0), high)
                 low, high = torch.minimum(low, high), torch.maximum(low, high)
-            assert not isinstance(node.operation, Affine)
-            assert node.operation is not None
             found[i] = lines(node.operation, low, high, unit=bounds.unit)
         return cls(own, found)
 
@@ -251,6 +254,11 @@ def rows_at_once(network: Network, start: int) -> int:
     return max(1, ROW_BYTES // (entries * (8 if network.dtype == torch.float64 else 4)))
 
 
+def samples_at_once(network: Network, most: int = 32) -> int:
+    """Return how many samples are bounded together: `most`, or as many as the memory set aside for them allows."""
+    return min(most, rows_at_once(network, len(network.nodes) - 1))
+
+
 def margin_rows(network: Network, y: Tensor) -> Rows:
     """Return the rows of the margins z_y - z_k, for every sample and every k but y, samples first."""
     classes, n = network.classes, len(y)
@@ -308,9 +316,9 @@ def _refined(bounds: Bounds, i: int, *, split: bool) -> Interval:
         who, where = owner[part], place[part]
         a = torch.zeros(len(part), low.shape[1], dtype=low.dtype, device=low.device)
         a = a.scatter(1, where[:, None], 1.0).reshape(len(part), *bounds.network.nodes[i].shape)
+        relaxed = Relaxed.of(bounds, Rows(i, a, who))
         for sign, end, best in ((1, low, torch.maximum), (-1, high, torch.minimum)):
-            rows = Rows(i, sign * a, who)
-            value = sign * backward(rows, Relaxed.of(bounds, rows))[0]
+            value = sign * backward(Rows(i, sign * a, who), relaxed)[0]
             end[who, where] = best(end[who, where], value)
     shape = bounds.nodes[i][0].shape
     return low.reshape(shape), high.reshape(shape)

@@ -1,4 +1,4 @@
-"""A model as a list of linear and elementwise operations, by tracing its call with `torch.fx`.
+"""A model as a list of linear and elementwise operations, by a record of one call; see `recording.py`.
 
 The model is called once, and every operation of PyTorch that it performs is recorded, whatever modules, functions or
 loops it is written with. Operations that depend on parameters alone are constants. What cannot be bounded is an error
@@ -9,15 +9,16 @@ a model that leaves PyTorch on its way, or that is random, is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from unfooled.certification.builders import BUILDERS, HEADS, Builder, Unknown
 from unfooled.certification.network import Head, Network
+from unfooled.certification.recording import record
 from unfooled.core.checks import check_mode
 from unfooled.core.errors import BadInput
 from unfooled.core.model.calls import enter
@@ -33,12 +34,14 @@ class Graph:
     """A traced model; `network` reads the weights anew, so that they may be trained in between.
 
     Attributes:
-        module: Recorded operations, with the parameters that they use.
+        calls: Recorded operations.
+        constants: Parameters and other tensors that they use, by the name of their node.
         name: Name of the model in messages.
         device: Device of the traced call.
     """
 
-    module: fx.GraphModule
+    calls: fx.Graph
+    constants: Mapping[str, Tensor]
     name: str
     device: torch.device
 
@@ -53,22 +56,16 @@ class Graph:
             BadInput: An operation cannot be bounded.
         """
         build = Builder(dtype, BATCH, follows=follows)
-        for node in self.module.graph.nodes:
+        for node in self.calls.nodes:
             if node.op == "placeholder":
                 build.place(node)
             elif node.op == "get_attr":
-                build.constants[node] = _attribute(self.module, str(node.target))
+                build.constants[node] = self.constants[str(node.target)]
             elif node.op == "call_function":
                 _add(build, node, self.name)
             elif node.op == "output":
                 return _finished(build, node, self.name)
         raise AssertionError("a graph has an output")
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    for part in name.split("."):
-        module = getattr(module, part)
-    return module
 
 
 def _add(build: Builder, node: fx.Node, name: str) -> None:
@@ -130,28 +127,24 @@ def trace(model: Callable[..., Any], x: Tensor) -> Graph:
         BadInput: The model is in training mode, does not stay in PyTorch, is random, or uses an operation that cannot
             be bounded.
     """
-    from torch.func import functionalize
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     check_mode(model)
     name = str(getattr(model, "name", "")) or type(model).__name__
     sample = x[:1].detach().repeat(BATCH, *[1] * (x.ndim - 1))
     try:
         with torch.no_grad():
-            module = make_fx(functionalize(lambda z: logits_of(enter(model, z), model)))(sample)
+            calls, constants = record(lambda z: logits_of(enter(model, z), model), sample)
     except BadInput:
         raise
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"the operations of {name} cannot be recorded: {first[:200]}; {REMEDY}") from None
-    module.graph.eliminate_dead_code()
-    short = next((node.kwargs["dtype"] for node in module.graph.nodes if node.kwargs.get("dtype") in HALF), None)
+    short = next((node.kwargs["dtype"] for node in calls.nodes if node.kwargs.get("dtype") in HALF), None)
     if short is not None:
         raise BadInput(
             f"{name} computes in {name_of_kind(short)}, whose rounding no bound covers; give "
             "it in float32: model.float()"
         )
-    graph = Graph(module, name, x.device)
+    graph = Graph(calls, constants, name, x.device)
     _check_answers(graph, model, x)
     return graph
 

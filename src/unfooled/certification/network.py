@@ -78,28 +78,28 @@ class Network:
         """Positions of ReLU and leaky ReLU, which can be split at 0."""
         return [i for i, n in enumerate(self.nodes) if isinstance(n.operation, Activation) and n.operation.bends]
 
-    def values(self, x: Tensor, last: int | None = None) -> list[Tensor]:
-        """Return the result of every node, up to a last one."""
-        results: list[Tensor] = []
-        for node in self.nodes[: None if last is None else last + 1]:
-            before = [results[i] for i in node.inputs]
-            if not before:
-                results.append(x.to(self.dtype))
-            elif isinstance(node.operation, Affine):
-                results.append(node.operation.forward(before[0]))
-            elif node.operation is None:
-                results.append(torch.stack(torch.broadcast_tensors(*before)).sum(0))
-            else:
-                results.append(node.operation(before[0]))
-        return results
+    def _value(self, node: Node, before: list[Tensor], x: Tensor) -> Tensor:
+        if not before:
+            return x.to(self.dtype)
+        if isinstance(node.operation, Affine):
+            return node.operation.forward(before[0])
+        if node.operation is None:
+            return torch.stack(torch.broadcast_tensors(*before)).sum(0)
+        return node.operation(before[0])
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits, (B, K)."""
-        return self.values(x)[-1]
+        return self.result_at(x, len(self.nodes) - 1)
 
     def result_at(self, x: Tensor, i: int) -> Tensor:
-        """Return the result of node i, (B, *shape)."""
-        return self.values(x, i)[-1]
+        """Return the result of node i, (B, *shape); results that no later node needs are not kept in memory."""
+        last = {k: j for j, node in enumerate(self.nodes[: i + 1]) for k in node.inputs}
+        results: dict[int, Tensor] = {}
+        for j, node in enumerate(self.nodes[: i + 1]):
+            results[j] = self._value(node, [results[k] for k in node.inputs], x)
+            for k in {k for k in node.inputs if last[k] == j}:
+                del results[k]
+        return results[i]
 
     def shift(self, i: int) -> Tensor:
         """Return the constant part of an affine node, W 0 + b, (1, *shape)."""

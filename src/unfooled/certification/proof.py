@@ -23,6 +23,7 @@ from unfooled.certification.crown import (
     interval_bounds,
     lower_bounds,
     margin_rows,
+    samples_at_once,
 )
 from unfooled.certification.ibp import UNIT
 from unfooled.certification.network import Network
@@ -156,7 +157,7 @@ def checked(network: Network, region: Region, y: Tensor, level: Tensor, domains:
     """
     result = torch.full((len(y),), -torch.inf, dtype=torch.float64)
     for at in (Level.INTERVALS, Level.CROWN_IBP, Level.CROWN, Level.DOMAINS):
-        for part in in_parts((level == at).nonzero()[:, 0], 16):
+        for part in in_parts((level == at).nonzero()[:, 0], samples_at_once(network, 16)):
             on = part.to(y.device)
             bounds = interval_bounds(network, region.take(on), unit=UNIT)
             if at >= Level.CROWN:

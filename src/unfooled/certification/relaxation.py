@@ -52,6 +52,13 @@ class Lines:
             return self
         return replace(self, low_slope=torch.where(self.free, slopes.clamp(self.least, 1.0), self.low_slope))
 
+    def take(self, rows: Tensor) -> Self:
+        """Return the lines of some rows, in any order and number."""
+        return replace(
+            self, low_slope=self.low_slope[rows], low_shift=self.low_shift[rows], high_slope=self.high_slope[rows],
+            high_shift=self.high_shift[rows], free=None if self.free is None else self.free[rows],
+        )  # fmt: skip
+
     def back(self, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the coefficients before the activation, and the constant that is added to a lower bound, (R,)."""
         up, down = a.clamp(min=0), a.clamp(max=0)
@@ -77,6 +84,10 @@ class Windows:
     winner: Tensor
     alone: Tensor
     high: Tensor
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the windows of some rows, in any order and number."""
+        return replace(self, winner=self.winner[rows], alone=self.alone[rows], high=self.high[rows])
 
     def back(self, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the coefficients before the pooling, and the constant that is added to a lower bound, (R,)."""

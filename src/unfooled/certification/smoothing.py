@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,8 @@ from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 
 ABSTAINED = -1
+Noisy = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`(sample (*D), seeds (n,), draws (n,)) -> (n, *D)`: copies of a sample, changed at random."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class SmoothedRadius:
         radius: Radius within which the prediction cannot change, (B,); 0 where there is none.
         probability: Lower confidence bound of the majority's probability, (B,).
         ceiling: Largest radius that this number of draws can give.
-        norm: Norm of the radius, 2 or 1.
+        norm: Norm of the radius, 2 or 1; 0: a number of entries or pixels.
         failure: Probability that the radius of a sample is too large, at most.
     """
 
@@ -118,38 +121,65 @@ def smooth(
     check_run(seed, batch)
     if not 0 < sigma < math.inf or norm not in (1, 2):
         raise BadInput(f"sigma is {sigma} and the norm {norm:g}; sigma is above 0, and the norm 2 or 1")
+    check_draws(first, draws, failure)
+
+    def noisy(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
+        if norm == 2:
+            return row + sigma * rng.normal(seeds, tuple(row.shape), draw=draw, dtype=row.dtype)
+        u = rng.uniform(seeds, tuple(row.shape), draw=draw, dtype=torch.float64) - 0.5
+        return row + (-sigma * u.sign() * torch.log1p(-2 * u.abs())).to(row.dtype)
+
+    prediction, hits = majority(model, x, noisy, first=first, draws=draws, batch=batch, seed=seed)
+    probability = lower_bound(hits, draws, failure)
+    radius = radius_of(probability, sigma, norm)
+    labels = torch.where(radius > 0, prediction, ABSTAINED)
+    return SmoothedRadius(
+        labels, radius, probability, ceiling(sigma, draws, norm=norm, failure=failure), float(norm), failure
+    )
+
+
+def check_draws(first: int, draws: int, failure: float) -> None:
+    """Refuse numbers of draws and a probability of failure that are out of range."""
     if first < 1 or draws < 1 or not 0 < failure < 1:
         raise BadInput(
             f"first is {first}, draws {draws} and failure {failure}; draws are at least 1, and failure lies in (0, 1)"
         )
     if first + draws > len(rng.MANY_DRAWS):
         raise BadInput(f"first and draws are {first + draws:,} together; at most {len(rng.MANY_DRAWS):,} are possible")
+
+
+def majority(
+    model: Model, x: Tensor, noisy: Noisy, *, first: int, draws: int, batch: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the most frequent class of a few changed copies of each sample, and how many of others have it.
+
+    Args:
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        noisy: Function that changes copies of a sample at random.
+        first: Draws that select the class.
+        draws: Further draws, which are counted.
+        batch: Samples computed at once.
+        seed: Random seed.
+
+    Returns:
+        Classes and counts, (B,) each, on the CPU.
+    """
     prediction, hits = [], []
     for row, seed_of_row in zip(x, rng.seeds(x, seed, stage=rng.Stream.CERTIFIED_NOISE), strict=True):
-        top = int(_votes(model, row, seed_of_row, range(first), sigma, norm, batch).argmax())
-        votes = _votes(model, row, seed_of_row, range(first, first + draws), sigma, norm, batch)
+        top = int(_votes(model, row, seed_of_row, range(first), noisy, batch).argmax())
+        votes = _votes(model, row, seed_of_row, range(first, first + draws), noisy, batch)
         prediction.append(top)
         hits.append(int(votes[top]))
-    probability = lower_bound(torch.tensor(hits), draws, failure)
-    radius = radius_of(probability, sigma, norm)
-    labels = torch.where(radius > 0, torch.tensor(prediction), ABSTAINED)
-    return SmoothedRadius(
-        labels, radius, probability, ceiling(sigma, draws, norm=norm, failure=failure), float(norm), failure
-    )
+    return torch.tensor(prediction, dtype=torch.int64), torch.tensor(hits, dtype=torch.int64)
 
 
-def _votes(model: Model, row: Tensor, seed: Tensor, numbers: range, sigma: float, norm: float, batch: int) -> Tensor:
-    """Count the classes predicted for noisy copies of a sample, (K,)."""
+def _votes(model: Model, row: Tensor, seed: Tensor, numbers: range, noisy: Noisy, batch: int) -> Tensor:
+    """Count the classes predicted for changed copies of a sample, (K,)."""
     total: Tensor | None = None
     for draw in torch.arange(numbers.start, numbers.stop, device=row.device).split(batch):
-        seeds, shape = seed.expand(len(draw)), tuple(row.shape)
-        if norm == 2:
-            noise = sigma * rng.normal(seeds, shape, draw=draw, dtype=row.dtype)
-        else:
-            u = rng.uniform(seeds, shape, draw=draw, dtype=torch.float64) - 0.5
-            noise = (-sigma * u.sign() * torch.log1p(-2 * u.abs())).to(row.dtype)
         with torch.no_grad():
-            logits = logits_of(model(row + noise), model)
+            logits = logits_of(model(noisy(row, seed.expand(len(draw)), draw)), model)
         votes = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).cpu()
         total = votes if total is None else total + votes
     assert total is not None

@@ -65,7 +65,7 @@ def audit(
     ] = None,
     certify: Annotated[
         str, typer.Option("--certify", help=f"Effort of the proofs of robustness: {', '.join(catalog.PROOFS)}.")
-    ] = "off",
+    ] = "quick",
     budget: Annotated[
         str | None,
         typer.Option("--budget", help="Time limit, such as 60s or 5m; a verdict cut short by it is never trusted."),

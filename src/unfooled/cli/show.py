@@ -164,7 +164,7 @@ def verdict(run: Summary) -> None:
     clean, under = ("not available" if value is None else f"{100 * value:.1f} %" for value in figures)
     missing = run.guard.not_stated if run.guard is not None else ""
     proven = None if run.certified_accuracy is None else run.certified_accuracy.value
-    bound = ("" if proven is None else f"at least {100 * proven:.1f} % and ") + f"at most {under}"
+    bound = ("" if not proven else f"at least {100 * proven:.1f} % and ") + f"at most {under}"
     figures_of = f"({run.n} samples, {printable(run.threat)})"
     typer.echo(f"{run.verdict}: clean accuracy {clean}, robust accuracy {missing or bound} {figures_of}")
     if run.guard is not None:

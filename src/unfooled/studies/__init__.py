@@ -8,6 +8,7 @@ from unfooled.studies.attackability import run_attackability
 from unfooled.studies.attention import run_attention
 from unfooled.studies.attribution_robustness import run_attribution_robustness
 from unfooled.studies.broken_defences import run_broken_defences
+from unfooled.studies.certification import run_certification
 from unfooled.studies.common.records import Claim, StudySummary
 from unfooled.studies.lime_shift import run_lime_shift
 from unfooled.studies.mnist_features import run_mnist_features
@@ -21,6 +22,7 @@ __all__ = [
     "run_attention",
     "run_attribution_robustness",
     "run_broken_defences",
+    "run_certification",
     "run_lime_shift",
     "run_mnist_features",
     "run_purification",

@@ -70,7 +70,7 @@ class AuditOptions:
     reasons_n: int = 32
     purify: Purifier | None = None
     budget: str | float | None = None
-    certify: str = "off"
+    certify: str = "quick"
 
     @property
     def single(self) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unfooled.certification import Certificate, smooth
+from unfooled.certification import Certificate, ablate, smooth
 from unfooled.certification import certify as certify_
 from unfooled.certification.certificate import threat_facts
 from unfooled.certification.certify import EFFORTS
 from unfooled.core.model.batching import batched
-from unfooled.core.threats import Threat
+from unfooled.core.threats import L0, Threat
 from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import discard, recomputed_note
@@ -94,7 +94,8 @@ def certify(
     Args:
         inputs: Model and data.
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
-        effort: "intervals", "quick", "normal", "thorough", or "smoothing:0.25" with the noise's size.
+        effort: "intervals", "quick", "normal", "thorough", or "smoothing:0.25" with the noise's size; in l0
+            "smoothing:45" with the number of entries, or pixels, that stay.
         draws: Draws of smoothing, which limit its radius.
         out: File of the certificate, a .safetensors; finished samples are stored in a folder beside it until all are
             done, and a second start continues. None: none is written.
@@ -161,18 +162,20 @@ def _proven(
 
 
 def _sigma(effort: str, threat: Threat) -> float | None:
-    """Return the size of the noise of "smoothing:0.25"; None for another effort."""
+    """Return the size of the noise of "smoothing:0.25", or the entries that stay in L0; None for another effort."""
     name, colon, size = effort.partition(":")
     if name != SMOOTHING:
         return None
-    if threat.norm not in (1, 2):
+    if threat.norm not in (2, 1, 0):
         raise BadOption(
-            "{effort:{0}} bounds changes in L2 or L1, and the threat is {1}; in linf its radius would be that of L2 "
-            "divided by the root of the number of entries", effort, str(threat),
+            "{effort:{0}} bounds changes in L2, L1 or L0, and the threat is {1}; in linf its radius would be that of "
+            "L2 divided by the root of the number of entries", effort, str(threat),
         )  # fmt: skip
     sigma = number(size, "the size of the noise") if colon else 0.0
     if not 0 < sigma < math.inf:
         raise BadOption("{effort:{0}} needs the size of the noise, above 0, such as smoothing:0.25", effort)
+    if threat.norm == 0 and sigma != int(sigma):
+        raise BadOption("{effort:{0}} needs a whole number of entries that stay in l0, such as smoothing:45", effort)
     return sigma
 
 
@@ -193,7 +196,10 @@ def _figures(loaded: Loaded, proven: Tensor, examples: int) -> dict[str, Any]:
 
 def _smoothed(loaded: Loaded, threat: Threat, sigma: float, draws: int, seed: int) -> dict[str, Any]:
     """Return the figures of the smoothed classifier."""
-    found = smooth(loaded.model, loaded.x, sigma=sigma, norm=threat.norm, draws=draws, seed=seed)
+    if isinstance(threat, L0):
+        found = ablate(loaded.model, loaded.x, keep=int(sigma), per=threat.per, draws=draws, seed=seed)
+    else:
+        found = smooth(loaded.model, loaded.x, sigma=sigma, norm=threat.norm, draws=draws, seed=seed)
     y = loaded.y.cpu()
     eps = torch.as_tensor(threat.eps, dtype=torch.float64).cpu()
     right, proven = found.prediction == y, found.certified(y, eps)

@@ -90,11 +90,13 @@ class Cascade:
         x = self.problem.x
         clean = self._map(StageKey(self.family, "clean"), self._clean, len(x))
         is_fooled = clean["fooled"].to(x.device)
+        proofs = {} if self.certify is None else self._map(StageKey(self.family, "proofs"), self._proofs, len(x))
+        certified = proofs["certified"].to(x.device) if proofs else torch.zeros_like(is_fooled)
         frontier = replace(
             Frontier.start(x),
             margins=clean["margins"].to(x.device, x.dtype),
             fooled=is_fooled,
-            certified=clean["certified"].to(x.device) & ~is_fooled,
+            certified=certified & ~is_fooled,
         )
         if self.checked:
             frontier = frontier.with_attacked(self.checked)
@@ -102,8 +104,8 @@ class Cascade:
         if len(rows):
             frontier = frontier.with_unanswered(rows, x[rows])
         state = self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
-        if "proposed" in clean:
-            state = self.adopt(state, self.problem.threat.project(clean["proposed"].to(x), x), "branching")
+        if "proposed" in proofs:
+            state = self.adopt(state, self.problem.threat.project(proofs["proposed"].to(x), x), "branching")
         return state
 
     def perform(self, state: AttackState, stages: Sequence[Stage], *, first: int = 0) -> AttackState:
@@ -248,14 +250,17 @@ class Cascade:
         """Evaluate clean samples and check the model's output; later evaluations skip the check."""
         part = self.problem.take(rows.to(self.problem.x.device))
         margins, is_fooled = part.evaluate(part.x, check=True)
-        found = {"margins": margins, "fooled": is_fooled, "certified": torch.zeros_like(is_fooled)}
-        if self.certify is not None:
-            with untrusted():
-                proven = self.certify(part.x, part.y, part.threat)
-            if isinstance(proven, tuple):
-                proven, found["proposed"] = proven
-            found["certified"] = proven.to(is_fooled)
-        return found
+        return {"margins": margins, "fooled": is_fooled}
+
+    def _proofs(self, rows: Tensor) -> Rows:
+        """Prove samples robust; where the search for proofs meets points that fool samples, return these as well."""
+        assert self.certify is not None
+        part = self.problem.take(rows.to(self.problem.x.device))
+        with untrusted():
+            proven = self.certify(part.x, part.y, part.threat)
+        if not isinstance(proven, tuple):
+            return {"certified": proven.to(torch.bool)}
+        return {"certified": proven[0].to(torch.bool), "proposed": proven[1]}
 
 
 def _proposed(problem: Problem, stage: Stage, frontier: Frontier, number: int) -> tuple[Proposal, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade
+from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade, Certify
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
@@ -63,7 +63,10 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     was seen before the attack, only the first stage is run.
     """
     label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
-    certify, unproven = prover_of(s, label.certify)
+    certify: Certify | None = None
+    unproven: tuple[str, ...] = ()
+    with suppress(OutOfTime):
+        certify, unproven = prover_of(s, label.certify, right)
     label = replace(label, certify=certify)
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger)
     last: Attacked | None = None
@@ -74,6 +77,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
         return replace(last, certify=certify, notes=(*unproven, *last.notes))
     # Its gradients may not be ready; nothing here follows them.
     problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
+    certify = None if last is None else certify  # there was no time for the proofs either
     attack = Cascade(problem, s.ledger, certify=certify, checked=CHECKED)
     if last is None:
         with time_limit(None), frozen(s.counted):

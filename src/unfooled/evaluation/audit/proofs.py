@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Certify
 from unfooled.attacks.ensembles.keys import Family, StageKey
-from unfooled.certification.certify import Effort, certify, effort_of
+from unfooled.certification.certify import Effort, certify, effort_of, proven
 from unfooled.certification.graph import trace
 from unfooled.certification.region import Region
 from unfooled.core import losses
@@ -25,6 +25,7 @@ from unfooled.core.types import Model
 from unfooled.evaluation.audit.nearest_points import MAX_CLASSES_LISTED
 from unfooled.evaluation.audit.records import ClassEnds, CurvePoint
 from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.models.black_boxes.box import Access
 from unfooled.runs.sealed import Rows
 from unfooled.statistics.intervals import share
 
@@ -35,6 +36,9 @@ CHECKED = 32
 STARTS, CLIMB_STEPS = 8, 20
 """Minimisers that are attacked from, the most promising first, and steps from each."""
 WITHOUT = "Nothing was certified: {}"
+PROBED = 16
+"""Samples that the proofs of little effort begin with; where none of these is proven, no other one is tried."""
+QUICK = "quick"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +49,18 @@ class Prover:
         model: The model.
         effort: Effort of the certification.
         attacked: The same model, counting its passes, for attacks from the minimisers of open parts.
+        tried: Number of samples that were tried in vain, so that no other one is. None: all are tried.
     """
 
     model: Callable[..., Tensor]
     effort: Effort
     attacked: Model
+    tried: int | None = None
 
     def __call__(self, x: Tensor, y: Tensor, threat: Threat) -> Tensor | tuple[Tensor, Tensor]:
         """Return which samples are proven robust, (B,) bool; and where regions are cut, points that fool others."""
+        if self.tried is not None:
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
         if self.effort.slopes is None and self.effort.limits is None:
             return self.proves(x, y, threat).to(x.device)
         proof = certify(self.model, x, y, threat, effort=self.effort, find=partial(self._climb, x, y, threat))
@@ -63,7 +71,7 @@ class Prover:
 
     def proves(self, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """Return which samples are proven robust without any attack, (B,) bool on the CPU."""
-        return certify(self.model, x, y, threat, effort=self.effort).certified.cpu()
+        return proven(self.model, x, y, threat, effort=self.effort).cpu()
 
     def _climb(self, x: Tensor, y: Tensor, threat: Threat, starts: Tensor, sample: int) -> Tensor | None:
         """Attack a sample from the minimisers of its open parts; return an adversarial example, or None."""
@@ -77,15 +85,18 @@ class Prover:
         return z[hits][0] if bool(hits.any()) else None
 
 
-def prover_of(s: Setting, wanted: str | Certify | None) -> tuple[Certify | None, tuple[str, ...]]:
+def prover_of(s: Setting, wanted: str | Certify | None, right: Tensor) -> tuple[Certify | None, tuple[str, ...]]:
     """Return the function that certifies samples, and a sentence where there is none although one is wanted.
 
     Args:
         s: Setting of the audit.
         wanted: Name of an effort, a function, or None for none.
+        right: Samples that are right, (n,) bool.
     """
     if wanted is None or not isinstance(wanted, str):
         return wanted, ()
+    if s.subject.access is not Access.GRADIENTS:
+        return None, (WITHOUT.format("the model is a black box, and bounds are read off its operations."),)
     effort = effort_of(wanted)
     if s.subject.random:
         return None, (WITHOUT.format("the model is random, and bounds are for a fixed function."),)
@@ -95,7 +106,16 @@ def prover_of(s: Setting, wanted: str | Certify | None) -> tuple[Certify | None,
         Region.of(s.x[:1], s.threat.take(s.x.new_zeros(1).long()), s.x.dtype)
     except BadInput as error:
         return None, (WITHOUT.format(f"{error}."),)
-    return Prover(model, effort, s.counted), ()
+    prover = Prover(model, effort, s.counted)
+    return prover if wanted != QUICK else _unless_in_vain(s, prover, right), ()
+
+
+def _unless_in_vain(s: Setting, prover: Prover, right: Tensor) -> Prover:
+    """Return a prover; one that tries no sample, if it proves none of the first samples that are right."""
+    at = s.at(right.nonzero()[:PROBED, 0])
+    if len(at) == int(right.sum()) or bool(prover.proves(s.x[at], s.y[at], s.threat.take(at)).any()):
+        return prover
+    return replace(prover, tried=len(at))
 
 
 def proven_reach(s: Setting, prover: Certify | None, certified: Tensor, right: Tensor) -> Tensor | None:
@@ -109,10 +129,10 @@ def proven_reach(s: Setting, prover: Certify | None, certified: Tensor, right: T
         certified: Samples proven at eps, (n,) bool.
         right: Samples that are right, (n,) bool.
     """
-    if not isinstance(prover, Prover):
+    if not isinstance(prover, Prover) or prover.tried is not None:
         return None
     reaches = torch.tensor(REACHES, dtype=torch.float64)
-    cheap = replace(prover, effort=effort_of("quick"))
+    cheap = replace(prover, effort=effort_of(QUICK))
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -149,6 +169,7 @@ def figures_of_proofs(outcome: Outcome, y: Tensor, eps: float | Tensor, classes:
     return {
         "certified_accuracy": share(left & outcome.certified),
         "open": float(undecided.double().mean()) if len(left) else None,
+        "proofs_tried": outcome.proofs_tried,
         "certified_curve": _proven_curve(outcome, left, eps),
         "certified_classes": _by_class(left, left & outcome.certified, y, classes),
     }

@@ -310,8 +310,9 @@ class Summary(Shown):
 
     `certified_accuracy` is the share of the samples that are right whatever the allowed change, by proof: a lower bound
     of robust accuracy, which is the upper one. `open` is the share that is neither proven nor broken. Both are None
-    where nothing was certified. `certified_curve` is what is proven at other radii, over the samples of `curve`;
-    `certified_classes` has both ends by class, up to 100 classes.
+    where nothing was certified. `proofs_tried` is the number of samples that proofs were tried for, where none of these
+    was proven and so no other was tried; None: all were. `certified_curve` is what is proven at other radii, over the
+    samples of `curve`; `certified_classes` has both ends by class, up to 100 classes.
 
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
@@ -334,6 +335,7 @@ class Summary(Shown):
     robust_accuracy_8bit: Estimate | None = None
     certified_accuracy: Estimate | None = None
     open: Part | None = None
+    proofs_tried: Count | None = None
     certified_curve: list[CurvePoint] = Field(default_factory=list, max_length=MAX_ENTRIES)
     certified_classes: list[ClassEnds] = Field(default_factory=list, max_length=MAX_ENTRIES)
     verdict: str = ""

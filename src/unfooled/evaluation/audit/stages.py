@@ -35,7 +35,7 @@ from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, Plan
-from unfooled.evaluation.audit.proofs import proven_reach
+from unfooled.evaluation.audit.proofs import Prover, proven_reach
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.gradients import Gradients
@@ -95,6 +95,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         efficiency=efficiency_of(s),
         access=s.subject.access,
         certified=certified,
+        proofs_tried=attacked.certify.tried if isinstance(attacked.certify, Prover) else None,
         reach=reach,
         nearest_shown=shown,
     )

@@ -233,6 +233,7 @@ class Outcome:
         efficiency: Use of the model by the attack. None: there was no attack.
         access: Part of the model that the attack could use.
         certified: Samples that are proven robust, (n,) bool. None: nothing was certified.
+        proofs_tried: Number of samples that proofs were tried for in vain, so that no other was. None: all were.
         reach: Largest radius at which each sample is proven, in multiples of eps, (n,). None: not known.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
     """
@@ -258,6 +259,7 @@ class Outcome:
     efficiency: Efficiency | None = None
     access: Access = Access.GRADIENTS
     certified: Tensor | None = None
+    proofs_tried: int | None = None
     reach: Tensor | None = None
     nearest_shown: NearestShown | None = None
 

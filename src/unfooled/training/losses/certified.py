@@ -35,6 +35,12 @@ def worst_cross_entropy(margins: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(margins[:, :1]), -margins], 1).logsumexp(1).mean()
 
 
+@torch.no_grad()
+def _see_clean(model: nn.Module, x: Tensor) -> None:
+    """Call a model, so that the statistics of batch normalisation are those of clean samples."""
+    model(x)
+
+
 def _within(name: str, value: float, low: float = 0.0) -> None:
     if not low <= value <= 1:
         raise ValueError(f"{name} is {value}; it must lie between {low:g} and 1")
@@ -68,7 +74,7 @@ class Ibp:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
         if self.clean == 0:
-            model(x)  # the statistics of batch normalisation are those of clean samples
+            _see_clean(model, x)
             return worst_cross_entropy(self.margins(model, x, y, self.threat))
         clean = F.cross_entropy(model(x), y)
         if self.clean == 1:
@@ -155,7 +161,7 @@ class Sabr:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
-        model(x)  # the statistics of batch normalisation are those of clean samples
+        _see_clean(model, x)
         threat = self.threat.bounded(x)
         centre = x
         if self.share < 1:

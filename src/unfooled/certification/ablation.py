@@ -1,0 +1,108 @@
+"""Randomized ablation: the majority class on a few entries at a time, and how many of all entries can change.
+
+    g(x) = argmax_k P(f(x on k random entries) = k)      R = max { r : 1 - C(d - r, k) / C(d, k) < p - 1/2 }
+
+r changed entries out of d are all among those left out with probability C(d - r, k) / C(d, k), whatever their values; p
+is a lower confidence bound of the probability of the majority class. It is a radius of g, not of f itself; any model
+will do, but one that was trained on such inputs keeps more of its accuracy.
+
+References:
+    Levine and Feizi, Robustness certificates for sparse adversarial attacks by randomized ablation, AAAI 2020,
+    arXiv:1911.09272.
+    Differs from the paper: what is left out has a fixed value, not a code of its own, so that any model will do.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unfooled.certification.smoothing import ABSTAINED, SmoothedRadius, check_draws, lower_bound, majority
+from unfooled.core import rng
+from unfooled.core.checks import check_inputs, check_mode, check_run
+from unfooled.core.errors import BadInput
+from unfooled.core.types import Model
+
+PER = ("entry", "pixel")
+
+
+def touched(changed: int, entries: int, keep: int) -> float:
+    """Return the probability that at least one of the changed entries is among those that stay.
+
+    Example:
+        >>> touched(1, 10, 3)
+        0.3
+    """
+    if changed + keep > entries:
+        return 1.0
+    left = sum(math.log1p(-keep / (entries - i)) for i in range(changed))
+    return round(1.0 - math.exp(left), 15)
+
+
+def ablated_radius(probability: float, entries: int, keep: int) -> int:
+    """Return how many entries may change for a lower bound of the majority's probability; 0 up to one half."""
+    low, high = 0, entries
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = touched(middle, entries, keep) < probability - 0.5
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def ablate(
+    model: Model,
+    x: Tensor,
+    *,
+    keep: int,
+    per: str = "entry",
+    value: float = 0.0,
+    first: int = 100,
+    draws: int = 1000,
+    failure: float = 0.001,
+    batch: int = 1000,
+    seed: int = 0,
+) -> SmoothedRadius:
+    """Classify on random entries, and bound how many entries can change until the majority does.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        keep: Number of entries, or pixels, that stay; fewer give larger radii and less accuracy.
+        per: "entry" counts tensor entries, "pixel" positions over all channels (dimension 1 of (B, C, ...)).
+        value: Value of what is left out.
+        first: Draws that select the class.
+        draws: Draws that bound its probability; they limit the radius.
+        failure: Probability that the radius of a sample is too large, at most.
+        batch: Samples computed at once.
+        seed: Random seed.
+
+    Returns:
+        Predictions and radii, in entries or pixels. Cost: first + draws forwards a sample.
+
+    Raises:
+        BadInput: The inputs cannot be used, or a number is out of its range.
+    """
+    check_inputs(x)
+    check_mode(model)
+    check_run(seed, batch)
+    check_draws(first, draws, failure)
+    if per not in PER:
+        raise BadInput(f'per is {per!r}; it must be "entry" or "pixel"')
+    shape = (1, *x.shape[2:]) if per == "pixel" and x.ndim > 2 else tuple(x.shape[1:])
+    entries = math.prod(shape)
+    if not 1 <= keep < entries:
+        raise BadInput(f"keep is {keep}; it lies between 1 and {entries - 1}, as there are {entries} of them")
+
+    def few(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
+        rank = rng.uniform(seeds, (entries,), draw=draw, dtype=torch.float64)
+        stays = torch.zeros_like(rank, dtype=torch.bool).scatter(1, rank.topk(keep, dim=1).indices, value=True)
+        return torch.where(stays.reshape(-1, *shape), row, value)
+
+    prediction, hits = majority(model, x, few, first=first, draws=draws, batch=batch, seed=seed)
+    probability = lower_bound(hits, draws, failure)
+    radius = torch.tensor([float(ablated_radius(p, entries, keep)) for p in probability.tolist()], dtype=torch.float64)
+    labels = torch.where(probability > 0.5, prediction, ABSTAINED)
+    ceiling = float(ablated_radius(failure ** (1 / draws), entries, keep))
+    return SmoothedRadius(labels, radius, probability, ceiling, 0.0, failure)
