@@ -16,7 +16,7 @@ from tests.unit.report_runs import estimate, judged, summary
 
 from unfooled import BadInput, Linf, audit
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.evaluation.audit import records
+from unfooled.evaluation.audit import guard_fields, records
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.explanations.records import (
@@ -49,18 +49,19 @@ LIMITS: dict[type[BaseModel], dict[str, list[Any]]] = {
     },
     records.Nearness: {
         "n": COUNT, "quartiles": [[-0.1, 0.2, 0.3], [0.1, 0.2, INF]], "classes": [[-0.1], [INF]],
+        "interval": [[-0.1, 0.2], [INF, None], [0.1, INF]],
         "curve": [[[-0.1, 0.5]], [[0.1, 1.5]], [[0.1, -0.5]], [[0.1, 0.5]] * 10_001],
     },
-    records.Submissions: {"count": [0]},
-    records.Roc: {
+    guard_fields.Submissions: {"count": [0]},
+    guard_fields.Roc: {
         "auroc": PART, "detected": PART, "curve": [[[-0.1, 0.5]], [[0.5, 1.5]], [[0.5, 0.5]] * 101],
     },
-    records.Detector: {"n": [0]},
-    records.Choice: {"n": [0]},
-    records.Guard: {
+    guard_fields.Detector: {"n": [0]},
+    guard_fields.Choice: {"n": [0]},
+    guard_fields.Guard: {
         "rows": [[{}] * 101], "missing": [["bpda"] * 101], "left": SIZE, "left_n": COUNT, "detectors": [[{}] * 11],
     },
-    records.Efficiency: {"calls": COUNT, "rows": SIZE, "share": SIZE, "checks": SIZE},
+    records.Efficiency: {"calls": COUNT, "rows": SIZE, "share": SIZE, "checks": SIZE, "workers": COUNT, "busy": SIZE},
     Movement: {"undefined": COUNT},
     ReasonPoint: {
         "eps": SIZE, "share": SIZE, "attacked": COUNT, "failed": COUNT, "undefined": COUNT, "skipped": COUNT,
@@ -77,7 +78,8 @@ LIMITS: dict[type[BaseModel], dict[str, list[Any]]] = {
         "points": [[[0.1, 0.1, True]] * 10_001],
     },
     Summary: {
-        "n": COUNT, "open": PART, "seconds": SIZE, "budget": SIZE, "curve_n": COUNT, "confusion": [[[-1]]],
+        "n": COUNT, "open": PART, "seconds": SIZE, "budget": SIZE, "curve_n": COUNT, "proofs_tried": COUNT,
+        "confusion": [[[-1]]],
         "confusion_entries": [[[-1, 0, 1]], [[0, -1, 1]], [[0, 1, -1]]], "nearest": [[{}] * 101],
         "left_out": [["x"] * 10_001], "warnings": [["x"] * 10_001],
         **dict.fromkeys(["progress", "curve", "movements", "gallery", "nearest_gallery"], LONG),

@@ -101,7 +101,7 @@ def open_share(run: Summary) -> str:
 
 def gain_sentence(run: Summary) -> str:
     """Return one line on what the purifier adds."""
-    from unfooled.evaluation.audit.records import purifier_sentence
+    from unfooled.evaluation.audit.guard_fields import purifier_sentence
 
     assert run.guard is not None
     return purifier_sentence(run.guard)

@@ -35,7 +35,7 @@ from unfooled.core.losses import cross_entropy, margin
 from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Purify
-from unfooled.evaluation.audit.records import Choice, Detector, Roc
+from unfooled.evaluation.audit.guard_fields import Choice, Detector, Roc
 from unfooled.evaluation.audit.values import Setting, ThroughPurifier
 from unfooled.evaluation.verify import verify
 from unfooled.purification.guard import Guarded, guard

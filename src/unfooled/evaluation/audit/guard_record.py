@@ -11,8 +11,8 @@ from unfooled.core.samples import per_block
 from unfooled.core.shapes import flat
 from unfooled.core.types import Purify
 from unfooled.evaluation.audit.detection import choice_record, detectors
+from unfooled.evaluation.audit.guard_fields import Guard, GuardRow, Submissions
 from unfooled.evaluation.audit.guards import shares
-from unfooled.evaluation.audit.records import Guard, GuardRow, Submissions
 from unfooled.evaluation.audit.values import Clean, Judged, Setting, ThroughPurifier
 from unfooled.evaluation.checks.guards import NAMES, Way
 from unfooled.purification.semantic import SemanticPurifier

@@ -15,7 +15,8 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.audit.records import Efficiency, Guard
+from unfooled.evaluation.audit.guard_fields import Guard
+from unfooled.evaluation.audit.records import Efficiency
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way
 from unfooled.evaluation.checks.memory import OriginalModel

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Trace, drawings
-from unfooled.evaluation.audit.records import Detector, Guard, Roc, Summary, purifier_sentence
+from unfooled.evaluation.audit.guard_fields import Detector, Guard, Roc, purifier_sentence
+from unfooled.evaluation.audit.records import Summary
 from unfooled.report.runs import Run
 from unfooled.report.sections.curves import PERCENT
 from unfooled.report.words import number, percent
