@@ -33,11 +33,12 @@ WIDTHS = (320, 360, 390, 600, 1000, 1280)
 LONG = "models/" + "a_very_long_name_without_any_space_" * 4 + ".pt"
 
 # Opens every fold, then reports the page's width and whatever sticks out of it outside a container that scrolls.
+# On a phone the contents, nav, are a row that scrolls, as tables in .scroll do.
 MEASURE = """<script>
 addEventListener("load", () => {
   for (const d of document.querySelectorAll("details")) d.open = true;
   const width = document.documentElement.clientWidth;
-  const out = [...document.body.querySelectorAll("*")].filter((e) => !e.closest(".scroll > *, .hidden, .skip, legend")
+  const out = [...document.body.querySelectorAll("*")].filter((e) => !e.closest(".scroll > *, nav > *, .hidden, .skip, legend")
     && e.getBoundingClientRect().right > width + 0.5).map((e) => e.tagName + "." + e.getAttribute("class"));
   const small = [...document.querySelectorAll("main p, main td, main dt, main dd, main text, main li")].filter(
     (e) => e.getClientRects().length && e.textContent.trim() && parseFloat(getComputedStyle(e).fontSize) < 12);
