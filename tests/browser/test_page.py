@@ -38,7 +38,8 @@ MEASURE = """<script>
 addEventListener("load", () => {
   for (const d of document.querySelectorAll("details")) d.open = true;
   const width = document.documentElement.clientWidth;
-  const out = [...document.body.querySelectorAll("*")].filter((e) => !e.closest(".scroll > *, nav > *, .hidden, .skip, legend")
+  const out = [...document.body.querySelectorAll("*")].filter((e) => !e.closest(
+    ".scroll > *, nav > *, .hidden, .skip, legend")
     && e.getBoundingClientRect().right > width + 0.5).map((e) => e.tagName + "." + e.getAttribute("class"));
   const small = [...document.querySelectorAll("main p, main td, main dt, main dd, main text, main li")].filter(
     (e) => e.getClientRects().length && e.textContent.trim() && parseFloat(getComputedStyle(e).fontSize) < 12);
