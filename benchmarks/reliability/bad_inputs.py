@@ -377,7 +377,7 @@ CALLS: list[tuple[str, str]] = [
     (f"{A} --label 99", "99"),
     (f"attack {M} {T} --n 8 --out q.npz --label absent", "absent"),
     (f"explain {M} --n 8 --workers 0", "--workers"),
-    ("lens a.npy b.npy --k 3 --workers 0", "--workers"),
+    ("lens a.npy a.npy --k 3 --workers 0", "--workers"),
     (f"{A} --scheduler nowhere", "schedul"),
     ("train --nodes 2", "--nodes"),
     ("train --nodes 0", "--nodes"),
