@@ -39,12 +39,12 @@ def build():
         net[3].weight.copy_(torch.eye(10) + 0.05 * torch.randn(10, 10))
     return net.eval()
 """
-QUICK = AuditOptions(effort="quick", reasons="none")
+QUICK = AuditOptions(effort="quick", reasons="none", certify="off")
 N, CHUNK = 30, 10
 CUTS = (0, 10, 15, N)
 """The third share begins within a part, which belongs to the second one."""
 COMMAND = ["audit", "--model", "nets.py:build", "--threat", "linf:0.04", "--n", str(N), "--effort", "quick"]
-COMMAND += ["--reasons", "none", "--chunk", str(CHUNK), "--quiet"]
+COMMAND += ["--reasons", "none", "--chunk", str(CHUNK), "--quiet", "--certify", "off"]
 FIRST = Path("chunks", "cascade-0-apgd")
 
 
@@ -106,6 +106,21 @@ def test_a_merged_audit_equals_a_single_one(home: Path) -> None:
     assert 0 < (merged.robust_accuracy.value or 0) < (merged.clean_accuracy.value or 0) < 1
     assert_equal_runs(home / "single", home / "merged")
     assert (home / "merged" / "report.html").is_file()
+
+
+def test_proofs_of_little_effort_are_computed_by_every_share(home: Path, tmp_path: Path) -> None:
+    """So a share goes on to its part of the first attack, and samples that are proven robust are left out of it."""
+    command = [word for word in COMMAND if word not in ("--certify", "off")]
+    command[command.index("linf:0.04")] = "linf:0.07"
+    assert run([*command, "--out", str(tmp_path / "single")]) == 0
+    folders = [tmp_path / f"share-{a}" for a in (0, 20)]
+    for folder, rows in zip(folders, ("0:20", f"20:{N}"), strict=True):
+        assert run([*command, "--rows", rows, "--out", str(folder)]) == 0
+        assert list((folder / FIRST).iterdir())
+    assert run(["merge", *map(str, folders), "--out", str(tmp_path / "merged"), "--quiet"]) == 0
+    assert_equal_runs(tmp_path / "single", tmp_path / "merged")
+    proven = read_record(tmp_path / "merged" / "summary.json", Summary).certified_accuracy
+    assert proven is not None and 0 < (proven.value or 0) < 1
 
 
 def test_further_rounds(home: Path, tmp_path: Path) -> None:

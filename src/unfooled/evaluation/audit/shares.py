@@ -1,8 +1,8 @@
 """A share of an audit, for processes that have no folder in common; `unfooled.runs.shares` joins them.
 
 A share computes the clean samples of all, since their predictions decide what is attacked and cost one pass each, and
-of every other stage the chunks that begin in its rows, up to the first stage that needs the results of the others:
-after the first stage of the attack, samples are selected from all that are left.
+so do proofs of little effort. Of every other stage it computes the chunks that begin in its rows, up to the first stage
+that needs the results of the others: after the first stage of the attack, samples are selected from all that are left.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.audit import Work, fitting_chunk
 from unfooled.evaluation.audit.plan import Plan
+from unfooled.evaluation.audit.proofs import QUICK
 from unfooled.evaluation.audit.summary import About
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.shares import Share, compute_share
@@ -72,9 +73,9 @@ def audit_rows(
     work = Work.of(model, x, y, threat, plan, about, seed)
     batch = batch or fitting_batch(work.subject.model, work.x)
     chunk = fitting_chunk(chunk, work.x, None, shared=False)
-    clean = [StageKey(Family.CLEAN), StageKey(Family.AUTOATTACK, "clean")]
-    if plan.label_attack.certify is None:  # proofs are expensive
-        clean.append(StageKey(Family.CASCADE, "clean"))
+    clean = [StageKey(Family.CLEAN), *(StageKey(family, "clean") for family in (Family.AUTOATTACK, Family.CASCADE))]
+    if plan.label_attack.certify == QUICK:  # else proofs cost more than the attack, and are shared
+        clean.append(StageKey(Family.CASCADE, "proofs"))
     whole = tuple(sorted(str(key.folder) for key in clean))
     share = Share(command=COMMAND, rows=rows, n=len(work.x), chunk=chunk, whole=whole).checked()
     run = Run(Path(out), work.config, chunk=chunk, progress=progress, share=share)
