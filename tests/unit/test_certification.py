@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -485,6 +486,111 @@ def test_a_decision_by_values_of_the_input_is_refused_and_one_by_constants_is_no
         trace(Branching(), x)
     model = Unbranching().eval()
     assert torch.allclose(trace(model, x).network().logits(x), model(x), atol=1e-6)
+
+
+LAYER = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+
+
+def _by_shape(x: Tensor) -> Tensor:
+    return -LAYER(x) if len((x == 0.25).nonzero()) > 30 else LAYER(x)
+
+
+def _by_selection(x: Tensor) -> Tensor:
+    return -LAYER(x) if x[x > 2].numel() else LAYER(x)
+
+
+def _by_array(x: Tensor) -> Tensor:
+    return -LAYER(x) if x.detach().numpy().max() > 2 else LAYER(x)
+
+
+def _by_text(x: Tensor) -> Tensor:
+    return -LAYER(x) if "nan" in repr(x) else LAYER(x)
+
+
+def _by_number_of_samples(x: Tensor) -> Tensor:
+    return -LAYER(x) if len(x) == 1 else LAYER(x)
+
+
+def _whole_numbers(x: Tensor) -> Tensor:
+    return (LAYER(x) * 1e4).to(torch.int32).float()
+
+
+def _steps(x: Tensor) -> Tensor:
+    return LAYER((x * 65535).int() / 65535)
+
+
+def _negative_pool(x: Tensor) -> Tensor:
+    return LAYER(nn.functional.avg_pool2d(x, 1, divisor_override=-1))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (_by_shape, "depend on values of the input"),
+        (_by_selection, "depend on values of the input"),
+        (_by_array, "outside of PyTorch"),
+        (_by_text, "outside of PyTorch"),
+        (_by_number_of_samples, "on the number of samples"),
+        (_whole_numbers, "to int32"),
+        (_steps, "to int32"),
+        (_negative_pool, "divisor below 0"),
+        (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), LAYER).eval(), "statistics of the batch"),
+    ],
+)
+def test_what_no_bound_covers_is_refused_although_the_answers_agree(
+    model: Callable[[Tensor], Tensor], words: str
+) -> None:
+    x = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), pytest.raises(BadInput, match=words):
+        bounds(model, x, model(x).argmax(1), Linf(0.001))
+
+
+class Rounding(nn.Module):
+    """A model whose float32 sum rounds its input to whole numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.flatten(1) * 1000
+        return ((z + 2.0**23) - 2.0**23) @ torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+
+class Flat(nn.Module):
+    """A model whose probabilities are equal in float32, although its logits are not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) * 1e-8).softmax(1)
+
+
+def test_what_rounding_in_float32_may_change_is_not_certified() -> None:
+    x = torch.tensor([[0.3012, 0.3008]])
+    y = torch.tensor([0])
+    for model in (Rounding(), Flat()):
+        at = torch.tensor([[0.30118, 0.30082]])
+        assert not bool(model(at)[0, 0] > model(at)[0, 1])
+        assert not bool(certify(model, x, y, Linf(2e-5)).certified)
+
+
+class Storing(nn.Module):
+    """A model that keeps a table for each number of samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+        self.tables: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) not in self.tables:
+            self.tables[len(x)] = torch.linspace(0, 1, 16).expand(len(x), 16)
+        return self.layer(x.flatten(1) + self.tables[len(x)][:1])
+
+
+def test_what_a_model_stores_in_a_recorded_call_does_not_stay_in_it() -> None:
+    model, x = Storing().eval(), torch.rand(2, 1, 4, 4)
+    graph = trace(model, x)
+    assert not any(torch._C._functorch.is_functionaltensor(table) for table in model.tables.values())
+    copy.deepcopy(model)
+    with torch.no_grad():
+        model.layer.weight.mul_(2)
+        assert torch.allclose(graph.network().logits(x), model(x), atol=1e-6)
 
 
 def test_results_that_are_not_needed_any_more_leave_the_memory() -> None:

@@ -200,7 +200,7 @@ def _batch_norm(build: Builder, call: fx.Node) -> None:
     """Batch normalisation with its running statistics."""
     at = build.only_first(call)
     weight, bias, mean, var, *rest = (build.value(a) for a in call.args[1:])
-    if len(rest) == 3 and rest[0]:
+    if not isinstance(var, Tensor) or (len(rest) == 3 and rest[0]):
         raise Unknown("with the statistics of the batch")
     factor = (var + rest[-1]).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * factor
@@ -280,6 +280,8 @@ def _same_shape(build: Builder, call: fx.Node) -> None:
 
 
 def _view(build: Builder, call: fx.Node) -> None:
+    if isinstance(call.args[1], torch.dtype):
+        raise Unknown("as another type")
     build.add(call, Reshape(tuple(call.meta["val"].shape[1:])), build.only_first(call))
 
 
@@ -314,6 +316,13 @@ def _permuted(build: Builder, call: fx.Node) -> None:
 def _expanded(build: Builder, call: fx.Node) -> None:
     sizes: Any = tuple(call.meta["val"].shape[1:])
     build.add(call, Arrangement(lambda z: z.expand(len(z), *sizes)), build.only_first(call))
+
+
+def _averaged(build: Builder, call: fx.Node) -> None:
+    """Average pooling."""
+    if float(_argument(call, 6, "divisor_override", None) or 1) < 0:
+        raise Unknown("with a divisor below 0")
+    _arranged()(build, call)
 
 
 def _padded(build: Builder, call: fx.Node) -> None:
@@ -382,9 +391,8 @@ BUILDERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     "transpose": _arranged(1, 2),
     "permute": _permuted,
     "expand": _expanded,
-    **dict.fromkeys(
-        ("avg_pool2d", "avg_pool1d", "_adaptive_avg_pool2d", "adaptive_avg_pool1d", "avg_pool3d"), _arranged()
-    ),
+    **dict.fromkeys(("avg_pool2d", "avg_pool1d", "avg_pool3d"), _averaged),
+    **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_avg_pool1d"), _arranged()),
     "constant_pad_nd": _padded,
     "cat": _joined,
 }

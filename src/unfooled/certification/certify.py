@@ -8,6 +8,7 @@ certified has passed the second check, in float64 with outward rounding.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from unfooled.certification.crown import (
     undecided,
 )
 from unfooled.certification.graph import Graph, trace
-from unfooled.certification.network import Network
+from unfooled.certification.network import Head, Network
 from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.region import Region
 from unfooled.core.checks import check_attack
@@ -46,6 +47,10 @@ STAGE = "certify"
 ROUNDING = 1e-5
 """Least margin of a certified sample, relative to its largest logit: the model itself computes in float32, and logits
 that are nearer may change their order by rounding."""
+POINTS_SEEN = 2
+TIMES_SEEN = 8.0
+"""Least margin of a certified sample, relative to the rounding errors of float32 that are seen at points of its
+region: a network that adds a large number and takes it away again rounds its inputs."""
 Find = Callable[[Tensor, int], Tensor | None]
 """(points, sample) -> an adversarial example of the sample found from these points of its region, or None."""
 
@@ -149,7 +154,10 @@ def _begin(graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort) -
     state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
     logits = batched(network.logits, samples_at_once(network))(x)
     state.right = (logits.argmax(1) == y).cpu()
-    state.least = ROUNDING * logits.abs().amax(1).double().cpu()
+    size = logits.abs().amax(1).double().cpu()
+    if network.head is not Head.NONE:  # its results are rounded too, however close the logits are
+        size = size + 1 + math.log(network.classes)
+    state.least = ROUNDING * size
     return state
 
 
@@ -304,6 +312,7 @@ def _certified(
     state = _begin(graph, x, y, threat, effort)
     _prove(state, effort, find)
     network = state.graph.network(torch.float64)
+    state.least = _least(state, network, (state.level > Level.OPEN).nonzero()[:, 0])
     again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
     lower = state.margins.amin(1)
     closed = state.level > Level.OPEN
@@ -312,6 +321,19 @@ def _certified(
     lower = torch.where(closed, again, lower)
     kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]
     return lower, state.level, state.domains.take(kept), state.examples
+
+
+def _least(state: _State, exact: Network, rows: Tensor) -> Tensor:
+    """Return the least lower bound of a certified sample, (B,), by the rounding that is seen for some of them."""
+    least, generator = state.least.clone(), torch.Generator().manual_seed(0)
+    for part in in_parts(rows, samples_at_once(exact)):
+        region = state.region.take(part.to(state.y.device))
+        for _ in range(POINTS_SEEN):
+            share = torch.rand(region.x.shape, generator=generator, dtype=torch.float64).to(region.x)
+            points = region.low + share * (region.high - region.low)
+            seen = (state.network.logits(points) - exact.logits(points)).abs().amax(1).double().cpu()
+            least[part] = torch.maximum(least[part], TIMES_SEEN * seen)
+    return least
 
 
 def _in_run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,13 @@ from unfooled.certification.network import Head, Network
 from unfooled.certification.recording import record
 from unfooled.core.checks import check_mode
 from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.calls import enter
 from unfooled.core.model.outputs import logits_of
 from unfooled.core.model.precision import HALF, name_of_kind
 
 BATCH = 7  # samples of the traced call; an unusual number, so that no other dimension is taken for the batch
+EXACT = (None, torch.float32, torch.float64)  # types that an operation on the input may ask for
 REMEDY = "randomized smoothing, unfooled.certification.smooth, needs no bounds of operations"
 
 
@@ -80,6 +83,8 @@ def _add(build: Builder, node: fx.Node, name: str) -> None:
     try:
         if kind not in BUILDERS:
             raise Unknown
+        if (into := node.kwargs.get("dtype")) not in EXACT:
+            raise Unknown(f"to {str(into).rpartition('.')[2]}")
         BUILDERS[kind](build, node)
     except Unknown as found:
         because = f" ({found.reason})" if found.reason else ""
@@ -130,9 +135,10 @@ def trace(model: Callable[..., Any], x: Tensor) -> Graph:
     check_mode(model)
     name = str(getattr(model, "name", "")) or type(model).__name__
     sample = x[:1].detach().repeat(BATCH, *[1] * (x.ndim - 1))
+    twin = _twin(model)
     try:
         with torch.no_grad():
-            calls, constants = record(lambda z: logits_of(enter(model, z), model), sample)
+            calls, constants = record(lambda z: logits_of(enter(twin, z), twin), sample)
     except BadInput:
         raise
     except Exception as error:
@@ -149,16 +155,32 @@ def trace(model: Callable[..., Any], x: Tensor) -> Graph:
     return graph
 
 
+def _twin(model: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy of a model around the same tensors, so that what a recorded call stores does not stay in the model.
+
+    A model that cannot be copied is returned itself.
+    """
+    kept: dict[int, Any] = {}
+    for module in (inner for root in modules_of(model) for inner in root.modules()):
+        if isinstance(module, torch.jit.ScriptModule):
+            return model
+        tensors = *module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()
+        kept |= {id(value): value for value in tensors if isinstance(value, Tensor)}
+    try:
+        return deepcopy(model, kept)
+    except Exception:
+        return model
+
+
 def _check_answers(graph: Graph, model: Callable[..., Any], x: Tensor) -> None:
-    """Refuse a graph that does not give the answers of the model, at samples and at random points."""
+    """Refuse a graph that does not give the answers of the model, at samples, one alone too, and at random points."""
     generator = torch.Generator().manual_seed(0)
     some = x[:3].detach()
     low, high = float(x.min()), float(x.max())
-    for scale in (0.0, 1.0):
-        noise = torch.rand(some.shape, generator=generator).to(some)
-        points = some + scale * ((low + (high - low) * noise) - some)
+    network = graph.network(x.dtype if x.dtype == torch.float64 else torch.float32)
+    noise = torch.rand(some.shape, generator=generator).to(some)
+    for points in some, low + (high - low) * noise, some[:1]:
         with torch.no_grad():
-            network = graph.network(x.dtype if x.dtype == torch.float64 else torch.float32)
             mine, given = network.logits(points), logits_of(enter(model, points.clone()), model)
             if network.head is Head.SOFTMAX:
                 mine = mine.softmax(1)
@@ -170,5 +192,5 @@ def _check_answers(graph: Graph, model: Callable[..., Any], x: Tensor) -> None:
         if mine.shape != given.shape or float((mine - given.to(mine)).abs().max()) > 1e-4 + 1e-3 * size:
             raise BadInput(
                 f"the recorded operations of {graph.name} do not give its answers: it is random, depends on earlier "
-                f"calls, or computes outside of PyTorch; {REMEDY}"
+                f"calls or on the number of samples, or computes outside of PyTorch; {REMEDY}"
             )

@@ -12,8 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_map
+
+LEAVING = frozenset(
+    ("__array__", "__dlpack__", "__repr__", "__format__", "data_ptr", "numpy", "storage", "tolist", "untyped_storage")
+)
+"""Names of methods that take values of a tensor out of PyTorch; in a recorded call, these have no memory."""
+BY_VALUES = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+"""Tags of operations whose result, or its shape, lets a model decide by the values of a tensor."""
 
 
 class Recorder(TorchDispatchMode):
@@ -57,10 +65,11 @@ class Recorder(TorchDispatchMode):
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-        if torch.Tag.data_dependent_output in func.tags:
+        if not BY_VALUES.isdisjoint(func.tags):
             if tree_any(self._comes_from_input, (args, kwargs)):
                 raise RuntimeError(f"its operations depend on values of the input ({func})")
-            return func(*args, **kwargs)
+            if torch.Tag.data_dependent_output in func.tags:
+                return func(*args, **kwargs)
         result = func(*args, **kwargs)
         inputs, options = tree_map(self._node, (args, kwargs))
         node = self.graph.call_function(func, inputs, options)
@@ -102,6 +111,18 @@ class Recorder(TorchDispatchMode):
         return entry is not None and entry[1] in self._follows
 
 
+class _Inside(TorchFunctionMode):
+    """Refusal of methods that would read the memory of a tensor of a recorded call, which has none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of PyTorch unless it leaves it."""
+        if getattr(func, "__name__", "") in LEAVING and torch._C._functorch.is_functionaltensor(args[0]):
+            raise RuntimeError(f"it computes outside of PyTorch ({func.__name__})")
+        return func(*args, **(kwargs or {}))
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
@@ -117,7 +138,7 @@ def record(function: Callable[[Tensor], Any], x: Tensor) -> tuple[fx.Graph, dict
 
     recorder = Recorder()
     recorder.start(x)
-    with recorder:
+    with recorder, _Inside():
         result = functionalize(function)(x)
     recorder.finish(result)
     return recorder.graph, recorder.constants
