@@ -355,3 +355,8 @@ def test_the_rows_that_are_missing() -> None:
             assert {*range(*part)} <= known
     cover.renew([(0, 5), (0, 9), (4, 12), (9, 11), (20, 25)])
     assert (cover.spans, cover.done) == ([(0, 9), (9, 11), (20, 25)], 16)
+
+
+def test_a_share_behind_a_url_is_refused_as_one() -> None:
+    with pytest.raises(BadInput, match="s3:/bucket/run is a URL, and a share lies in a folder; copy it"):
+        read_share(Path("s3://bucket/run"))

@@ -107,6 +107,8 @@ def read_share(folder: Path) -> Share:
         BadInput: The folder holds none, or one that is not finished.
     """
     if not (folder / FILE).is_file():
+        if is_url(folder) and not folder.exists():
+            raise BadInput(f"{folder} is a URL, and a share lies in a folder; copy it to this machine")
         what = f"is no share: it was not made with {option('rows', 'A:B')}" if folder.is_dir() else "does not exist"
         raise BadInput(f"{folder} {what}")
     share = read_record(folder / FILE, Share)
