@@ -93,7 +93,7 @@ def width_for(ess: float, features: int, kernel: Callable[[float], Kernel] = cos
 
 def _shown(z: Tensor) -> Tensor:
     """Return the number of features shown, (S,) float64."""
-    return z.to(torch.float64).sum(1)
+    return z.sum(1).to(torch.float64)
 
 
 def _gauss(distance: Tensor, width: float) -> Tensor:

@@ -208,11 +208,10 @@ class _Solved:
         effect = design @ inverse
         left_out = blocks.left_out(design, effect, self.pi, residual)
         variance = blocks.variance(effect * self.pi[:, None], left_out)
-        centred = self.y - (self.pi @ self.y) / self.gram.total
+        total = self.pi @ (self.y - (self.pi @ self.y) / self.gram.total) ** 2
+        flat = total <= 1e-24 * self.gram.total * (self.y + shift).abs().amax(0) ** 2
 
         def r2(error: Tensor) -> Tensor:
-            total, scale = self.pi @ centred**2, self.gram.total * (self.y + shift).abs().amax(0) ** 2
-            flat = total <= 1e-24 * scale
             return torch.where(flat, torch.ones_like(total), 1 - self.pi @ error**2 / total.where(~flat, 1.0))
 
         def shaped(t: Tensor) -> Tensor:
