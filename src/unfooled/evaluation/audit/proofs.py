@@ -113,9 +113,14 @@ def prover_of(s: Setting, wanted: str | Certify | None, right: Tensor) -> tuple[
 def _unless_in_vain(s: Setting, prover: Prover, right: Tensor) -> Prover:
     """Return a prover; one that tries no sample, if it proves none of the first samples that are right."""
     at = s.at(right.nonzero()[:PROBED, 0])
-    if len(at) == int(right.sum()) or bool(prover.proves(s.x[at], s.y[at], s.threat.take(at)).any()):
+    if len(at) == int(right.sum()):
         return prover
-    return replace(prover, tried=len(at))
+
+    def work() -> Rows:
+        return {"proven": prover.proves(s.x[at], s.y[at], s.threat.take(at))}
+
+    found = s.ledger.part(StageKey(Family.CASCADE, "first-proofs"), work)["proven"]
+    return prover if bool(found.any()) else replace(prover, tried=len(at))
 
 
 def proven_reach(s: Setting, prover: Certify | None, certified: Tensor, right: Tensor) -> Tensor | None:
