@@ -25,7 +25,7 @@ class Column:
     Attributes:
         name: Its name.
         values: Training values, (N,).
-        code_of_rows: Bin or category of each training row, (N,).
+        code_of_rows: Bin or category of each training row, (N,), in the smallest type that holds them.
         edges: Edges of the bins; None for a categorical column.
         categories: Categories; None for a numeric column.
         mean: Mean of a numeric column.
@@ -35,7 +35,7 @@ class Column:
 
     name: str
     values: npt.NDArray[Any]
-    code_of_rows: npt.NDArray[np.int64]
+    code_of_rows: npt.NDArray[np.integer[Any]]
     edges: npt.NDArray[np.float64] | None
     categories: tuple[Any, ...] | None
     mean: float
@@ -255,7 +255,8 @@ def _categories(name: str, array: npt.NDArray[Any]) -> Column:
         raise BadInput(f"column {name!r} holds values that are no categories: {error}; leave it out") from error
     place = {value: k for k, value in enumerate(categories)}
     number = [len(categories) + 1 if m else place[v] for v, m in zip(values, gone, strict=True)]
-    return Column(name, array.copy(), np.array(number, np.int64), None, categories, 0.0, 0.0, bool(gone.any()))
+    stored = np.array(number, np.min_scalar_type(len(categories) + 1))
+    return Column(name, array.copy(), stored, None, categories, 0.0, 0.0, bool(gone.any()))
 
 
 def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Column:
@@ -274,5 +275,5 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
     if edges.ndim != 1 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
         raise BadInput(f"bins returned {edges.tolist()} for column {name!r}; return rising edges, finite and distinct")
     sd = float(numbers[present].std())
-    number = codes(numbers, edges)
+    number = codes(numbers, edges).astype(np.min_scalar_type(len(edges) + 1))
     return Column(name, array.copy(), number, edges, None, float(numbers[present].mean()), sd, bool((~present).any()))
