@@ -174,7 +174,7 @@ CALLS: list[tuple[str, str]] = [
     ("adit", "No such command"),
     # attack
     (f"certify {M} {T} --effort thorogh", "did you mean thorough"),
-    (f"certify {M} {T} --effort smoothing:0.1", "L2 or L1"),
+    (f"certify {M} {T} --effort smoothing:0.1", "L2, L1 or L0"),
     (f"certify {M} {T} --out proofs.npz", ".safetensors"),
     (f"certify {M} {T} --check none.safetensors", "no certificate"),
     (f"audit {M} {T} --certify quikc", "did you mean quick"),
@@ -285,7 +285,7 @@ CALLS: list[tuple[str, str]] = [
     (f"{A} --data folder.npz", "no images"),
     (f"{A} --data void.npz", "cut off"),
     (f"{A} --data cut.npz", "cut off"),
-    (f"{A} --data void.csv", "no data file"),
+    (f"{A} --data void.csv", "void.csv is empty"),
     (f"{A} --data fine", "no images"),
     (f"{A} --data 'a\nb.npz'", "cut off"),
     (f"{A} --data /dev/null", "device"),
