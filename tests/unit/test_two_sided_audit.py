@@ -331,7 +331,7 @@ def test_proofs_of_little_effort_end_with_the_first_samples_where_none_of_these_
     assert both.warnings == plain.warnings
     shown = two_sided(both.model_copy(update={"verdict": "SOUND", "trusted": True}))
     assert shown is not None
-    assert ("tried for 16 samples" in shown.meaning) == ((both.robust_accuracy.value or 0) > 0)
+    assert ("on 16 samples, in vain" in shown.meaning) == ((both.robust_accuracy.value or 0) > 0)
 
 
 def test_a_black_box_is_not_asked_for_its_operations() -> None:

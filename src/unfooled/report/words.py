@@ -179,11 +179,9 @@ def two_sided(s: Summary) -> TwoSided | None:
         )
         if proven < 1 and left > 10:
             meaning += " Nearly nothing is proven here, which is usual for networks that were not trained for proofs."
-        if s.proofs_tried is not None:
-            meaning += (
-                f" Proofs of little effort were tried for {s.proofs_tried} samples, and for no others since none of "
-                "these was proven; --certify normal tries all."
-            )
+    if s.proofs_tried is not None and left >= EXACT:
+        sentence = "Nothing is proven, which is usual for networks that were not trained for proofs."
+        meaning = f"Little effort was made, on {s.proofs_tried} samples, in vain; --certify normal tries all."
     return TwoSided(proven, left, label, sentence, meaning)
 
 
