@@ -86,8 +86,8 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
         ),
     ),
     "merge": (
-        ("merge", "share", "--out", "cli-merged.npz"),
-        lambda _: workflows.merge(["share"], "python-merged.npz"),
+        ("merge", "share", "--out", "cli-merged.npz", "--trust-shares"),
+        lambda _: workflows.merge(["share"], "python-merged.npz", trust_shares=True),
     ),
     "certify": (
         ("certify", *NETS, "--threat", "linf:0.002", "--effort", "quick", "--n", "4", "--out", "cli-proofs"),

@@ -101,7 +101,7 @@ def test_a_merged_audit_equals_a_single_one(home: Path) -> None:
     parts = [{p.name for p in (folder / FIRST).glob("*")} for folder in folders]
     assert all(parts) and set.union(*parts) == {p.name for p in (home / "single" / FIRST).iterdir()}
     assert sum(map(len, parts)) == len(set.union(*parts)), "no part is computed twice"
-    assert run(["merge", *map(str, folders[::-1]), "--out", "merged", "--quiet"]) == 0
+    assert run(["merge", *map(str, folders[::-1]), "--out", "merged", "--quiet", "--trust-shares"]) == 0
     merged = read_record(home / "merged" / "summary.json", Summary)
     assert 0 < (merged.robust_accuracy.value or 0) < (merged.clean_accuracy.value or 0) < 1
     assert_equal_runs(home / "single", home / "merged")
@@ -117,10 +117,34 @@ def test_proofs_of_little_effort_are_computed_by_every_share(home: Path, tmp_pat
     for folder, rows in zip(folders, ("0:20", f"20:{N}"), strict=True):
         assert run([*command, "--rows", rows, "--out", str(folder)]) == 0
         assert list((folder / FIRST).iterdir())
-    assert run(["merge", *map(str, folders), "--out", str(tmp_path / "merged"), "--quiet"]) == 0
+    assert (
+        run(["merge", *map(str, folders), "--out", str(tmp_path / "merged"), "--quiet", "--model", "nets.py:build"])
+        == 0
+    )
     assert_equal_runs(tmp_path / "single", tmp_path / "merged")
     proven = read_record(tmp_path / "merged" / "summary.json", Summary).certified_accuracy
     assert proven is not None and 0 < (proven.value or 0) < 1
+
+
+def test_code_that_a_share_names_runs_only_where_the_user_says_so(home: Path, tmp_path: Path) -> None:
+    folders = [str(home / f"share-{a}") for a in CUTS[:-1]]
+    with pytest.raises(BadInput, match=r"name code that would run, model 'nets.py:build'.* trust_shares"):
+        workflows.merge(folders, tmp_path / "merged")
+    assert not (tmp_path / "merged" / "chunks").exists()
+    for changes, sentence in (
+        ({"model": "net.pt", "arch": "evil.py:build"}, "arch 'evil.py:build'"),
+        ({"model": "net.pt", "data": "evil:rows"}, "data 'evil:rows'"),
+        ({"model": "net.pt", "trust_pickle": True}, "ask to read pickles"),
+    ):
+        other = tmp_path / "other"
+        shutil.copytree(folders[0], other)
+        record = Share.model_validate_json((other / "share.json").read_text())
+        assert record.work is not None
+        stated = {**record.work, "inputs": {**record.work["inputs"], **changes}}
+        write_record(other / "share.json", record.model_copy(update={"work": stated}))
+        with pytest.raises(BadInput, match=sentence):
+            workflows.merge([other], tmp_path / "merged")
+        shutil.rmtree(other)
 
 
 def test_further_rounds(home: Path, tmp_path: Path) -> None:
@@ -148,7 +172,7 @@ def test_a_share_continues_after_a_kill(home: Path, tmp_path: Path) -> None:
     assert record.finished and record.rows == (0, 10) and record.waits
     write_record(tmp_path / "cut" / "share.json", record.model_copy(update={"finished": False}))
     with pytest.raises(BadInput, match="cut is not finished; start its command again"):
-        workflows.merge([tmp_path / "cut"], tmp_path / "merged")
+        workflows.merge([tmp_path / "cut"], tmp_path / "merged", trust_shares=True)
     workflows.audit_rows(inputs(), "linf:0.04", (0, 10), tmp_path / "cut", options=QUICK, chunk=CHUNK)
     assert sorted(p.name for p in (tmp_path / "cut" / FIRST).iterdir()) == parts
 
@@ -182,7 +206,7 @@ def test_an_attack_and_a_set_of_features(home: Path, tmp_path: Path, monkeypatch
         folders = [tmp_path / f"{effort}-{a}" for a, _ in every]
         for folder, rows in zip(folders, every, strict=True):
             assert workflows.attack_rows(inputs(), "linf:0.04", rows, folder, options=options).waits
-        merged: Any = workflows.merge(folders, tmp_path / f"merged-{effort}.npz")
+        merged: Any = workflows.merge(folders, tmp_path / f"merged-{effort}.npz", trust_shares=True)
         assert merged.model_dump(exclude={"out"}) == alone.model_dump(exclude={"out"})
         assert equal_files(tmp_path / f"{effort}.npz", tmp_path / f"merged-{effort}.npz")
     source, choices = inputs(split="train"), FeatureOptions(steps=3, shard=CHUNK)
@@ -191,7 +215,7 @@ def test_an_attack_and_a_set_of_features(home: Path, tmp_path: Path, monkeypatch
     for folder, rows in zip(folders, every, strict=True):
         workflows.features_rows(source, rows, folder, options=choices)
     assert [len(list((folder / "chunks" / "robust").iterdir())) for folder in folders] == [1, 1, 1]
-    merged = workflows.merge(folders, tmp_path / "merged-set.npz")
+    merged = workflows.merge(folders, tmp_path / "merged-set.npz", trust_shares=True)
     assert merged["residual"] == made["residual"] and not (tmp_path / "merged-set.npz.parts").exists()
     assert equal_files(tmp_path / "set.npz", tmp_path / "merged-set.npz")
 
@@ -328,7 +352,7 @@ def test_refusals_of_the_command_line(home: Path, tmp_path: Path, capsys: pytest
         assert run([*COMMAND, *more]) == 2
         assert sentence in " ".join(capsys.readouterr().err.split()), more
         assert not Path(out).exists()
-    assert run(["merge", "share-0", "--out", out]) == 2
+    assert run(["merge", "share-0", "--out", out, "--trust-shares"]) == 2
     assert "rows 10 to 29 are missing" in " ".join(capsys.readouterr().err.split())
     assert run(["features", "--model", "nets.py:build", "--rows", "0:5", "--fresh", "--out", out]) == 2
     assert "--fresh" in capsys.readouterr().err

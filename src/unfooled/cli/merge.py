@@ -26,6 +26,9 @@ def merge(
             "--finish/--no-finish", help="Go on once the parts are joined; copies of --out can be new shares else."
         ),
     ] = True,
+    trust_shares: Annotated[
+        bool, typer.Option("--trust-shares", help="Run code that the shares name; only for shares of your own.")
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option("--device", help="Device; that of the shares if not given.", rich_help_panel=options.SPEED),
@@ -40,8 +43,8 @@ def merge(
 ) -> None:
     """Join shares that `audit`, `attack` or `features` computed with --rows, and go on to the result of a single run.
 
-    For batch systems whose jobs have no folder in common. Loads the model and the data that the shares name: merge your
-    own. For example:
+    For batch systems whose jobs have no folder in common. Loads the model and the data that the shares name, code only
+    with --trust-shares. For example:
 
         unfooled merge shares/0 shares/1 shares/2 shares/3 --out runs/mine
     """
@@ -55,7 +58,7 @@ def merge(
     silent = quiet or json
     with show.stages(silent, answers=True) as progress:
         result = workflows.merge(
-            runs, out, model=model, data=data, finish=finish,
+            runs, out, model=model, data=data, finish=finish, trust_shares=trust_shares,
             machine=workflows.Machine(place, threads, batch, memory, workers, scheduler), command=options.command(),
             notify=None if silent else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,

@@ -185,6 +185,7 @@ def merge(
     model: str | None = None,
     data: str | None = None,
     finish: bool = True,
+    trust_shares: bool = False,
     machine: Machine | None = None,
     command: str = "",
     notify: Callable[[str], None] | None = None,
@@ -192,7 +193,7 @@ def merge(
 ) -> Summary | AttackRecord | dict[str, Any] | Share:
     """Join shares, and go on with their audit, attack or set: the result is that of a single run.
 
-    What the shares state by name, such as the model, is loaded as their commands did: merge your own.
+    What the shares state by name, such as the model, is loaded as their commands did.
 
     Args:
         runs: Folders of all shares.
@@ -200,6 +201,7 @@ def merge(
         model: Model, where it lies in another place than for the shares. None: the same.
         data: Data, likewise.
         finish: False: only join the parts. Copies of the folder can be the folders of further shares then.
+        trust_shares: True: run code that the shares name, such as a model `file.py:name`, or pickles that they trust.
         machine: The device, samples computed at once, and the processes that share the rest. None: the shares' device
             and batch.
         command: Command line that reproduces the run, for the record.
@@ -210,8 +212,8 @@ def merge(
         The `Summary`, `AttackRecord` or manifest; a share's record if `finish` is False.
 
     Raises:
-        BadInput: Shares that are not finished, overlap, leave out rows or belong to different runs; or a place that
-            holds something else.
+        BadInput: Shares that are not finished, overlap, leave out rows, belong to different runs or name code; or a
+            place that holds something else.
     """
     folders = [Path(run) for run in runs]
     if not folders:
@@ -227,6 +229,9 @@ def merge(
         place = parts_of(out)
     if place.resolve() in [folder.resolve() for folder in folders]:
         raise BadOption("{0} is one of the shares; choose another {out}", place)
+    named = {name: value for name, value in {"model": model, "data": data}.items() if value is not None}
+    for folder in folders if finish and not trust_shares else ():
+        _refuse_code(read_share(folder).work or {}, named)
     share = join(folders, place)
     if not finish:
         return share
@@ -235,7 +240,7 @@ def merge(
             "the shares were made from objects, whose names are not known; their parts are joined in {0}: go on with "
             "the same call in Python", place,
         )  # fmt: skip
-    work = _Restored.of(share.work, model, data, machine)
+    work = _Restored.of(share.work, named, machine)
     if kind == "audit":
         return work.audit(out, command=command, notify=notify, progress=progress)
     return work.attack(out, progress) if kind == "attack" else work.features(out, progress)
@@ -250,10 +255,9 @@ class _Restored:
     machine: Machine
 
     @classmethod
-    def of(cls, stated: dict[str, Any], model: str | None, data: str | None, machine: Machine | None) -> _Restored:
-        """Read the work; refuse what another version stored."""
+    def of(cls, stated: dict[str, Any], named: dict[str, str], machine: Machine | None) -> _Restored:
+        """Read the work, with the model and the data that the caller names; refuse what another version stored."""
         try:
-            named = {k: v for k, v in {"model": model, "data": data}.items() if v is not None}
             given = {**stated["inputs"], **named}
             limits = None if given["limits"] is None else Limits(**given["limits"])
             inputs, before = Inputs(**{**given, "limits": limits}), Machine(**stated["machine"])
@@ -276,6 +280,18 @@ class _Restored:
         stated = {name: self.stated[name] for name in ("kind", "threat", "seed")}
         options = FeatureOptions(**self.stated["options"])
         return features(self.inputs, out, **stated, options=options, machine=self.machine, progress=progress)
+
+
+def _refuse_code(stated: dict[str, Any], named: dict[str, str]) -> None:
+    """Refuse shares that name code which the caller does not name, or that ask to read pickles."""
+    given, choices = stated.get("inputs") or {}, stated.get("options") or {}
+    told = {name: given.get(name) for name in ("model", "data", "arch")} | {"purify": choices.get("purify")}
+    for name, value in told.items():
+        if name not in named and isinstance(value, str) and ":" in value and not value.startswith("timm:"):
+            sentence = "the shares name code that would run, {0} {1!r}; if they are your own, give {trust_shares}"
+            raise BadOption(sentence, name, value)
+    if given.get("trust_pickle"):
+        raise BadOption("the shares ask to read pickles, which run code; if they are your own, give {trust_shares}")
 
 
 def _rows(rows: Rows, out: str | Path) -> tuple[int, int]:

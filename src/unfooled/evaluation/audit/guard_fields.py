@@ -7,9 +7,6 @@ from pydantic import Field
 from unfooled.runs.records import Count, Part, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
-MAX_ENTRIES = 10_000
-"""Largest number of entries of a list that the page shows."""
-
 
 class GuardRow(Record):
     """One attack on a model behind a purifier, by itself.
