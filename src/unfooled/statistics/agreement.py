@@ -144,6 +144,20 @@ def matching(prediction: np.ndarray, y: np.ndarray, *, seed: int = 0) -> Matchin
     return Matching({int(labels[i]): int(answers[j]) for i, j in pairs}, hits, hits > chance)
 
 
+def at_best(prediction: np.ndarray, y: np.ndarray) -> int:
+    """Return a number of predictions that no one-to-one relabelling exceeds: the sum of each class's commonest label.
+
+    Args:
+        prediction: Predicted classes, (n,).
+        y: Labels, (n,).
+    """
+    labels, rows = np.unique(y, return_inverse=True)
+    answers, columns = np.unique(prediction, return_inverse=True)
+    counts = np.zeros((len(labels), len(answers)), dtype=np.int64)
+    np.add.at(counts, (rows, columns), 1)
+    return int(min(counts.max(0).sum(), counts.max(1).sum())) if counts.size else 0
+
+
 def _matched(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> tuple[list[tuple[int, int]], int]:
     """Return the pairs of the best one-to-one matching that occur in the data, and the number of samples they cover."""
     from scipy.optimize import linear_sum_assignment

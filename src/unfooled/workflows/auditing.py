@@ -122,6 +122,7 @@ class AuditOptions:
         if background is not None:
             explain, reasons = with_background(explain, background), with_background(reasons, background)
         return Plan(
+            **row.plan,
             **self._attacked(threat, row, batch, purify),
             nearest_budget=ENVELOPE_PASSES if self.envelope else row.nearest,
             norms=catalog.EVERY_NORM if self.envelope else None,

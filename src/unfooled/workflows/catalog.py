@@ -48,11 +48,13 @@ class Effort:
         path: "module:name" of a cascade's `Effort`, or of an attack on the whole run such as `autoattack`.
         label: Name for reports of an attack on the whole run.
         nearest: Passes per sample that an audit of this effort spends on the nearest adversarial example.
+        plan: Other options of the `Plan` of such an audit.
     """
 
     path: str
     label: str = ""
     nearest: int = 400
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,18 @@ ATTACKS = {
     "envelope": Attack("workflows.attacks:nearest_of_all", unit="passes"),
 }
 EFFORTS = {
-    "quick": Effort("attacks.ensembles.cascade:QUICK", nearest=200),
+    "quick": Effort(
+        "attacks.ensembles.cascade:QUICK",
+        nearest=100,
+        plan={
+            "floor": 6000,
+            "explain_n": 12,
+            "gallery": 6,
+            "reasons_radii": (1.0,),
+            "reasons_steps": 10,
+            "reasons_share": 0.1,
+        },
+    ),
     "normal": Effort("attacks.ensembles.cascade:NORMAL"),
     "thorough": Effort("attacks.ensembles.cascade:THOROUGH", nearest=1000),
     "autoattack": Effort("attacks.ensembles.autoattack:autoattack", label="AutoAttack-standard"),

@@ -16,7 +16,7 @@ from unfooled.evaluation.audit.records import Efficiency
 from unfooled.evaluation.audit.values import Setting
 from unfooled.runs.chunks import Rows
 
-BATCH, TIMES = 64, 3
+BATCH, TIMES = 32, 2
 """Largest batch whose passes are timed, and how often; the fastest counts."""
 ATTACK = (Family.CASCADE, Family.AUTOATTACK)
 
@@ -24,7 +24,7 @@ ATTACK = (Family.CASCADE, Family.AUTOATTACK)
 def efficiency_of(s: Setting) -> Efficiency | None:
     """Return the use of the model by the attack on the label; None where there was none.
 
-    Cost: 3 forwards and 3 backwards of at most 64 samples, which are counted nowhere.
+    Cost: 4 forwards and 2 backwards of at most 32 samples, which are counted nowhere.
     """
     calls, seconds = s.ledger.work(*ATTACK)
     forwards, backwards = s.ledger.passes(*ATTACK)

@@ -19,11 +19,20 @@ MOST = 8
 
 
 def explain_nearest(
-    s: Setting, plan: Explaining, attacked: Attacked, right: Tensor, gradients: Gradients
+    s: Setting, plan: Explaining, attacked: Attacked, right: Tensor, gradients: Gradients, known: Tensor
 ) -> NearestShown | None:
     """Explain nearest adversarial examples in the threat's norm, spread over their distances; None without any.
 
-    Cost: two explanations and one forward per example, of at most `MOST` and of the plan's gallery.
+    Cost: one explanation and one forward per example, of at most `MOST` and of the plan's gallery, and another
+    explanation where the sample itself is not explained yet.
+
+    Args:
+        s: Setting of the audit.
+        plan: The explanation.
+        attacked: Result of the attack on the label.
+        right: Samples that are right, (n,) bool.
+        gradients: Gradients of the model.
+        known: Explanations of the first samples, (k, *D).
     """
     points, distance = attacked.nearest_points, attacked.nearest.get(s.threat.norm)
     if points is None or distance is None or s.subject.random:
@@ -33,11 +42,16 @@ def explain_nearest(
         return None
     twin = gradients.twin if gradients.missing else None
     model: Model = gradients.own if twin is None else twin
+    known = known if s.threat.free is None else known[:0]  # else these are what is shown of them
 
     def work(rows: Tensor) -> Rows:
         at = s.at(samples[rows])
         x, z, y = s.x[at], points[samples[rows]].to(s.x.device), s.y[at]
-        maps = {"before": plan.explain(model, x, y), "after": plan.explain(model, z, y)}
+        new = samples[rows] >= len(known)
+        before = torch.empty_like(x) if bool(new.all()) else known[samples[rows].clamp(max=len(known) - 1)].to(x)
+        if bool(new.any()):
+            before[new] = plan.explain(model, x[new], y[new]).to(x)
+        maps = {"before": before, "after": plan.explain(model, z, y)}
         with torch.no_grad():
             chance = logits_at(s.subject.model, z, batch=s.batch).softmax(1)
         shown = {name: s.subject.shown(value) for name, value in {"x": x, "x_adv": z, **maps}.items()}

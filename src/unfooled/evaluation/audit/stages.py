@@ -69,7 +69,10 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     )  # fmt: skip
     left_out = [*attacked.left_out]
     explained = _explained(s, plan.explaining, points.x_adv, gradients, left_out)
-    shown = in_time(lambda: explain_nearest(s, plan.explaining, attacked, right, gradients), left_out, NEAREST_SHOWN)
+    shown = in_time(
+        lambda: explain_nearest(s, plan.explaining, attacked, right, gradients, explained["before"]), left_out,
+        NEAREST_SHOWN,
+    )  # fmt: skip
     distance, searched = _distances(s, plan, attacked, points)
     survival = _survival(s, plan.explanation_attack, right, gradients, searched, left_out)
     certified, reach = _proven(s, attacked, right, left_out)
@@ -239,7 +242,7 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients, *
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
         x, z = s.x[at], x_adv[rows].to(s.x.device)
-        scores = map_scores(model, x, s.y[at], z, plan.explain)
+        scores = map_scores(model, x, s.y[at], z, plan.explain, steady=not s.subject.random)
         if s.threat.free is not None:  # the numbers of samples are no part of the pictures
             x, z = s.subject.shown(x), s.subject.shown(z)
             scores |= {name: s.subject.shown(scores[name]) for name in ("before", "after")}

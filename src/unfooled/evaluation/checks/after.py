@@ -21,6 +21,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.restarts import Restarts
 from unfooled.attacks.ensembles.stages import (
     Ascents,
     Decisions,
@@ -42,18 +43,20 @@ from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.borders import MAX_PAIRS, borders
 from unfooled.evaluation.checks.draws import confirmed, count_text
-from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.gradients import MAX_BRIEF_SAMPLES, Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import find_refusals, refusal_finding
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.runs.chunks import Rows
 
-MIN_BUDGET = 20_000
+MIN_BUDGET = 12_000
 """Passes of the whole run that the checks may take in any case."""
-RESERVED_PASSES = 7_000
+RESERVED_PASSES = 4_500
 """Part of these passes that is reserved for the checks before the attack, the twin and the last checks."""
-TRIAL_PASSES = 14_000
+TRIAL_PASSES = 19_500
 """Passes that the trials take at full size."""
+MAX_TRANSFERRED = 64
+"""Survivors at most that points made on a twin are tried on."""
 RANDOM_DRAWS = 10
 """Evaluations of a random model that are averaged at every gradient."""
 
@@ -82,9 +85,9 @@ def labels_only_trials(gradients: Gradients, few: int, scale: float) -> list[tup
     Args:
         gradients: Gradients of the model, with its twins.
         few: Samples that the twin's points are tried on.
-        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 * scale samples.
+        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 * scale samples, or 2.
     """
-    trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
+    trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(2, int(6 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
         trials_on_labels.append(("D28", TransferPoints(gradients.transferred_labels, most=few, name="labels")))
     return trials_on_labels
@@ -108,20 +111,22 @@ class Checked:
 def trials(scale: float) -> list[tuple[str, Stage]]:
     """Return attacks of other kinds, on the survivors with the smallest margins, with the checks that they serve.
 
+    A trial on m survivors misses an attack that fools a share p of these with probability (1 - p)^m.
+
     Args:
-        scale: Share of the full number of samples. Cost: about 14,000 * scale passes.
+        scale: Share of the full number of samples. Cost: about 19,500 * scale passes, at least 2,600.
     """
 
-    def most(count: int) -> int:
-        return max(1, int(count * scale))
+    def most(count: int, least: int) -> int:
+        return max(least, int(count * scale))
 
     return [
-        ("D13", SingleStep(most=most(64))),
-        ("D13", Noise(8, most=most(64))),
-        ("D16", Noise(200, most=most(8), name="corners")),
-        ("D14", Searches(200, most=most(32), cold=True)),
-        *(("D12", Ascents(20, most=most(12), name="restart")) for _ in range(5)),
-        ("D11", Ascents(80, most=most(8), fresh=False, name="longer")),
+        ("D13", SingleStep(most=most(160, 32))),
+        ("D13", Noise(8, most=most(160, 16))),
+        ("D16", Noise(200, most=most(8, 2), name="corners")),
+        ("D14", Searches(200, most=most(32, 4), cold=True)),
+        ("D12", Restarts(5, 20, most=most(30, 4))),
+        ("D11", Ascents(80, most=most(20, 2), fresh=False, name="longer")),
     ]
 
 
@@ -144,13 +149,17 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         )
     n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
-    stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
-    if spare > 0:  # a twin asks for 13 answers per sample, of 200 at most
-        gradients = gradients.with_twin(problem.x, problem.threat, brief=True)  # its parts count their passes
-        n_twin = max(8, spare // 200)
+    scale = max(0.0, spare / TRIAL_PASSES)
+    stages = [(key, s) for key, s in trials(scale) if allowed(s, problem.threat)]
+    if spare > 0:
+        n_twin = max(8, int(MAX_TRANSFERRED * min(scale, 1)))
+        near = _near_first(frontier, n_twin)
+        gradients = gradients.with_twin(
+            problem.x[near], problem.threat.take(near), brief=True
+        )  # its parts count passes
         stages += [
             ("D15", TransferPoints(gradients.transferred, most=n_twin)),
-            *labels_only_trials(gradients, n_twin, spare / TRIAL_PASSES),
+            *labels_only_trials(gradients, n_twin, scale),
         ]
     state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0.0), dict.fromkeys(WORDS, 0)
     for number, (key, stage) in zip(Numbers.CHECKS, stages, strict=False):
@@ -169,6 +178,13 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         refused, frontier = _refused(attack, frontier, rows)
         findings.append(refused)
     return Checked(findings, frontier, gradients)
+
+
+def _near_first(frontier: Frontier, n_near: int) -> Tensor:
+    """Return the samples that a brief twin is trained at: the survivors that it is tried on, then the first others."""
+    near = frontier.remaining_rows(limit=n_near)
+    others = torch.ones_like(frontier.fooled).index_fill(0, near, False).nonzero()[:, 0]
+    return torch.cat([near, others])[:MAX_BRIEF_SAMPLES]
 
 
 def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
@@ -228,7 +244,7 @@ def diagnose(
         y: Labels, (B,).
         threat: Constraint set of the attack.
         result: Points that the attack found, (B, *D).
-        budget: Share of the attack's passes that the checks may take, or 20,000 passes if that is more.
+        budget: Share of the attack's passes that the checks may take, or 12,000 passes if that is more.
         spent: Passes that the attack took.
         seed: Random seed.
         batch: Samples computed at once. None: as many as fit well in memory.

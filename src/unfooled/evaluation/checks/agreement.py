@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from unfooled.evaluation.checks.table import CHECKS, Finding, finding
-from unfooled.statistics.agreement import Guess, guessing, matching, shift
+from unfooled.statistics.agreement import Guess, at_best, guessing, matching, shift
 
 MIN_SHARE = 0.8
 """Share of the predictions that a renaming of the classes must explain for the check to fire."""
@@ -35,7 +35,8 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
     cause, share = "", 0.0
     if guess.constant or guess.one_class:
         cause = _only_one(guess, n)
-    elif not guess.better or (n >= 20 and 1 - hits >= MIN_GAIN):  # else no renaming gains enough
+    elif not guess.better or (n >= 20 and 1 - hits >= MIN_GAIN and at_best(answers, labels) >= MIN_SHARE * n):
+        # else no renaming explains or gains enough
         cause, share = likely_cause(answers, labels, classes)
     renamed = n >= 20 and share >= MIN_SHARE and share - hits >= MIN_GAIN
     fired = not guess.better or renamed

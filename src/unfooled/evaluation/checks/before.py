@@ -64,7 +64,7 @@ def before(
     z = near.sample(a, seed, stage=rng.Stream.CHECK_START)
     refusals = undefined(model, z)
     known = agreement(prediction, y_some, first.shape[1])
-    preprocessed = normalisation(model, x, y, random=d4.fired and d4.kind == Kind.MEND)
+    preprocessed = normalisation(model, x, y, random=d4.fired and d4.kind == Kind.MEND, right=right)
     result = [preprocessed, known, d3, d4, refusals, ties(model, x)]
     if absent := no_gradients(model):
         return [*result, *absent, *([] if d4.fired else [remembers(model, x[:1], first, threat, seed)])]

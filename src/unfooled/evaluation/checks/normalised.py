@@ -23,7 +23,7 @@ DRAWS = 5
 """Draws of a random model over which an accuracy is averaged."""
 
 
-def normalisation(model: Model, x: Tensor, y: Tensor, *, random: bool = False) -> Finding:
+def normalisation(model: Model, x: Tensor, y: Tensor, *, random: bool = False, right: Tensor | None = None) -> Finding:
     """D2: the model does better on inputs that are normalised once more: they do not fit it.
 
     Args:
@@ -31,9 +31,11 @@ def normalisation(model: Model, x: Tensor, y: Tensor, *, random: bool = False) -
         x: Inputs, (B, *D); the first 100 are used.
         y: Labels, (B,).
         random: True: the answers are random, and accuracies are means over `DRAWS` draws.
+        right: Which of the first 100 are right, (b,) bool; not used where the answers are random. None: the model is
+            asked.
     """
     few, label, draws = x[:100], y[:100], DRAWS if random else 1
-    base = _accuracy(model, few, label, draws)
+    base = _accuracy(model, few, label, draws) if random or right is None else float(right.double().mean())
     tried = {name: _normalised(few, mean, std) for name, (mean, std) in NORMALISATIONS.items()}
     scores = {}
     for name, z in tried.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ TOP_SHARE = 0.1
 """Share of the pixels that counts as the top of a map."""
 
 
-def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) -> dict[str, Tensor]:
+def map_scores(
+    model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain, *, steady: bool = True
+) -> dict[str, Tensor]:
     """Explain y at x and at z, and compare.
 
     Args:
@@ -32,6 +35,7 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         y: Labels, (B,).
         z: Points, (B, *D).
         explain: The explanation.
+        steady: True if an input has one explanation, which is computed once where z is x.
 
     Returns:
         before, after: Attributions, (B, *D).
@@ -40,23 +44,26 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
             spatial layer. psnr, ssim: Similarity of the inputs, (B,); NaN for ssim where x is no image.
         Where the model has a spatial layer and x is images, also attention_before and attention_after, (B, h, w), and
         complete, (B,), of the former: see `attention_records`. Cost: twice the explanation's, twice Grad-CAM's, and
-        then 4 forwards.
+        then 4 forwards; once where z is x.
     """
-    before, after = explain(model, x, y), explain(model, z, y)
+    moved_rows = (z != x).flatten(1).any(1) if steady else torch.ones(len(x), dtype=torch.bool, device=x.device)
+    at = moved_rows.nonzero()[:, 0]
+    before = explain(model, x, y)
+    after = _where_moved(before, at, lambda: explain(model, z[at], y[at]))
     a, b = as_maps(before), as_maps(after)
     k = max(1, round(TOP_SHARE * a[0].numel()))
     nothing = torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
     attention: dict[str, Tensor] = {}
     try:
         still = grad_cam_map(model, x, y)
-        moved = grad_cam_map(model, z, y, layer=still.spatial)
-        shift = centroid_shift(still.map, moved.map)
+        moved = _where_moved(still.map, at, lambda: grad_cam_map(model, z[at], y[at], layer=still.spatial).map)
+        shift = centroid_shift(still.map, moved)
         if x.ndim == 4:
             p = probability(still.map)[0].detach()
             complete = attention_records(model, x, y, attend=lambda *_: p)["complete"]
             attention = {
                 "attention_before": p,
-                "attention_after": probability(moved.map)[0].detach(),
+                "attention_after": probability(moved)[0].detach(),
                 "complete": complete,
             }
     except BadInput:  # no layer with a height and a width
@@ -71,6 +78,13 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         "ssim": ssim(z, x) if x.ndim == 4 else nothing,
         **attention,
     }
+
+
+def _where_moved(still: Tensor, at: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+    """Return the maps of samples of which those at some positions have moved, and are computed."""
+    if len(at) == len(still):
+        return compute()
+    return still.index_copy(0, at, compute().to(still)) if len(at) else still
 
 
 def movements(scores: dict[str, Tensor], fooled: Tensor, right: Tensor, explanation: str, seed: int) -> list[Movement]:
