@@ -36,7 +36,7 @@ from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, Plan
 from unfooled.evaluation.audit.proofs import Prover, proven_reach
-from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
+from unfooled.evaluation.audit.values import Attacked, Clean, Judged, NearestShown, Outcome, Setting
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.points import check_points
@@ -69,10 +69,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     )  # fmt: skip
     left_out = [*attacked.left_out]
     explained = _explained(s, plan.explaining, points.x_adv, gradients, left_out)
-    shown = in_time(
-        lambda: explain_nearest(s, plan.explaining, attacked, right, gradients, explained["before"]), left_out,
-        NEAREST_SHOWN,
-    )  # fmt: skip
+    shown = _shown(s, plan.explaining, attacked, right, gradients, explained["before"], left_out)
     distance, searched = _distances(s, plan, attacked, points)
     survival = _survival(s, plan.explanation_attack, right, gradients, searched, left_out)
     certified, reach = _proven(s, attacked, right, left_out)
@@ -102,6 +99,19 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         reach=reach,
         nearest_shown=shown,
     )
+
+
+def _shown(
+    s: Setting,
+    plan: Explaining,
+    attacked: Attacked,
+    right: Tensor,
+    gradients: Gradients,
+    known: Tensor,
+    left_out: list[str],
+) -> NearestShown | None:
+    """Explain a few nearest points; None without any, or where no time was left."""
+    return in_time(lambda: explain_nearest(s, plan, attacked, right, gradients, known), left_out, NEAREST_SHOWN)
 
 
 def _survival(

@@ -153,10 +153,8 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     stages = [(key, s) for key, s in trials(scale) if allowed(s, problem.threat)]
     if spare > 0:
         n_twin = max(8, int(MAX_TRANSFERRED * min(scale, 1)))
-        near = _near_first(frontier, n_twin)
-        gradients = gradients.with_twin(
-            problem.x[near], problem.threat.take(near), brief=True
-        )  # its parts count passes
+        near = _near_first(frontier, n_twin)  # the twin's parts count their passes
+        gradients = gradients.with_twin(problem.x[near], problem.threat.take(near), brief=True)
         stages += [
             ("D15", TransferPoints(gradients.transferred, most=n_twin)),
             *labels_only_trials(gradients, n_twin, scale),

@@ -40,8 +40,6 @@ EPOCHS, BATCH = 10, 64
 BRIEF_EPOCHS, BRIEF_BATCH, BRIEF_ROUNDS, MAX_BRIEF_SAMPLES = 5, 32, 2, 64
 """The same for a trial, with its rounds of queries and samples: a smaller network learns in a tenth of the time, and of
 the points made on it as many fool a network."""
-TRAINING = ("round", "labels")
-"""Beginnings of the names of the states of a twin's training."""
 CHECKS_FOLLOWED_BY_TWIN = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
 """Checks after which the attack follows a twin's gradients."""
 
@@ -129,8 +127,6 @@ class Gradients:
         ledger, trial = self.ledger or Ledger.of(None, len(x)), "trial-" if brief else ""
 
         def keep(name: str, compute: Callable[[], Rows]) -> Rows:
-            if brief and name.startswith(TRAINING):  # which takes as long as storing it
-                return compute()
             return ledger.part(StageKey(Family.TWIN, trial + name), compute, model=self.model)
 
         # Its parts count the passes, and are read only until it is finished.
