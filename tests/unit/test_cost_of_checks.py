@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Searche
 from unfooled.attacks.gradients.twins import untrained
 from unfooled.core.model.wrappers import Counted, counted
 from unfooled.core.threats import L2, Linf, Threat
+from unfooled.core.types import Model
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.checks.after import MIN_BUDGET, WORDS, labels_only_trials, trials
 from unfooled.evaluation.checks.gradients import Gradients
@@ -116,9 +116,9 @@ def test_samples_that_are_explained_are_not_explained_again_beside_their_nearest
     model, x, y = subject(5)
     seen: list[int] = []
 
-    def explain(asked: Callable[[Tensor], Tensor], z: Tensor, label: Tensor, **options: Any) -> Tensor:
-        seen.append(len(z))
-        return saliency(asked, z, label, **options)
+    def explain(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
+        seen.append(len(x))
+        return saliency(model, x, y, create_graph=create_graph)
 
     plan = Plan(
         explain=explain, explain_name="mine", explain_n=5, gallery=5, nearest_n=5, nearest_budget=100, reasons=None,
