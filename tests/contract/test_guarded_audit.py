@@ -173,7 +173,7 @@ def test_pictures_show_what_the_purifier_does(net: Classifier, semantic: Semanti
     assert page.count("Atoms of its cluster") == page.count("High band, rebuilt") == len(rows)
     assert "10 clusters, by class: 0 1, 1 1," in page
     headline = page.split('<p class="headline">')[1].split("</p>")[0]
-    assert re.match(r"(The purifier (adds|takes) |Whether the purifier adds)", headline)
+    assert re.match(r"(The purifier (adds|takes) |Whether the purifier helps or harms )", headline)
     (tmp_path / "run" / "purified.safetensors").unlink()
     with pytest.raises(BadInput, match="the file is missing"):
         render([tmp_path / "run"], tmp_path / "page.html")

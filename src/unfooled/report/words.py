@@ -242,7 +242,7 @@ def _purifier_headline(guard: Guard, *, doubted: bool) -> str:
             f"The purifier takes {least}{-value:.1f} points [{-high:.1f} to {-low:.1f}] under the worst attack: {ends}."
         )
     return (
-        f"Whether the purifier adds anything is undecided: {value:+.1f} points [{low:+.1f} to {high:+.1f}] under the "
+        f"Whether the purifier helps or harms is undecided: {value:+.1f} points [{low:+.1f} to {high:+.1f}] under the "
         f"worst attack, {ends}."
     )
 
