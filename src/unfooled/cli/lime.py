@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def image(
 
     unfooled lime image --model net.pt --data picture.png --segments slic:60 --out runs/lime
     """  # fmt: skip
+    check_sources(model)
     from unfooled import workflows
 
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
