@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -37,8 +38,9 @@ from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat, per_sample
-from unfooled.distances.maps.diverse import check_k, check_maps, check_window, diverse_top_k, window_max
+from unfooled.distances.maps.diverse import check_k, check_maps, diverse_top_k
 from unfooled.distances.maps.selection import count, k_largest
+from unfooled.distances.maps.windows import check_window, window_max
 from unfooled.distances.norms import check_pair
 from unfooled.distances.rank import kendall, spearman
 
@@ -142,11 +144,20 @@ class TopSets:
 
     def intersection(self, other: TopSets) -> Tensor:
         """Return the share of the sets that another one has in common, (B,) float64; NaN where undefined."""
-        return _overlap(self.mask, other.mask, self.valid & other.valid)
+        return self._share(self.mask & other.mask, other)
 
     def recall(self, other: TopSets, w: int = 1) -> Tensor:
         """Return the share of another set within w of these, (B,) float64; NaN where undefined."""
-        return _overlap(other.mask, self.within(w), self.valid & other.valid)
+        return other._share(other.mask & self.within(w), self)
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """Return the sizes of the sets, (B,) float64."""
+        return count(self.mask)
+
+    def _share(self, hits: Tensor, other: TopSets) -> Tensor:
+        """Return the share of these sets that was hit, (B,); NaN where these or the others are undefined."""
+        return (count(hits) / self._counts).where(self.valid & other.valid, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -282,11 +293,6 @@ def defined(a: Tensor) -> Tensor:
     """Mark the maps that have an order, (B,) bool: not constant, no NaN."""
     rows = flat(a.detach())
     return rows.amax(1) > rows.amin(1)
-
-
-def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
-    """Return the share of `scored` that lies in `within`, (B,); NaN where not valid."""
-    return (count(scored & within) / count(scored)).where(valid, torch.nan)
 
 
 def _local_mean(a: Tensor, w: int) -> Tensor:
