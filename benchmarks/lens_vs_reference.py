@@ -11,8 +11,8 @@ pair, medians over rounds in which the two take turns; ratios are medians of the
 Maps: `scattered` (uniform noise), `smooth` (noise averaged over 9 x 9 pixels), `sparse` (noise, nine in ten pixels
 zero); the perturbed map is .7 of the clean one and .3 of another. `windows` is the dilation of one set alone. `plain`
 is the three plain scores where each side chooses its sets once; `plain, three calls` calls our three functions, which
-choose them anew each time. `all three, scipy` is our `lens_scores` beside the same in numpy and scipy, `argpartition` and
-`maximum_filter`, which knows no ties; it is timed on as many pairs as ours.
+choose them anew each time. `all three, scipy` is our `lens_scores` beside the same in numpy and scipy, `argpartition`
+and `maximum_filter`, which knows no ties; it is timed on as many pairs as ours.
 """
 
 from __future__ import annotations

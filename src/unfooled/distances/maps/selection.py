@@ -51,6 +51,15 @@ def count(mask: Tensor) -> Tensor:
     return rows.sum(1, dtype=torch.int32).double()  # int32 sums of bool are fastest
 
 
+def count_both(a: Tensor, b: Tensor) -> Tensor:
+    """Count the entries that are True in both masks, (B, *D) -> (B,) float64."""
+    if not _is_large(flat(a)):
+        return count(a & b)
+    pairs = zip(flat(a).numpy(), flat(b).numpy(), strict=True)
+    both = np.empty(a[0].numel(), dtype=bool)  # one for all maps, which stays in the cache
+    return torch.tensor([np.count_nonzero(np.logical_and(s, t, out=both)) for s, t in pairs], dtype=torch.float64)
+
+
 def _is_large(rows: Tensor) -> bool:
     return rows.device.type == "cpu" and rows.shape[1] >= LARGE
 
@@ -87,7 +96,7 @@ def _least_and_most(row: np.ndarray, k: int) -> tuple[np.floating[Any], np.float
         return most, most
     least = np.partition(maxima, size - k)[size - k]
     above = np.take(blocks, np.flatnonzero(maxima > least), axis=1).ravel()
-    above = np.concatenate([above, rest])
+    above = np.concatenate([above, rest]) if len(rest) else above
     above = above[np.flatnonzero(above > least)]  # half the time of a mask
     return (least if len(above) < k else np.partition(above, len(above) - k)[len(above) - k]), most
 

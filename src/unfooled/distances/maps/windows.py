@@ -50,16 +50,24 @@ def _in_memory(a: Array, down: int, aside: int) -> Array:
         source.fill(least)
         source[: len(maps), :height, :width] = maps
         row, other = source.reshape(-1), spare.reshape(-1)
-        for step, reach in ((1, aside), (padded[1], down)):
-            length = 1
-            while length < 2 * reach + 1:
-                shift = min(length, 2 * reach + 1 - length)
-                other[: shift * step] = row[: shift * step]
-                join(row[shift * step :], row[: -shift * step], out=other[shift * step :])
-                row, other, length = other, row, length + shift
+        for step, shift in [*((1, s) for s in _shifts(aside)), *((padded[1], s) for s in _shifts(down)[:-1])]:
+            other[: shift * step] = row[: shift * step]
+            join(row[shift * step :], row[: -shift * step], out=other[shift * step :])
+            row, other = other, row
         # What a line passes on beyond its gap lies before the pixels that are read, also in the next line or map.
-        result[first : first + block] = row.reshape(block, *padded)[: len(maps), down:, aside:]
+        ready = row.reshape(block, *padded)[: len(maps), :, aside:]
+        last = down - _shifts(down)[-1] if down else 0
+        join(ready[:, down:], ready[:, last : last + height], out=result[first : first + block])
     return result
+
+
+def _shifts(reach: int) -> list[int]:
+    """Return the shifts that grow a window from 1 to 2 reach + 1 entries; the last is at most the reach."""
+    shifts, length = [], 1
+    while length < 2 * reach + 1:
+        shifts.append(min(length, 2 * reach + 1 - length))
+        length += shifts[-1]
+    return shifts
 
 
 def _least(dtype: np.dtype[Any]) -> Any:
