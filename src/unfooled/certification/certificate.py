@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from unfooled.certification.graph import trace
+from unfooled.certification.network import Network
 from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.region import Region
+from unfooled.certification.rounding import least_margins
 from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput
 from unfooled.core.threat_text import norm_name
@@ -125,7 +127,7 @@ class Certificate:
         )  # fmt: skip
 
     def check(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None = None) -> Tensor:
-        """Compute every proof anew, in float64 with outward rounding.
+        """Compute every proof anew, in float64 with outward rounding, and the margin that the model's rounding needs.
 
         Args:
             model: The model of the certificate.
@@ -140,13 +142,24 @@ class Certificate:
             BadInput: The certificate belongs to another model, other data or another threat.
         """
         self._check_subject(model, x, y, threat)
-        return self.certified & (self.recomputed(model, x, y) > 0)
+        rows = self.certified.nonzero()[:, 0]
+        holds = torch.zeros_like(self.certified)
+        if len(rows):
+            graph = trace(model, x)
+            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            exact = graph.network(torch.float64)
+            with torch.no_grad():
+                least = least_margins(graph.network(dtype), exact, Region.of(x, self.threat, dtype), rows)
+                holds[rows] = self._recomputed(exact, x, y)[rows] > least
+        return holds
 
     def recomputed(self, model: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
         """Return the lower bounds of the second check, (B,); -inf for open samples."""
-        network = trace(model, x).network(torch.float64)
         with torch.no_grad():
-            return checked(network, Region.of(x, self.threat, torch.float64), y, self.level, self.domains)
+            return self._recomputed(trace(model, x).network(torch.float64), x, y)
+
+    def _recomputed(self, network: Network, x: Tensor, y: Tensor) -> Tensor:
+        return checked(network, Region.of(x, self.threat, torch.float64), y, self.level, self.domains)
 
     def _check_subject(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None) -> None:
         check_attack(x, y, self.threat if threat is None else threat)

@@ -8,7 +8,6 @@ certified has passed the second check, in float64 with outward rounding.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,9 +30,10 @@ from unfooled.certification.crown import (
     undecided,
 )
 from unfooled.certification.graph import Graph, trace
-from unfooled.certification.network import Head, Network
+from unfooled.certification.network import Network
 from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.region import Region
+from unfooled.certification.rounding import least_by_size, least_margins
 from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.model.batching import batched
@@ -44,13 +44,6 @@ from unfooled.runs.sealed import Rows as StoredRows
 
 STAGE = "certify"
 """Name of the work in a run."""
-ROUNDING = 1e-5
-"""Least margin of a certified sample, relative to its largest logit: the model itself computes in float32, and logits
-that are nearer may change their order by rounding."""
-POINTS_SEEN = 2
-TIMES_SEEN = 8.0
-"""Least margin of a certified sample, relative to the rounding errors of float32 that are seen at points of its
-region: a network that adds a large number and takes it away again rounds its inputs."""
 Find = Callable[[Tensor, int], Tensor | None]
 """(points, sample) -> an adversarial example of the sample found from these points of its region, or None."""
 
@@ -154,10 +147,7 @@ def _begin(graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort) -
     state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
     logits = batched(network.logits, samples_at_once(network))(x)
     state.right = (logits.argmax(1) == y).cpu()
-    size = logits.abs().amax(1).double().cpu()
-    if network.head is not Head.NONE:  # its results are rounded too, however close the logits are
-        size = size + 1 + math.log(network.classes)
-    state.least = ROUNDING * size
+    state.least = least_by_size(network, logits)
     return state
 
 
@@ -312,7 +302,8 @@ def _certified(
     state = _begin(graph, x, y, threat, effort)
     _prove(state, effort, find)
     network = state.graph.network(torch.float64)
-    state.least = _least(state, network, (state.level > Level.OPEN).nonzero()[:, 0])
+    rows = (state.level > Level.OPEN).nonzero()[:, 0]
+    state.least[rows] = least_margins(state.network, network, state.region, rows)
     again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
     lower = state.margins.amin(1)
     closed = state.level > Level.OPEN
@@ -321,19 +312,6 @@ def _certified(
     lower = torch.where(closed, again, lower)
     kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]
     return lower, state.level, state.domains.take(kept), state.examples
-
-
-def _least(state: _State, exact: Network, rows: Tensor) -> Tensor:
-    """Return the least lower bound of a certified sample, (B,), by the rounding that is seen for some of them."""
-    least, generator = state.least.clone(), torch.Generator().manual_seed(0)
-    for part in in_parts(rows, samples_at_once(exact)):
-        region = state.region.take(part.to(state.y.device))
-        for _ in range(POINTS_SEEN):
-            share = torch.rand(region.x.shape, generator=generator, dtype=torch.float64).to(region.x)
-            points = region.low + share * (region.high - region.low)
-            seen = (state.network.logits(points) - exact.logits(points)).abs().amax(1).double().cpu()
-            least[part] = torch.maximum(least[part], TIMES_SEEN * seen)
-    return least
 
 
 def _in_run(
