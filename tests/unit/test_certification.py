@@ -33,7 +33,8 @@ LADDER = [
     Effort("crown-ibp", Level.CROWN_IBP),
     Effort("crown", Level.CROWN),
     Effort("alpha", Level.CROWN, Steps(10)),
-    Effort("branching", Level.CROWN, Steps(10), Limits(5.0, later=Steps(6))),
+    Effort("inner", Level.CROWN, Steps(10), inner=Steps(5)),
+    Effort("branching", Level.CROWN, Steps(10), Limits(5.0, later=Steps(6)), inner=Steps(5)),
 ]
 KINDS: dict[float, type[Linf] | type[L2] | type[L1]] = {math.inf: Linf, 2.0: L2, 1.0: L1}
 THREATS: list[Threat] = [Linf(0.05), L2(0.1), L1(0.2)]
@@ -246,7 +247,7 @@ def test_an_infinite_radius_is_the_box() -> None:
         assert torch.allclose(whole, bounds(model, x, y, Linf(1.0), effort="quick"), atol=1e-4)
 
 
-@pytest.mark.parametrize("effort", [LADDER[2], LADDER[4]], ids=lambda e: e.name)
+@pytest.mark.parametrize("effort", [LADDER[2], LADDER[4], LADDER[5]], ids=lambda e: e.name)
 def test_a_certificate_is_stored_and_checked_again(tmp_path: Path, effort: Effort) -> None:
     model, x, y = samples("fully connected", 12)
     proof = certify(model, x, y, Linf(0.06), effort=effort)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from unfooled.certification.alpha import Optimised, Steps, optimise
-from unfooled.certification.crown import Bounds, Relaxed, Rows, backward
+from unfooled.certification.crown import Bounds, Relaxed, Rows, backward, lower_bounds
 from unfooled.certification.proof import Domains
-from unfooled.certification.relaxation import Lines
+from unfooled.certification.relaxation import Lines, coded, decoded
 from unfooled.core.shapes import flat
 
 Search = Callable[[Tensor], Tensor | None]
@@ -41,6 +41,7 @@ class Limits:
         first: Ascent of the first bounds.
         later: Ascent of the bounds of parts.
         last: Ascent of the bounds of parts in which no ReLU is left to be cut.
+        goal: Bound above which a part is proven.
         clock: Function that returns the seconds that are counted; `time.process_time` on a loaded machine.
     """
 
@@ -51,6 +52,7 @@ class Limits:
     first: Steps = Steps(40)  # noqa: RUF009  (frozen)
     later: Steps = Steps(12, slope=0.05, price=0.1)  # noqa: RUF009
     last: Steps = Steps(300, slope=0.05, price=0.2, decay=0.99)  # noqa: RUF009
+    goal: float = 0.0
     clock: Callable[[], float] = time.monotonic
 
 
@@ -126,7 +128,7 @@ def branch_and_bound(
     end = limits.clock() + limits.seconds
     network = bounds.network
     zeros = {i: torch.zeros(len(rows.owner), *network.nodes[i].shape, device=rows.a.device) for i in network.bends}
-    done = optimise(replace(rows, splits={}, prices={}), bounds, limits.first)
+    done = optimise(replace(rows, splits={}, prices={}), bounds, limits.first, goal=limits.goal)
     splits = {i: z.to(torch.int8) for i, z in zeros.items()}
     tree = _Tree(bounds, limits, search, {int(k): -torch.inf for k in margin})
     tree.take_over(replace(done, rows=replace(done.rows, splits=splits, prices=zeros)), margin)
@@ -183,7 +185,7 @@ class _Tree:
     def take_over(self, done: Optimised, margin: Tensor) -> None:
         """Sort bounded parts into proven and open ones."""
         self.count += len(margin)
-        parts, self.example = _sorted_out(done, margin, self.proven, self.bounds, self.search)
+        parts, self.example = _sorted_out(done, margin, self.proven, self.bounds, self.limits, self.search)
         self.left = parts if self.left is None else self.left.joined(parts)
 
     def grow(self) -> None:
@@ -201,13 +203,13 @@ class _Tree:
         whole = scores.amax(1) > 0
         if not bool(whole.all()):
             last = now.take((~whole).nonzero()[:, 0])
-            done = optimise(last.rows, self.bounds, self.limits.last)
-            rest, self.example = _sorted_out(done, last.margin, self.proven, self.bounds, self.search)
+            done = optimise(last.rows, self.bounds, self.limits.last, goal=self.limits.goal)
+            rest, self.example = _sorted_out(done, last.margin, self.proven, self.bounds, self.limits, self.search)
             self.stuck += [rest] if len(rest) else []
         at = whole.nonzero()[:, 0]
         if len(at) and self.example is None:
             children = _cut(now.take(at), scores[at], self.bounds, self.limits)
-            done = optimise(children.rows, self.bounds, self.limits.later)
+            done = optimise(children.rows, self.bounds, self.limits.later, goal=self.limits.goal)
             self.take_over(replace(done, lower=torch.maximum(done.lower, children.lower)), children.margin)
         elif len(at):
             self.stuck.append(now.take(at))
@@ -222,13 +224,21 @@ def _domains(bounds: Bounds, proven: list[Parts]) -> Domains:
 
 
 def _sorted_out(
-    done: Optimised, margin: Tensor, proven: list[Parts], bounds: Bounds, search: Search | None
+    done: Optimised, margin: Tensor, proven: list[Parts], bounds: Bounds, limits: Limits, search: Search | None
 ) -> tuple[Parts, Tensor | None]:
-    """Put proven parts aside; return the open ones, and a counterexample if their minimisers lead to one."""
-    closed = done.lower > 0
+    """Put proven parts aside; return the open ones, and a counterexample if their minimisers lead to one.
+
+    A part is proven by its slopes as they are stored.
+    """
+    closed = done.lower > limits.goal
     at = closed.nonzero()[:, 0]
     if len(at):
-        proven.append(Parts(done.rows.take(at), margin[at], done.lower[at]))
+        rows = done.rows.take(at)
+        rows = replace(rows, slopes={i: decoded(coded(value), value.dtype) for i, value in rows.slopes.items()})
+        lower = lower_bounds(rows, bounds)
+        closed[at] = lower > limits.goal
+        its = closed[at].nonzero()[:, 0]
+        proven.append(Parts(rows.take(its), margin[at[its]], lower[its]))
     rest = (~closed).nonzero()[:, 0]
     left = Parts(done.rows.take(rest), margin[rest], done.lower[rest])
     if not len(rest):

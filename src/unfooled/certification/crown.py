@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -219,10 +219,14 @@ def interval_bounds(network: Network, region: Region, *, unit: float = 0.0) -> B
     return Bounds(network, region, intervals(network, region, unit=unit), unit)
 
 
-def crown_bounds(bounds: Bounds) -> Bounds:
+def crown_bounds(bounds: Bounds, *, tighten: Callable[[Bounds, int], Interval] | None = None) -> Bounds:
     """Return tighter bounds of all nodes: those before an activation by relaxation, layer by layer.
 
     Only entries whose sign is not known are bounded anew where the activation is a ReLU; the others do not need it.
+
+    Args:
+        bounds: Bounds by intervals.
+        tighten: Function of bounds and of a node before a ReLU, to better bounds of that node. None: there is none.
     """
     network, known = bounds.network, {}
     first = True
@@ -234,8 +238,10 @@ def crown_bounds(bounds: Bounds) -> Bounds:
             first = False
             continue  # intervals are exact
         known[before] = _refined(bounds, before, split=i in network.bends)
-        nodes = intervals(network, bounds.region, known=known, unit=bounds.unit)
-        bounds = replace(bounds, nodes=nodes)
+        bounds = replace(bounds, nodes=intervals(network, bounds.region, known=known, unit=bounds.unit))
+        if tighten is not None and i in network.bends:
+            known[before] = tighten(bounds, before)
+            bounds = replace(bounds, nodes=intervals(network, bounds.region, known=known, unit=bounds.unit))
     return bounds
 
 
@@ -279,7 +285,7 @@ def _by_all(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> tuple[Tenso
 
 def _by_windows(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """Return the same where the entries are functions of windows of the nodes before."""
-    patch = patches.taken_back(bounds, i, owner, place)
+    patch = patches.taken_back(patches.entries(bounds, i, owner, place), bounds)
     node = bounds.network.nodes[patch.node]
     if not node.inputs and bounds.region.norm == math.inf:
         below, above = patches.least(bounds, patch)

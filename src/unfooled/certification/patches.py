@@ -9,7 +9,8 @@ further convolutions the window grows. Where it covers most of a node, its coeff
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Patch:
         corner: Row and column of the first entry, (R, 2).
         total: Constants, (S, R).
         owner: Sample of each row, (R,).
+        cuts: Windows of values that were cut before, by their name; the windows of a node do not change.
     """
 
     node: int
@@ -41,6 +43,7 @@ class Patch:
     corner: Tensor
     total: Tensor
     owner: Tensor
+    cuts: dict[str, Tensor] = field(default_factory=dict)
 
     def places(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return flat positions in a node's plane, (R, h w), outside ones moved to its border, and which are inside."""
@@ -51,8 +54,14 @@ class Patch:
         rows, columns = rows.clamp(0, shape[1] - 1), columns.clamp(0, shape[2] - 1)
         return (rows[:, :, None] * shape[2] + columns[:, None]).flatten(1), inside.flatten(1)
 
-    def cut(self, values: Tensor) -> Tensor:
-        """Return the windows of a node's values, (B, C, H, W) or (1, C, H, W) -> (R, h, w, C)."""
+    def cut(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the windows of a node's values, (B, C, H, W) or (1, C, H, W) -> (R, h, w, C); computed once a name."""
+        name = f"{name} of {self.node}"
+        if name not in self.cuts:
+            self.cuts[name] = self._windows(compute())
+        return self.cuts[name]
+
+    def _windows(self, values: Tensor) -> Tensor:
         _, channels, height, width = values.shape
         table = values.flatten(2).transpose(1, 2).reshape(-1, channels)
         at = self.places((channels, height, width))[0]
@@ -93,8 +102,33 @@ def rows_at_once(bounds: Bounds, i: int) -> int:
     return max(16, BYTES // (2 * weight[0].numel() * weight.element_size()))
 
 
-def taken_back(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> Patch:
-    """Take entries of a node, and their negatives, back as far as they are functions of windows.
+def taken_back(patch: Patch, bounds: Bounds, slopes: Mapping[int, Tensor] | None = None) -> Patch:
+    """Take functions of windows back as far as they are functions of windows.
+
+    Args:
+        patch: Functions of the argument of a convolution; see `entries`.
+        bounds: Bounds of the nodes.
+        slopes: Lower slopes of ReLUs by position, (S, R, h, w, C). None, or a position is missing: the default ones.
+    """
+    while (before := stepped(patch, bounds, slopes)) is not None:
+        patch = before
+    return patch
+
+
+def stepped(patch: Patch, bounds: Bounds, slopes: Mapping[int, Tensor] | None = None) -> Patch | None:
+    """Take functions of windows back by one node; None where they are no functions of windows before it."""
+    node = bounds.network.nodes[patch.node]
+    if not node.inputs or math.prod(patch.a.shape[2:4]) > LARGEST * math.prod(node.shape[1:]):
+        return None
+    if node.curved and isinstance(line := bounds.lines(patch.node), Lines):
+        return _through_lines(bounds, patch, line, (slopes or {}).get(patch.node))
+    if isinstance(node.operation, Scale):
+        return _through_scale(bounds, patch, node.operation)
+    return _through_convolution(bounds, patch, node.operation) if _is_plain(node.operation) else None
+
+
+def entries(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> Patch:
+    """Return entries of a node, and their negatives, as functions of windows of the node before it.
 
     Args:
         bounds: Bounds of the nodes.
@@ -103,27 +137,8 @@ def taken_back(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> Patch:
         place: Flat position of each entry in its sample, (R,).
 
     Returns:
-        Functions of a node that are below the entries (sign 1) and below their negatives (sign -1).
+        Functions that are below the entries (sign 1) and below their negatives (sign -1).
     """
-    network = bounds.network
-    patch = _unit(bounds, i, owner, place)
-    while network.nodes[patch.node].inputs:
-        node = network.nodes[patch.node]
-        if math.prod(patch.a.shape[2:4]) > LARGEST * math.prod(node.shape[1:]):
-            break
-        if node.curved and isinstance(line := bounds.lines(patch.node), Lines):
-            patch = _through_lines(bounds, patch, line)
-        elif isinstance(node.operation, Scale):
-            patch = _through_scale(bounds, patch, node.operation)
-        elif _is_plain(node.operation):
-            patch = _through_convolution(bounds, patch, node.operation)
-        else:
-            break
-    return patch
-
-
-def _unit(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> Patch:
-    """Return entries of a convolution as functions of its argument."""
     node = bounds.network.nodes[i]
     operation, (_, height, width) = node.operation, node.shape
     assert isinstance(operation, Convolution)
@@ -140,8 +155,11 @@ def _unit(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> Patch:
 
 def _inside(bounds: Bounds, patch: Patch) -> Patch:
     """Return the functions with coefficients of 0 outside their node."""
-    inside = patch.places(bounds.network.nodes[patch.node].shape)[1].reshape(*patch.a.shape[1:4], 1)
-    return replace(patch, a=patch.a * inside)
+    name = f"inside of {patch.node}"
+    if name not in patch.cuts:
+        inside = patch.places(bounds.network.nodes[patch.node].shape)[1].reshape(*patch.a.shape[1:4], 1)
+        patch.cuts[name] = inside.to(patch.a)
+    return replace(patch, a=patch.a * patch.cuts[name])
 
 
 def _with_slack(bounds: Bounds, patch: Patch, i: int, sizes: Tensor, shifts: Tensor | float) -> Patch:
@@ -149,34 +167,50 @@ def _with_slack(bounds: Bounds, patch: Patch, i: int, sizes: Tensor, shifts: Ten
     if not bounds.unit:
         return patch
     network = bounds.network
-    size = (sizes * patch.cut(bounds.reach(patch.node))).flatten(2).sum(2) + shifts
+    size = (sizes * patch.cut("reach", lambda: bounds.reach(patch.node))).flatten(2).sum(2) + shifts
     count = math.prod(network.nodes[patch.node].shape) + math.prod(network.nodes[i].shape)
     return replace(patch, total=patch.total - gamma(count, bounds.unit) * 3 * size)
 
 
-def _through_lines(bounds: Bounds, patch: Patch, line: Lines) -> Patch:
+def _through_lines(bounds: Bounds, patch: Patch, line: Lines, slopes: Tensor | None) -> Patch:
     """Return the functions before an activation."""
-    up, down = patch.a.clamp(min=0), patch.a.clamp(max=0)
     before = bounds.network.nodes[patch.node].inputs[0]
-    low, high, shift = patch.cut(torch.cat([line.low_slope, line.high_slope, line.high_shift], 1)).chunk(3, 3)
-    constant = (down * shift).flatten(2).sum(2)
+    low, high, shift = patch.cut(
+        "lines", lambda: torch.cat([line.low_slope, line.high_slope, line.high_shift], 1)
+    ).chunk(3, 3)  # fmt: skip
+    constant = (patch.a.clamp(max=0) * shift).flatten(2).sum(2)
     if line.free is None:
-        constant = constant + (up * patch.cut(line.low_shift)).flatten(2).sum(2)
+        constant = constant + (patch.a.clamp(min=0) * patch.cut("low", lambda: line.low_shift)).flatten(2).sum(2)
+    elif slopes is not None:
+        free = line.free
+        low = torch.where(patch.cut("free", lambda: free), slopes.clamp(line.least, 1.0), low)
     if bounds.unit:
-        size = (line.low_slope.abs() + line.high_slope.abs()) * bounds.reach(before)
-        size = patch.cut(size + line.low_shift.abs() + line.high_shift.abs())
+        steepest = 0.0 if slopes is None else 1.0
+        size = patch.cut(f"size {steepest}", lambda: _sizes(line, bounds.reach(before), steepest))
         count = 2 * math.prod(bounds.network.nodes[patch.node].shape)
         constant = constant - gamma(count, bounds.unit) * (patch.a.abs() * size).flatten(2).sum(2)
-    return replace(patch, node=before, a=up * low + down * high, total=patch.total + constant)
+    return replace(patch, node=before, a=patch.a * torch.where(patch.a > 0, low, high), total=patch.total + constant)
+
+
+def _sizes(line: Lines, reach: Tensor, steepest: float) -> Tensor:
+    """Return the sizes of the terms of lines with lower slopes up to `steepest`."""
+    size = (line.low_slope.abs().clamp_min(steepest) + line.high_slope.abs()) * reach
+    return size + line.low_shift.abs() + line.high_shift.abs()
+
+
+def default_slopes(bounds: Bounds, patch: Patch) -> Tensor | None:
+    """Return the lower slopes in windows of an activation, (R, h, w, C); None if they are not free."""
+    line = bounds.lines(patch.node) if bounds.network.nodes[patch.node].curved else None
+    return None if not isinstance(line, Lines) or line.free is None else patch.cut("slopes", lambda: line.low_slope)
 
 
 def _through_scale(bounds: Bounds, patch: Patch, operation: Scale) -> Patch:
     """Return the functions before a scale and a shift."""
     i, node = patch.node, bounds.network.nodes[patch.node]
-    shift = patch.cut(bounds.network.shift(i).expand(1, *node.shape))
+    shift = patch.cut("shift", lambda: bounds.network.shift(i).expand(1, *node.shape))
     total, a = patch.total + (patch.a * shift).flatten(2).sum(2), patch.a
-    if operation.factor is not None:
-        a = a * patch.cut(operation.factor.expand(1, *node.shape))
+    if (factor := operation.factor) is not None:
+        a = a * patch.cut("factor", lambda: factor.expand(1, *node.shape))
     shifts = (patch.a * shift).abs().flatten(2).sum(2) if bounds.unit else 0.0
     return _with_slack(bounds, replace(patch, node=node.inputs[0], a=a, total=total), i, a.abs(), shifts)
 
@@ -214,9 +248,9 @@ def _spread(a: Tensor, weight: Tensor, stride: list[int]) -> Tensor:
 def least(bounds: Bounds, patch: Patch) -> Tensor:
     """Return the smallest values of functions of windows of the input over regions of the infinity norm, (S, R)."""
     region = bounds.region
-    low, high = patch.cut(region.low), patch.cut(region.high)
-    value = (patch.a.clamp(min=0) * low + patch.a.clamp(max=0) * high).flatten(2).sum(2)
+    low, high = patch.cut("low", lambda: region.low), patch.cut("high", lambda: region.high)
+    value = (patch.a * torch.where(patch.a > 0, low, high)).flatten(2).sum(2)
     if bounds.unit:
-        size = (patch.a.abs() * patch.cut(bounds.reach(0))).flatten(2).sum(2)
+        size = (patch.a.abs() * patch.cut("reach", lambda: bounds.reach(0))).flatten(2).sum(2)
         value = value - gamma(math.prod(region.x.shape[1:]), bounds.unit) * 2 * size
     return patch.total + value

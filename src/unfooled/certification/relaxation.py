@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from unfooled.certification.operations import Activation, MaxPool
 from unfooled.core.shapes import flat
 
+STEPS = 255  # slopes are stored as multiples of 1 / 255
 NARROW = 1e-3  # width below which a smooth activation gets parallel lines
 
 
@@ -74,6 +75,16 @@ class Lines:
         """Return the size of the terms that `back` adds, (R,), for a bound of its rounding errors."""
         size = (self.low_slope.abs() + self.high_slope.abs()) * reach + self.low_shift.abs() + self.high_shift.abs()
         return flat(a.abs() * size).sum(1)
+
+
+def coded(slopes: Tensor) -> Tensor:
+    """Return slopes as they are stored, in multiples of 1 / 255, uint8."""
+    return (slopes.clamp(0, 1) * STEPS).round().to(torch.uint8)
+
+
+def decoded(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return stored slopes as numbers."""
+    return stored.to(dtype) / STEPS
 
 
 @dataclass(frozen=True, eq=False)
