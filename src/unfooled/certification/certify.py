@@ -218,18 +218,18 @@ def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> N
         lower = lower_bounds(rows, bounds).double().cpu()
         state.margins[sample] = torch.maximum(state.margins[sample], lower)
         missing = (lower <= least).nonzero()[:, 0]
-        limits = replace(limits, seconds=max(end - limits.clock(), 0.0), goal=least)
-        search = None if find is None or effort.limits is None else lambda points, s=sample: find(points, s)
-        result = branch_and_bound(bounds, rows.take(missing.to(rows.owner.device)), missing, limits, search=search)
-        state.margins[sample, missing] = torch.maximum(state.margins[sample, missing], result.lower.double())
-        if result.example is not None:
-            state.examples[sample] = result.example
-        if result.domains is not None:
-            inner = [
-                replace(own, owner=torch.full_like(own.owner, sample)) for own in (ascents.rows if ascents else ())
-            ]
-            state.domains = state.domains.joined(_owned(result.domains, sample))
-            state.inner = state.inner.joined(*inner)
+        domains: Domains | None = Domains.none(state.domains.slopes.shape[1])
+        if len(missing):
+            limits = replace(limits, seconds=max(end - limits.clock(), 0.0), goal=least)
+            search = None if find is None or effort.limits is None else lambda points, s=sample: find(points, s)
+            result = branch_and_bound(bounds, rows.take(missing.to(rows.owner.device)), missing, limits, search=search)
+            state.margins[sample, missing] = torch.maximum(state.margins[sample, missing], result.lower.double())
+            domains = result.domains
+            if result.example is not None:
+                state.examples[sample] = result.example
+        if domains is not None:
+            state.domains = state.domains.joined(_owned(domains, sample))
+            state.inner = state.inner.joined(*(_owned(rows, sample) for rows in (ascents.rows if ascents else ())))
             state.level[sample] = int(Level.DOMAINS)
 
 
