@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from unfooled import L2, Linf, Threat
 from unfooled.certification import Certificate, Effort, certify, patches, trace
-from unfooled.certification.alpha import Steps
+from unfooled.certification.alpha import Steps, optimise
 from unfooled.certification.branch import Limits
 from unfooled.certification.crown import Bounds, crown_bounds, interval_bounds, lower_bounds, margin_rows
 from unfooled.certification.ibp import UNIT
 from unfooled.certification.inner import Ascents, Entries, Inner, Stored
-from unfooled.certification.proof import Level
+from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.reduced import reduced
 from unfooled.certification.region import Region
 from unfooled.models.nets.cifar_resnet import CifarResnet
@@ -146,3 +146,21 @@ def test_a_certificate_needs_its_inner_slopes(tmp_path: Path) -> None:
     assert bool((without.recomputed(model, x, y) < proof.recomputed(model, x, y) - 1e-3).any())
     wrong = replace(proof, inner=replace(proof.inner, count=proof.inner.count // 2, slopes=proof.inner.slopes[::2]))
     assert torch.equal(wrong.recomputed(model, x, y), without.recomputed(model, x, y))
+
+
+def test_a_margin_is_proven_by_its_parts_although_it_is_above_0_without_them() -> None:
+    model, x = subject("convolution")
+    with torch.no_grad():
+        y = model(x).argmax(1)
+        network = trace(model, x).network()
+        bounds = crown_bounds(interval_bounds(network, Region.of(x, Linf(0.15), torch.float32)))
+        rows = margin_rows(network, y)
+        assert (lower_bounds(rows, bounds) > 0).all()
+        best = optimise(rows, bounds, Steps(20), goal=math.inf)
+        exact, region = trace(model, x).network(torch.float64), Region.of(x, Linf(0.15), torch.float64)
+        empty = replace(best.rows, splits={}, prices={})
+        domains = Domains.of(network, empty, torch.arange(2).repeat(3))
+        by_level = [
+            checked(exact, region, y, torch.full((3,), int(at)), domains) for at in (Level.CROWN, Level.DOMAINS)
+        ]
+    assert (by_level[1] > by_level[0] + 1e-3).all()

@@ -254,7 +254,13 @@ def _prove(state: _State, effort: Effort, find: Find | None) -> None:
             beat(0)  # where the time of the work around it is over, this raises
             _relax(state, part, at_most)
     if effort.slopes is not None or effort.limits is not None:
+        _look_at_rounding(state, state.graph.network(torch.float64), state.open)
         _branch(state, state.open, effort, find)
+
+
+def _look_at_rounding(state: _State, exact: Network, rows: Tensor) -> None:
+    """Raise the least margins of some samples to what the rounding seen in their regions needs."""
+    state.least[rows] = least_margins(state.network, exact, state.region, rows)
 
 
 def bounds(
@@ -337,8 +343,7 @@ def _certified(
     state = _begin(graph, x, y, threat, effort)
     _prove(state, effort, find)
     network = state.graph.network(torch.float64)
-    rows = (state.level > Level.OPEN).nonzero()[:, 0]
-    state.least[rows] = least_margins(state.network, network, state.region, rows)
+    _look_at_rounding(state, network, (state.level > Level.OPEN).nonzero()[:, 0])
     again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains, state.inner)
     lower = state.margins.amin(1)
     closed = state.level > Level.OPEN

@@ -177,7 +177,7 @@ def checked(
 def _by_domains(
     network: Network, bounds: Bounds, margins: Rows, lower: Tensor, part: Tensor, domains: Domains
 ) -> Tensor:
-    """Return the bounds of the margins, those that are not above 0 by the worst of their domains."""
+    """Return the bounds of the margins: the worst of their domains, if these cover the region, where that is better."""
     result = lower.clone()
     place = {int(sample): k for k, sample in enumerate(part)}
     mine = torch.tensor([i for i, owner in enumerate(domains.owner.tolist()) if owner in place], dtype=torch.int64)
@@ -188,11 +188,11 @@ def _by_domains(
         own = some.take(piece)
         values.append(lower_bounds(own.rows(network, margins), bounds).cpu())
     value = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
-    for sample, margin in (lower <= 0).nonzero().tolist():
+    for sample, margin in sorted(set(zip(some.owner.tolist(), some.margin.tolist(), strict=True))):
         its = ((some.owner == sample) & (some.margin == margin)).nonzero()[:, 0]
-        whole = covers([sides for i in its.tolist() if (sides := _part(some, i)) is not None])
-        result[sample, margin] = value[its].amin() if whole else -torch.inf
-    return result
+        if covers([sides for i in its.tolist() if (sides := _part(some, i)) is not None]):
+            result[sample, margin] = torch.maximum(lower[sample, margin], value[its].amin().to(lower))
+    return torch.where(result > 0, result, -torch.inf)
 
 
 def _part(domains: Domains, i: int) -> dict[int, int] | None:
