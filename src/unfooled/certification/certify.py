@@ -351,7 +351,8 @@ def _certified(
     state.level[failed] = int(Level.OPEN)
     lower = torch.where(closed, again, lower)
     by_parts = state.level == Level.DOMAINS
-    domains, inner = (p.take(by_parts[p.owner].nonzero()[:, 0]) for p in (state.domains, state.inner))
+    domains = state.domains.take(by_parts[state.domains.owner].nonzero()[:, 0])
+    inner = state.inner.take(by_parts[state.inner.owner].nonzero()[:, 0])
     return lower, state.level, domains, inner, state.examples
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def sees_windows(bounds: Bounds, i: int) -> bool:
     return math.prod(node.operation.weight.shape[2:]) <= LARGEST * math.prod(before[1:])
 
 
-def _is_plain(operation: object) -> bool:
+def _is_plain(operation: object) -> TypeGuard[Convolution]:
     """Return whether an operation is a convolution of two dimensions whose windows have no gaps."""
     if not isinstance(operation, Convolution) or operation.weight.ndim != 4:
         return False
@@ -98,7 +99,9 @@ def _is_plain(operation: object) -> bool:
 
 def rows_at_once(bounds: Bounds, i: int) -> int:
     """Return how many entries of a node are bounded at once."""
-    weight = bounds.network.nodes[i].operation.weight
+    operation = bounds.network.nodes[i].operation
+    assert isinstance(operation, Convolution)
+    weight = operation.weight
     return max(16, BYTES // (2 * weight[0].numel() * weight.element_size()))
 
 
@@ -239,7 +242,7 @@ def _spread(a: Tensor, weight: Tensor, stride: list[int]) -> Tensor:
     if weight.shape[1] <= FEW:
         sides = [(n - 1) * s + k for n, s, k in zip(a.shape[2:4], stride, weight.shape[2:], strict=True)]
         blocks = (images.flatten(1, 2) @ weight.flatten(1)).transpose(1, 2)
-        back = F.fold(blocks, sides, list(weight.shape[2:]), stride=list(stride))
+        back = F.fold(blocks, (sides[0], sides[1]), tuple(weight.shape[2:]), stride=tuple(stride))
     else:
         back = F.conv_transpose2d(images.permute(0, 3, 1, 2), weight, stride=list(stride))
     return back.permute(0, 2, 3, 1).unflatten(0, a.shape[:2])

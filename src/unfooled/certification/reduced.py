@@ -78,7 +78,8 @@ def reduced(bounds: Bounds) -> Reduced:
         before, operation = network.nodes[i].inputs[0], network.nodes[i].operation
         assert isinstance(operation, Activation)
         _add(nodes, bends, places, _functions(bounds, before, place, places))
-        known[len(nodes) - 1] = tuple(flat(end)[:, place] for end in bounds.nodes[before])
+        low, high = bounds.nodes[before]
+        known[len(nodes) - 1] = flat(low)[:, place], flat(high)[:, place]
         nodes.append(Node(operation, (len(nodes) - 1,), (len(place),)))
         bends[i] = len(nodes) - 1
     last = len(network.nodes) - 1
