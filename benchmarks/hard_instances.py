@@ -28,6 +28,7 @@ from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.certification import Effort, certify
 from unfooled.certification.alpha import Steps
 from unfooled.certification.branch import Limits
+from unfooled.certification.certify import INNER
 from unfooled.certification.proof import Level
 from unfooled.core import losses
 from unfooled.core.ascent import ascend
@@ -77,7 +78,7 @@ def decided(model: nn.Module, x: Tensor, y: Tensor, seconds: float) -> dict[str,
         if bool(verify(model, x, y, z, THREAT).success):
             found |= {"fooled": True, "by": "cascade"}
         else:
-            effort = Effort("benchmark", Level.CROWN, Steps(20), Limits(seconds, clock=time.process_time))
+            effort = Effort("benchmark", Level.CROWN, Steps(20), Limits(seconds, clock=time.process_time), inner=INNER)
             proof = certify(model, x, y, THREAT, effort=effort, find=lambda points, _: climb(model, x, y, points))
             found |= {"certified": bool(proof.certified), "lower": float(proof.lower)}
             if 0 in proof.examples:

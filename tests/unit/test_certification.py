@@ -6,6 +6,7 @@ import builtins
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from unfooled.certification.crown import interval_bounds, lower_bounds, margin_r
 from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.proof import Level, covers
 from unfooled.certification.region import Region
+from unfooled.core.threats import Box
 from unfooled.models.nets.cifar_resnet import CifarResnet
 from unfooled.runs.chunks import Run
 
@@ -31,7 +33,8 @@ LADDER = [
     Effort("crown-ibp", Level.CROWN_IBP),
     Effort("crown", Level.CROWN),
     Effort("alpha", Level.CROWN, Steps(10)),
-    Effort("branching", Level.CROWN, Steps(10), Limits(5.0, later=Steps(6))),
+    Effort("inner", Level.CROWN, Steps(10), inner=Steps(5)),
+    Effort("branching", Level.CROWN, Steps(10), Limits(5.0, later=Steps(6)), inner=Steps(5)),
 ]
 KINDS: dict[float, type[Linf] | type[L2] | type[L1]] = {math.inf: Linf, 2.0: L2, 1.0: L1}
 THREATS: list[Threat] = [Linf(0.05), L2(0.1), L1(0.2)]
@@ -244,7 +247,7 @@ def test_an_infinite_radius_is_the_box() -> None:
         assert torch.allclose(whole, bounds(model, x, y, Linf(1.0), effort="quick"), atol=1e-4)
 
 
-@pytest.mark.parametrize("effort", [LADDER[2], LADDER[4]], ids=lambda e: e.name)
+@pytest.mark.parametrize("effort", [LADDER[2], LADDER[4], LADDER[5]], ids=lambda e: e.name)
 def test_a_certificate_is_stored_and_checked_again(tmp_path: Path, effort: Effort) -> None:
     model, x, y = samples("fully connected", 12)
     proof = certify(model, x, y, Linf(0.06), effort=effort)
@@ -566,7 +569,44 @@ def test_what_rounding_in_float32_may_change_is_not_certified() -> None:
     for model in (Rounding(), Flat()):
         at = torch.tensor([[0.30118, 0.30082]])
         assert not bool(model(at)[0, 0] > model(at)[0, 1])
-        assert not bool(certify(model, x, y, Linf(2e-5)).certified)
+        proof = certify(model, x, y, Linf(2e-5))
+        assert not bool(proof.certified)
+        assert float(proof.recomputed(model, x, y)) == -math.inf
+        claim = replace(proof, certified=~proof.certified, level=torch.ones_like(proof.level))
+        assert float(claim.recomputed(model, x, y)) > 0
+        assert not bool(claim.check(model, x, y))  # the check asks for the same margin
+
+
+class Overflowing(nn.Module):
+    """A model that overflows at large inputs; it may be random elsewhere."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.flatten(1)
+        return z * 1e20 * 1e-20 + self.noise * torch.rand(1, 2)
+
+
+def test_a_sample_that_overflows_hides_no_others() -> None:
+    x = torch.tensor([[1e30, 0.0], [0.7, 0.2], [0.9, 0.4]])
+    threat = Linf(0.01, box=Box(0.0, 2e30))
+    assert not bool(Overflowing(0.0)(x)[0].isfinite().all())
+    with pytest.raises(BadInput, match="do not give its answers"):
+        certify(Overflowing(0.1), x, torch.zeros(3, dtype=torch.int64), threat)
+    proof = certify(Overflowing(0.0), x, torch.zeros(3, dtype=torch.int64), threat)
+    assert proof.certified.tolist() == [False, True, True]
+
+
+def test_an_overflow_of_the_model_alone_is_refused() -> None:
+    x = torch.tensor([[0.7, 0.2], [0.9, 0.4]])
+
+    def model(z: Tensor) -> Tensor:
+        return z * (math.inf if len(z) == 2 else 1.0)
+
+    with pytest.raises(BadInput, match="do not give its answers"):
+        trace(model, x)
 
 
 class Storing(nn.Module):

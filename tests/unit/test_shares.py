@@ -19,7 +19,8 @@ from unfooled.evaluation.audit.plan import LabelAttack, Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.shares import audit_rows
 from unfooled.runs.records import read_record, write_record
-from unfooled.runs.shares import Share, join, read_rows, read_share
+from unfooled.runs.share_records import Share, read_rows, read_share
+from unfooled.runs.shares import join
 from unfooled.runs.spans import Cover
 from unfooled.workflows import AuditOptions, FeatureOptions, Inputs
 

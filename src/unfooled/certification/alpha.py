@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,44 +57,71 @@ class Optimised:
     relaxed: Relaxed
 
 
-def optimise(rows: Rows, bounds: Bounds, steps: Steps = Steps()) -> Optimised:
+def optimise(rows: Rows, bounds: Bounds, steps: Steps = Steps(), *, goal: float = 0.0) -> Optimised:
     """Raise the bounds of some rows by their slopes and prices.
 
     Args:
         rows: The rows, with slopes and prices to start from.
         bounds: Bounds of the nodes.
         steps: The ascent.
+        goal: Bound that is enough.
     """
     with torch.no_grad():
         relaxed = Relaxed.of(bounds, rows)
     slopes, prices = _start(rows, relaxed)
-    values = [*slopes.values(), *prices.values()]
+    last: list[tuple[Tensor, dict[int, Tensor]]] = []
+
+    def bound(leaves: Sequence[Tensor]) -> Tensor:
+        lower, coefficients, at_bends = backward(_with(rows, slopes, prices, leaves), relaxed)
+        last[:] = [(coefficients, at_bends)]
+        return lower
+
+    best, kept = raised(bound, list(slopes.values()), list(prices.values()), steps, goal=goal)
+    coefficients, at_bends = last[0]
+    final = _with(rows, slopes, prices, kept)
+    return Optimised(best, final, coefficients.detach(), {i: a.detach() for i, a in at_bends.items()}, relaxed)
+
+
+def raised(
+    bound: Callable[[Sequence[Tensor]], Tensor], slopes: Sequence[Tensor], prices: Sequence[Tensor], steps: Steps, *,
+    goal: float = 0.0,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """Raise bounds by Adam, each row on its own.
+
+    Args:
+        bound: Function of slopes and prices, one tensor after another, to bounds, (R,).
+        slopes: Slopes to start from, (R, *shape) each.
+        prices: Prices to start from, (R, *shape) each.
+        steps: The ascent, which ends early when all bounds are above `goal`.
+        goal: Bound that is enough.
+
+    Returns:
+        Best bounds, (R,), and the slopes and prices that give them.
+    """
+    values = [*slopes, *prices]
     rates = [*[steps.slope] * len(slopes), *[steps.price] * len(prices)]
     moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in values]
     best: Tensor | None = None
     kept = [v.clone() for v in values]
     for t in range(steps.count + 1):
-        leaves = [v.detach().requires_grad_() for v in values]
-        now = _with(rows, slopes, prices, leaves)
-        with torch.enable_grad():
-            lower, coefficients, at_bends = backward(now, relaxed)
-            total = lower.sum()
+        leaves = [v.detach().requires_grad_(t < steps.count) for v in values]
+        with torch.set_grad_enabled(t < steps.count):
+            lower = bound(leaves)
         better = torch.ones_like(lower, dtype=torch.bool) if best is None else lower.detach() > best
         best = lower.detach() if best is None else torch.maximum(best, lower.detach())
         for k, leaf in enumerate(leaves):
             kept[k] = torch.where(better.reshape(-1, *[1] * (leaf.ndim - 1)), leaf.detach(), kept[k])
-        if t == steps.count or bool((best > 0).all()) or not lower.requires_grad:
+        if t == steps.count or bool((best > goal).all()) or not lower.requires_grad:
             break
-        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+        gradients = torch.autograd.grad(lower, leaves, torch.ones_like(lower), allow_unused=True)
         rate = steps.decay**t
         values = [
             _step(leaf.detach(), g, moment, lr * rate, t)
             for leaf, g, moment, lr in zip(leaves, gradients, moments, rates, strict=True)
         ]
-        values = [v.clamp(0, 1) if k < len(slopes) else v.clamp_min(0) for k, v in enumerate(values)]
+        values = [v.clamp_(0, 1) if k < len(slopes) else v.clamp_min_(0) for k, v in enumerate(values)]
     assert best is not None
-    final = _with(rows, slopes, prices, kept)
-    return Optimised(best, final, coefficients.detach(), {i: a.detach() for i, a in at_bends.items()}, relaxed)
+    return best, kept
 
 
 def _with(rows: Rows, slopes: Mapping[int, Tensor], prices: Mapping[int, Tensor], values: Sequence[Tensor]) -> Rows:
@@ -117,7 +144,7 @@ def _start(rows: Rows, relaxed: Relaxed) -> tuple[dict[int, Tensor], dict[int, T
 def _step(value: Tensor, gradient: Tensor | None, moment: tuple[Tensor, Tensor], rate: float, t: int) -> Tensor:
     """Return the value after one step of Adam uphill; the moments are updated in place."""
     if gradient is None:
-        return value
+        return value.clone()
     first, second = moment
     first.mul_(0.9).add_(gradient, alpha=0.1)
     second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)

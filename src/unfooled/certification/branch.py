@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor
 
 from unfooled.certification.alpha import Optimised, Steps, optimise
-from unfooled.certification.crown import Bounds, Relaxed, Rows, backward
+from unfooled.certification.crown import Bounds, Relaxed, Rows, backward, lower_bounds
 from unfooled.certification.proof import Domains
-from unfooled.certification.relaxation import Lines
+from unfooled.certification.reduced import Reduced, reduced
+from unfooled.certification.relaxation import Lines, coded, decoded
 from unfooled.core.shapes import flat
 
 Search = Callable[[Tensor], Tensor | None]
@@ -41,6 +43,7 @@ class Limits:
         first: Ascent of the first bounds.
         later: Ascent of the bounds of parts.
         last: Ascent of the bounds of parts in which no ReLU is left to be cut.
+        goal: Bound above which a part is proven.
         clock: Function that returns the seconds that are counted; `time.process_time` on a loaded machine.
     """
 
@@ -51,6 +54,7 @@ class Limits:
     first: Steps = Steps(40)  # noqa: RUF009  (frozen)
     later: Steps = Steps(12, slope=0.05, price=0.1)  # noqa: RUF009
     last: Steps = Steps(300, slope=0.05, price=0.2, decay=0.99)  # noqa: RUF009
+    goal: float = 0.0
     clock: Callable[[], float] = time.monotonic
 
 
@@ -124,16 +128,17 @@ def branch_and_bound(
             alone are tried.
     """
     end = limits.clock() + limits.seconds
-    network = bounds.network
+    small = reduced(bounds)
+    network, rows = small.bounds.network, replace(rows, start=len(small.bounds.network.nodes) - 1)
     zeros = {i: torch.zeros(len(rows.owner), *network.nodes[i].shape, device=rows.a.device) for i in network.bends}
-    done = optimise(replace(rows, splits={}, prices={}), bounds, limits.first)
+    done = optimise(replace(rows, splits={}, prices={}), small.bounds, limits.first, goal=limits.goal)
     splits = {i: z.to(torch.int8) for i, z in zeros.items()}
-    tree = _Tree(bounds, limits, search, {int(k): -torch.inf for k in margin})
+    tree = _Tree(small, limits, search, {int(k): -torch.inf for k in margin})
     tree.take_over(replace(done, rows=replace(done.rows, splits=splits, prices=zeros)), margin)
     while tree.left and tree.example is None and limits.clock() < end and len(tree.left) <= limits.domains:
         tree.grow()
     open_margins = tree.open_margins
-    closed = None if open_margins or tree.example is not None else _domains(bounds, tree.proven)
+    closed = None if open_margins or tree.example is not None else _domains(small, tree.proven)
     return Outcome(torch.tensor([tree.lower(int(k)) for k in margin]), closed, tree.example, tree.count)
 
 
@@ -142,7 +147,7 @@ class _Tree:
     """Parts of a region while it is cut.
 
     Attributes:
-        bounds: Bounds of the nodes.
+        small: The network around the sample.
         limits: Limits.
         search: Function that looks for adversarial examples. None: there is none.
         best: Best lower bound of each margin so far.
@@ -153,7 +158,7 @@ class _Tree:
         count: Parts that were bounded.
     """
 
-    bounds: Bounds
+    small: Reduced
     limits: Limits
     search: Search | None
     best: dict[int, float]
@@ -162,6 +167,11 @@ class _Tree:
     stuck: list[Parts] = field(default_factory=list)
     example: Tensor | None = None
     count: int = 0
+
+    @property
+    def bounds(self) -> Bounds:
+        """Bounds of the nodes."""
+        return self.small.bounds
 
     @property
     def unfinished(self) -> list[Parts]:
@@ -183,7 +193,7 @@ class _Tree:
     def take_over(self, done: Optimised, margin: Tensor) -> None:
         """Sort bounded parts into proven and open ones."""
         self.count += len(margin)
-        parts, self.example = _sorted_out(done, margin, self.proven, self.bounds, self.search)
+        parts, self.example = _sorted_out(done, margin, self.proven, self.small, self.limits, self.search)
         self.left = parts if self.left is None else self.left.joined(parts)
 
     def grow(self) -> None:
@@ -201,41 +211,50 @@ class _Tree:
         whole = scores.amax(1) > 0
         if not bool(whole.all()):
             last = now.take((~whole).nonzero()[:, 0])
-            done = optimise(last.rows, self.bounds, self.limits.last)
-            rest, self.example = _sorted_out(done, last.margin, self.proven, self.bounds, self.search)
+            done = optimise(last.rows, self.bounds, self.limits.last, goal=self.limits.goal)
+            rest, self.example = _sorted_out(done, last.margin, self.proven, self.small, self.limits, self.search)
             self.stuck += [rest] if len(rest) else []
         at = whole.nonzero()[:, 0]
         if len(at) and self.example is None:
             children = _cut(now.take(at), scores[at], self.bounds, self.limits)
-            done = optimise(children.rows, self.bounds, self.limits.later)
+            done = optimise(children.rows, self.bounds, self.limits.later, goal=self.limits.goal)
             self.take_over(replace(done, lower=torch.maximum(done.lower, children.lower)), children.margin)
         elif len(at):
             self.stuck.append(now.take(at))
 
 
-def _domains(bounds: Bounds, proven: list[Parts]) -> Domains:
+def _domains(small: Reduced, proven: list[Parts]) -> Domains:
     """Return the proven parts as they are stored."""
-    result = Domains.none(sum(int(torch.tensor(bounds.network.nodes[i].shape).prod()) for i in bounds.network.bends))
+    network = small.whole
+    result = Domains.none(sum(math.prod(network.nodes[i].shape) for i in network.bends))
     for part in proven:
-        result = result.joined(Domains.of(bounds.network, part.rows, part.margin))
+        result = result.joined(Domains.of(network, small.expanded(part.rows), part.margin))
     return result
 
 
 def _sorted_out(
-    done: Optimised, margin: Tensor, proven: list[Parts], bounds: Bounds, search: Search | None
+    done: Optimised, margin: Tensor, proven: list[Parts], small: Reduced, limits: Limits, search: Search | None
 ) -> tuple[Parts, Tensor | None]:
-    """Put proven parts aside; return the open ones, and a counterexample if their minimisers lead to one."""
-    closed = done.lower > 0
+    """Put proven parts aside; return the open ones, and a counterexample if their minimisers lead to one.
+
+    A part is proven by its slopes as they are stored.
+    """
+    bounds, closed = small.bounds, done.lower > limits.goal
     at = closed.nonzero()[:, 0]
     if len(at):
-        proven.append(Parts(done.rows.take(at), margin[at], done.lower[at]))
+        rows = done.rows.take(at)
+        rows = replace(rows, slopes={i: decoded(coded(value), value.dtype) for i, value in rows.slopes.items()})
+        lower = lower_bounds(rows, bounds)
+        closed[at] = lower > limits.goal
+        its = closed[at].nonzero()[:, 0]
+        proven.append(Parts(rows.take(its), margin[at[its]], lower[its]))
     rest = (~closed).nonzero()[:, 0]
     left = Parts(done.rows.take(rest), margin[rest], done.lower[rest])
     if not len(rest):
         return left, None
     points = bounds.region.take(left.rows.owner).minimiser(done.coefficients[rest])
     with torch.no_grad():
-        values = (left.rows.a * bounds.network.logits(points)).sum(1)
+        values = (left.rows.a * small.whole.logits(points)).sum(1)
     if bool((values < 0).any()):
         return left, points[values.argmin()]
     return left, None if search is None else search(points[values.argsort()])

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from unfooled.certification.graph import trace
+from unfooled.certification.inner import Inner
+from unfooled.certification.network import Network
 from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.region import Region
+from unfooled.certification.rounding import least_margins
 from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput
 from unfooled.core.threat_text import norm_name
@@ -34,6 +37,7 @@ class Certificate:
             samples in the precision of x, without a bound of its rounding errors.
         level: Method that proves each sample, a `Level`, (B,).
         domains: Parts of the regions of samples proven by branch and bound.
+        inner: Slopes of the bounds of nodes in between of these samples.
         threat: The threat.
         model_hash: SHA-256 of the model.
         data_hash: SHA-256 of samples and labels.
@@ -44,6 +48,7 @@ class Certificate:
     lower: Tensor
     level: Tensor
     domains: Domains
+    inner: Inner
     threat: Threat
     model_hash: str
     data_hash: str
@@ -52,12 +57,12 @@ class Certificate:
     @classmethod
     def of(
         cls, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat, lower: Tensor, level: Tensor,
-        domains: Domains, examples: dict[int, Tensor],
+        domains: Domains, inner: Inner, examples: dict[int, Tensor],
     ) -> Self:  # fmt: skip
         """Return the certificate of what was proven."""
         return cls(
-            (level > Level.OPEN) & (lower > 0), lower, level, domains, threat, model_hash(model), tensors_hash(x, y),
-            examples,
+            (level > Level.OPEN) & (lower > 0), lower, level, domains, inner, threat, model_hash(model),
+            tensors_hash(x, y), examples,
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -76,22 +81,23 @@ class Certificate:
             threat: The threat.
             parts: Rows of at least one part.
         """
-        start, domains, examples = 0, None, {}
+        start, domains, inner, examples = 0, None, Inner.none(), {}
         for rows in parts:
-            own = Domains(**{f.name: rows[f"domain_{f.name}"] for f in fields(Domains)})
+            own, slopes = _stored_proofs(rows)
             own = replace(own, owner=own.owner + start)
             domains = own if domains is None else domains.joined(own)
+            inner = inner.joined(replace(slopes, owner=slopes.owner + start))
             for k, sample in enumerate(rows.get("example_owner", torch.zeros(0)).tolist()):
                 examples[int(sample) + start] = rows["example_point"][k]
             start += len(rows["level"])
         assert domains is not None
         lower, level = (torch.cat([rows[name] for rows in parts]) for name in ("lower", "level"))
-        return cls.of(model, x, y, threat, lower, level, domains, examples)
+        return cls.of(model, x, y, threat, lower, level, domains, inner, examples)
 
     def save(self, path: str | Path) -> None:
         """Write the certificate to a file, a safetensors file with its SHA-256 in the header."""
         eps = torch.as_tensor(self.threat.eps, dtype=torch.float64).cpu()
-        rows = proven_rows(self.lower, self.level, self.domains, {})
+        rows = proven_rows(self.lower, self.level, self.domains, self.inner, {})
         rows |= {"certified": self.certified, "eps": eps.reshape(-1)}
         rows["model"], rows["data"] = _as_bytes(self.model_hash), _as_bytes(self.data_hash)
         if self.threat.free is not None:
@@ -118,14 +124,13 @@ class Certificate:
         kinds: dict[float, type[Linf] | type[L2] | type[L1]] = {float("inf"): Linf, 2.0: L2, 1.0: L1}
         kind = kinds[float(facts["norm"])]
         threat = kind(eps, box=Box(facts["low"], facts["high"]), free=rows.get("free"))
-        domains = Domains(**{f.name: rows[f"domain_{f.name}"] for f in fields(Domains)})
         return cls(
-            rows["certified"], rows["lower"], rows["level"], domains, threat, _as_text(rows["model"]),
+            rows["certified"], rows["lower"], rows["level"], *_stored_proofs(rows), threat, _as_text(rows["model"]),
             _as_text(rows["data"]), {},
         )  # fmt: skip
 
     def check(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None = None) -> Tensor:
-        """Compute every proof anew, in float64 with outward rounding.
+        """Compute every proof anew, in float64 with outward rounding, and the margin that the model's rounding needs.
 
         Args:
             model: The model of the certificate.
@@ -140,13 +145,24 @@ class Certificate:
             BadInput: The certificate belongs to another model, other data or another threat.
         """
         self._check_subject(model, x, y, threat)
-        return self.certified & (self.recomputed(model, x, y) > 0)
+        rows = self.certified.nonzero()[:, 0]
+        holds = torch.zeros_like(self.certified)
+        if len(rows):
+            graph = trace(model, x)
+            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            exact = graph.network(torch.float64)
+            with torch.no_grad():
+                least = least_margins(graph.network(dtype), exact, Region.of(x, self.threat, dtype), rows)
+                holds[rows] = self._recomputed(exact, x, y)[rows] > least
+        return holds
 
     def recomputed(self, model: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
         """Return the lower bounds of the second check, (B,); -inf for open samples."""
-        network = trace(model, x).network(torch.float64)
         with torch.no_grad():
-            return checked(network, Region.of(x, self.threat, torch.float64), y, self.level, self.domains)
+            return self._recomputed(trace(model, x).network(torch.float64), x, y)
+
+    def _recomputed(self, network: Network, x: Tensor, y: Tensor) -> Tensor:
+        return checked(network, Region.of(x, self.threat, torch.float64), y, self.level, self.domains, self.inner)
 
     def _check_subject(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None) -> None:
         check_attack(x, y, self.threat if threat is None else threat)
@@ -158,13 +174,23 @@ class Certificate:
             raise BadInput("the certificate belongs to other samples or labels; certify these again")
 
 
-def proven_rows(lower: Tensor, level: Tensor, domains: Domains, examples: Mapping[int, Tensor]) -> Rows:
+def proven_rows(lower: Tensor, level: Tensor, domains: Domains, inner: Inner, examples: Mapping[int, Tensor]) -> Rows:
     """Return what was proven of some samples as tensors that a file can hold; see `Certificate` for the arguments."""
-    rows = {"lower": lower, "level": level, **{f"domain_{f.name}": getattr(domains, f.name) for f in fields(Domains)}}
+    rows = {"lower": lower, "level": level}
+    for name, part in (("domain", domains), ("inner", inner)):
+        rows |= {f"{name}_{f.name}": getattr(part, f.name) for f in fields(part)}
     if examples:
         rows["example_owner"] = torch.tensor(sorted(examples))
         rows["example_point"] = torch.stack([examples[k].cpu() for k in sorted(examples)])
     return {k: v.contiguous() for k, v in rows.items()}
+
+
+def _stored_proofs(rows: Rows) -> tuple[Domains, Inner]:
+    """Return proven parts and inner slopes from stored rows; files of earlier versions have no slopes."""
+    domains = Domains(**{f.name: rows[f"domain_{f.name}"] for f in fields(Domains)})
+    if "inner_owner" not in rows:
+        return domains, Inner.none()
+    return domains, Inner(**{f.name: rows[f"inner_{f.name}"] for f in fields(Inner)})
 
 
 def threat_facts(threat: Threat) -> str:

@@ -8,11 +8,10 @@ certified has passed the second check, in float64 with outward rounding.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,9 +30,11 @@ from unfooled.certification.crown import (
     undecided,
 )
 from unfooled.certification.graph import Graph, trace
-from unfooled.certification.network import Head, Network
+from unfooled.certification.inner import Ascents, Inner
+from unfooled.certification.network import Network
 from unfooled.certification.proof import Domains, Level, checked
 from unfooled.certification.region import Region
+from unfooled.certification.rounding import least_by_size, least_margins
 from unfooled.core.checks import check_attack
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.model.batching import batched
@@ -44,13 +45,7 @@ from unfooled.runs.sealed import Rows as StoredRows
 
 STAGE = "certify"
 """Name of the work in a run."""
-ROUNDING = 1e-5
-"""Least margin of a certified sample, relative to its largest logit: the model itself computes in float32, and logits
-that are nearer may change their order by rounding."""
-POINTS_SEEN = 2
-TIMES_SEEN = 8.0
-"""Least margin of a certified sample, relative to the rounding errors of float32 that are seen at points of its
-region: a network that adds a large number and takes it away again rounds its inputs."""
+Proof = TypeVar("Proof", Domains, Inner)
 Find = Callable[[Tensor, int], Tensor | None]
 """(points, sample) -> an adversarial example of the sample found from these points of its region, or None."""
 
@@ -67,6 +62,8 @@ class Effort:
         most: Largest number of entries of unknown sign that are bounded anew, per sample; samples with more keep the
             bounds of CROWN-IBP. None: no limit.
         seconds: Time for all samples; what is not done by then stays open. None: no limit.
+        inner: Ascent of the bounds of nodes in between by slopes of their own, of samples whose margins are raised by
+            slopes. None: there is none.
     """
 
     name: str
@@ -75,13 +72,17 @@ class Effort:
     limits: Limits | None = None
     most: int | None = None
     seconds: float | None = None
+    inner: Steps | None = None
 
 
+INNER = Steps(10, slope=0.25, decay=0.9)
+GOAL = 2.0
+"""Bound that is enough, in multiples of the least margin of a certified sample: the check differs a little."""
 EFFORTS = {
     "intervals": Effort("intervals", Level.INTERVALS),
     "quick": Effort("quick", Level.CROWN, most=32),
-    "normal": Effort("normal", Level.CROWN, Steps(40)),
-    "thorough": Effort("thorough", Level.CROWN, Steps(40), Limits()),
+    "normal": Effort("normal", Level.CROWN, Steps(40), inner=INNER),
+    "thorough": Effort("thorough", Level.CROWN, Steps(40), Limits(), inner=INNER),
 }
 """Efforts by name: intervals; relaxation where it is cheap; with the best slopes; with branch and bound, 30 seconds a
 sample at most. In an audit the quick one costs about a tenth of the attack."""
@@ -112,6 +113,7 @@ class _State:
         margins: Lower bounds of every margin, (B, K - 1).
         level: Level of the proof, (B,).
         domains: Parts proven by branch and bound.
+        inner: Slopes of their nodes in between.
         examples: Adversarial examples met.
         end: Time at which the work ends.
         least: Least lower bound of a certified sample, (B,).
@@ -125,6 +127,7 @@ class _State:
     margins: Tensor
     level: Tensor
     domains: Domains
+    inner: Inner
     examples: dict[int, Tensor]
     end: float
     right: Tensor
@@ -151,13 +154,23 @@ def _begin(graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort) -
     margins = torch.full((len(x), network.classes - 1), -torch.inf, dtype=torch.float64)
     level = torch.zeros(len(x), dtype=torch.int8)
     end = time.monotonic() + (float("inf") if effort.seconds is None else effort.seconds)
-    state = _State(network, graph, y, region, margins, level, Domains.none(bends), {}, end, level > 0, margins.amin(1))
+    state = _State(
+        network,
+        graph,
+        y,
+        region,
+        margins,
+        level,
+        Domains.none(bends),
+        Inner.none(),
+        {},
+        end,
+        level > 0,
+        margins.amin(1),
+    )
     logits = batched(network.logits, samples_at_once(network))(x)
     state.right = (logits.argmax(1) == y).cpu()
-    size = logits.abs().amax(1).double().cpu()
-    if network.head is not Head.NONE:  # its results are rounded too, however close the logits are
-        size = size + 1 + math.log(network.classes)
-    state.least = ROUNDING * size
+    state.least = least_by_size(network, logits)
     return state
 
 
@@ -194,30 +207,42 @@ def _branch(state: _State, part: Tensor, effort: Effort, find: Find | None) -> N
     for sample in part.tolist():
         if state.is_over:
             return
-        on = torch.tensor([sample], device=state.y.device)
-        bounds = crown_bounds(interval_bounds(state.network, state.region.take(on)))
+        on, limits = torch.tensor([sample], device=state.y.device), _limits(state, effort)
+        end = limits.clock() + limits.seconds
+        ascents = None if effort.inner is None else Ascents(effort.inner, lambda: not state.is_over)
+        bounds = crown_bounds(interval_bounds(state.network, state.region.take(on)), tighten=ascents)
         rows = margin_rows(state.network, state.y[on])
         if not bool(is_finite(bounds).all()):
             continue
+        least = GOAL * float(state.least[sample])
         lower = lower_bounds(rows, bounds).double().cpu()
         state.margins[sample] = torch.maximum(state.margins[sample], lower)
-        missing = (lower <= 0).nonzero()[:, 0]
-        limits = effort.limits or Limits(seconds=0.0, first=effort.slopes or Steps(0))
-        seconds = min(limits.seconds, state.end - time.monotonic())
-        limits = replace(limits, seconds=seconds, first=effort.slopes or limits.first)
-        search = None if find is None or effort.limits is None else lambda points, s=sample: find(points, s)
-        result = branch_and_bound(bounds, rows.take(missing.to(rows.owner.device)), missing, limits, search=search)
-        state.margins[sample, missing] = torch.maximum(state.margins[sample, missing], result.lower.double())
-        if result.example is not None:
-            state.examples[sample] = result.example
-        if result.domains is not None:
+        missing = (lower <= least).nonzero()[:, 0]
+        domains: Domains | None = Domains.none(state.domains.slopes.shape[1])
+        if len(missing):
+            limits = replace(limits, seconds=max(end - limits.clock(), 0.0), goal=least)
+            search = None if find is None or effort.limits is None else lambda points, s=sample: find(points, s)
+            result = branch_and_bound(bounds, rows.take(missing.to(rows.owner.device)), missing, limits, search=search)
+            state.margins[sample, missing] = torch.maximum(state.margins[sample, missing], result.lower.double())
             domains = result.domains
+            if result.example is not None:
+                state.examples[sample] = result.example
+        if domains is not None:
             state.domains = state.domains.joined(_owned(domains, sample))
+            state.inner = state.inner.joined(*(_owned(rows, sample) for rows in (ascents.rows if ascents else ())))
             state.level[sample] = int(Level.DOMAINS)
 
 
-def _owned(domains: Domains, sample: int) -> Domains:
-    return replace(domains, owner=torch.full_like(domains.owner, sample))
+def _limits(state: _State, effort: Effort) -> Limits:
+    """Return the limits of the next sample."""
+    limits = effort.limits or Limits(seconds=0.0)
+    seconds = min(limits.seconds, state.end - time.monotonic())
+    first = effort.slopes or (Steps(0) if effort.limits is None else limits.first)
+    return replace(limits, seconds=seconds, first=first)
+
+
+def _owned(proof: Proof, sample: int) -> Proof:
+    return replace(proof, owner=torch.full_like(proof.owner, sample))
 
 
 def _prove(state: _State, effort: Effort, find: Find | None) -> None:
@@ -229,7 +254,13 @@ def _prove(state: _State, effort: Effort, find: Find | None) -> None:
             beat(0)  # where the time of the work around it is over, this raises
             _relax(state, part, at_most)
     if effort.slopes is not None or effort.limits is not None:
+        _look_at_rounding(state, state.graph.network(torch.float64), state.open)
         _branch(state, state.open, effort, find)
+
+
+def _look_at_rounding(state: _State, exact: Network, rows: Tensor) -> None:
+    """Raise the least margins of some samples to what the rounding seen in their regions needs."""
+    state.least[rows] = least_margins(state.network, exact, state.region, rows)
 
 
 def bounds(
@@ -301,39 +332,28 @@ def proven(
 ) -> Tensor:
     """Return which samples are proven robust, (B,) bool: those that `certify` certifies, without a certificate."""
     with torch.no_grad():
-        lower, level, _, _ = _certified(trace(model, x), x, y, threat, effort_of(effort), None)
+        lower, level, *_ = _certified(trace(model, x), x, y, threat, effort_of(effort), None)
     return (level > Level.OPEN) & (lower > 0)
 
 
 def _certified(
     graph: Graph, x: Tensor, y: Tensor, threat: Threat, effort: Effort, find: Find | None
-) -> tuple[Tensor, Tensor, Domains, dict[int, Tensor]]:
-    """Return lower bounds and levels of samples, (B,), the proven parts of their regions, and the examples met."""
+) -> tuple[Tensor, Tensor, Domains, Inner, dict[int, Tensor]]:
+    """Return lower bounds and levels of samples, (B,), proven parts and their inner slopes, and the examples met."""
     state = _begin(graph, x, y, threat, effort)
     _prove(state, effort, find)
     network = state.graph.network(torch.float64)
-    state.least = _least(state, network, (state.level > Level.OPEN).nonzero()[:, 0])
-    again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains)
+    _look_at_rounding(state, network, (state.level > Level.OPEN).nonzero()[:, 0])
+    again = checked(network, Region.of(x, threat, torch.float64), y, state.level, state.domains, state.inner)
     lower = state.margins.amin(1)
     closed = state.level > Level.OPEN
     failed = closed & ~(again > state.least)
     state.level[failed] = int(Level.OPEN)
     lower = torch.where(closed, again, lower)
-    kept = (state.level == Level.DOMAINS)[state.domains.owner].nonzero()[:, 0]
-    return lower, state.level, state.domains.take(kept), state.examples
-
-
-def _least(state: _State, exact: Network, rows: Tensor) -> Tensor:
-    """Return the least lower bound of a certified sample, (B,), by the rounding that is seen for some of them."""
-    least, generator = state.least.clone(), torch.Generator().manual_seed(0)
-    for part in in_parts(rows, samples_at_once(exact)):
-        region = state.region.take(part.to(state.y.device))
-        for _ in range(POINTS_SEEN):
-            share = torch.rand(region.x.shape, generator=generator, dtype=torch.float64).to(region.x)
-            points = region.low + share * (region.high - region.low)
-            seen = (state.network.logits(points) - exact.logits(points)).abs().amax(1).double().cpu()
-            least[part] = torch.maximum(least[part], TIMES_SEEN * seen)
-    return least
+    by_parts = state.level == Level.DOMAINS
+    domains = state.domains.take(by_parts[state.domains.owner].nonzero()[:, 0])
+    inner = state.inner.take(by_parts[state.inner.owner].nonzero()[:, 0])
+    return lower, state.level, domains, inner, state.examples
 
 
 def _in_run(
@@ -354,8 +374,7 @@ def _in_run(
         def compute(rows: Tensor = rows, search: Find | None = search) -> StoredRows:
             some = x[rows], y[rows], threat.take(rows)
             with torch.no_grad():
-                lower, level, domains, examples = _certified(graph, *some, effort, search)
-            return proven_rows(lower, level, domains, examples)
+                return proven_rows(*_certified(graph, *some, effort, search))
 
         parts.append(run.part(f"{STAGE}/{start}-{start + len(at)}", compute)[0])
         report()

@@ -16,80 +16,25 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Self, overload
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from unfooled.certification import patches
 from unfooled.certification.ibp import gamma, intervals
 from unfooled.certification.network import Interval, Network
+from unfooled.certification.nodes import Bounds
 from unfooled.certification.operations import Affine
+from unfooled.certification.patches import sees_windows
 from unfooled.certification.region import Region
 from unfooled.certification.relaxation import Lines, Windows, lines
 from unfooled.core.shapes import flat
 
-ROW_BYTES = 256 * 2**20  # memory for the coefficients of one part of the rows
-
-
-class _Taken(Sequence[Interval]):
-    """Bounds of nodes for some samples, copied when they are first asked for: most rows need few of them."""
-
-    def __init__(self, nodes: Sequence[Interval], rows: Tensor) -> None:
-        self._nodes, self._rows = nodes, rows
-        self._copies: dict[int, Interval] = {}
-
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-    @overload
-    def __getitem__(self, i: int) -> Interval: ...
-
-    @overload
-    def __getitem__(self, i: slice) -> list[Interval]: ...
-
-    def __getitem__(self, i: int | slice) -> Interval | list[Interval]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(len(self))[i]]
-        if i not in self._copies:
-            low, high = self._nodes[i]
-            self._copies[i] = low[self._rows], high[self._rows]
-        return self._copies[i]
-
-
-@dataclass(frozen=True, eq=False)
-class Bounds:
-    """Bounds of the nodes of a network for some samples.
-
-    Attributes:
-        network: The network.
-        whole: Set of inputs around all samples.
-        nodes: Lower and upper bounds of each node, (B, *shape).
-        unit: Unit of rounding by which bounds are moved outwards; 0: not at all.
-        rows: Samples that the bounds are for, as positions in `whole`. None: all of them, in order.
-    """
-
-    network: Network
-    whole: Region
-    nodes: Sequence[Interval]
-    unit: float = 0.0
-    rows: Tensor | None = None
-
-    @cached_property
-    def region(self) -> Region:
-        """Set of inputs around the samples."""
-        return self.whole if self.rows is None else self.whole.take(self.rows)
-
-    def take(self, rows: Tensor) -> Self:
-        """Return the bounds for some samples, in any order and number."""
-        own = rows if self.rows is None else self.rows[rows]
-        return replace(self, nodes=_Taken(self.nodes, rows), rows=own)
-
-    def reach(self, i: int) -> Tensor:
-        """Return the largest size of every entry of a node, (B, *shape)."""
-        return torch.maximum(self.nodes[i][0].abs(), self.nodes[i][1].abs())
+ROW_BYTES = 2**26  # memory for the coefficients of one part of the rows
+SAMPLE_BYTES = 2**28  # memory for one row of each of the samples that are bounded together
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +93,7 @@ class Relaxed:
             assert not isinstance(node.operation, Affine)
             assert node.operation is not None
             if i not in rows.splits and len(bounds.nodes[0][0]) <= len(rows.owner):  # the same for rows of one sample
-                found[i] = lines(node.operation, *bounds.nodes[node.inputs[0]], unit=bounds.unit).take(rows.owner)
+                found[i] = bounds.lines(i).take(rows.owner)
                 continue
             low, high = own.nodes[node.inputs[0]]
             if i in rows.splits:
@@ -206,7 +151,7 @@ def _through_affine(
 ) -> tuple[Tensor, Tensor]:
     """Return the coefficients before an affine node, and its constant."""
     network, unit = bounds.network, bounds.unit
-    constant = flat(a * network.shift(i)).sum(1)
+    constant = flat(a) @ network.shift(i).flatten()
     if unit:
         reach = bounds.reach(network.nodes[i].inputs[0])
         size = flat(operation.magnitude().transpose(a.abs(), before) * reach).sum(1)
@@ -221,8 +166,8 @@ def _through_lines(rows: Rows, relaxed: Relaxed, i: int, a: Tensor, before: tupl
     if isinstance(line, Lines) and i in rows.slopes:
         line = line.with_slopes(rows.slopes[i])
     back, constant = line.back(a, before)
-    reach = bounds.reach(bounds.network.nodes[i].inputs[0])
     if bounds.unit:
+        reach = bounds.reach(bounds.network.nodes[i].inputs[0])
         constant = constant - gamma(2 * a[0].numel(), bounds.unit) * line.rounding(a, reach)
     if i in rows.prices:
         back = back - rows.prices[i].clamp_min(0) * rows.splits[i]
@@ -248,15 +193,15 @@ def in_parts(rows: Tensor, size: int) -> tuple[Tensor, ...]:
     return rows.split(size) if len(rows) else ()
 
 
-def rows_at_once(network: Network, start: int) -> int:
+def rows_at_once(network: Network, start: int, memory: int = ROW_BYTES) -> int:
     """Return how many rows fit in the memory set aside for coefficients."""
     entries = sum(math.prod(node.shape) * (7 if node.curved else 3) for node in network.nodes[: start + 1])
-    return max(1, ROW_BYTES // (entries * (8 if network.dtype == torch.float64 else 4)))
+    return max(1, memory // (entries * (8 if network.dtype == torch.float64 else 4)))
 
 
 def samples_at_once(network: Network, most: int = 32) -> int:
     """Return how many samples are bounded together: `most`, or as many as the memory set aside for them allows."""
-    return min(most, rows_at_once(network, len(network.nodes) - 1))
+    return min(most, rows_at_once(network, len(network.nodes) - 1, SAMPLE_BYTES))
 
 
 def margin_rows(network: Network, y: Tensor) -> Rows:
@@ -274,10 +219,14 @@ def interval_bounds(network: Network, region: Region, *, unit: float = 0.0) -> B
     return Bounds(network, region, intervals(network, region, unit=unit), unit)
 
 
-def crown_bounds(bounds: Bounds) -> Bounds:
+def crown_bounds(bounds: Bounds, *, tighten: Callable[[Bounds, int], Interval] | None = None) -> Bounds:
     """Return tighter bounds of all nodes: those before an activation by relaxation, layer by layer.
 
     Only entries whose sign is not known are bounded anew where the activation is a ReLU; the others do not need it.
+
+    Args:
+        bounds: Bounds by intervals.
+        tighten: Function of bounds and of a node before a ReLU, to better bounds of that node. None: there is none.
     """
     network, known = bounds.network, {}
     first = True
@@ -289,8 +238,10 @@ def crown_bounds(bounds: Bounds) -> Bounds:
             first = False
             continue  # intervals are exact
         known[before] = _refined(bounds, before, split=i in network.bends)
-        nodes = intervals(network, bounds.region, known=known, unit=bounds.unit)
-        bounds = replace(bounds, nodes=nodes)
+        bounds = replace(bounds, nodes=intervals(network, bounds.region, known=known, unit=bounds.unit))
+        if tighten is not None and i in network.bends:
+            known[before] = tighten(bounds, before)
+            bounds = replace(bounds, nodes=intervals(network, bounds.region, known=known, unit=bounds.unit))
     return bounds
 
 
@@ -311,17 +262,41 @@ def _refined(bounds: Bounds, i: int, *, split: bool) -> Interval:
     low, high = (flat(end).clone() for end in bounds.nodes[i])
     wanted = (low < 0) & (high > 0) if split else torch.ones_like(low, dtype=torch.bool)
     owner, place = wanted.nonzero(as_tuple=True)
-    at_once = rows_at_once(bounds.network, i)
+    windows = sees_windows(bounds, i)
+    at_once = patches.rows_at_once(bounds, i) if windows else rows_at_once(bounds.network, i)
     for part in in_parts(torch.arange(len(owner), device=low.device), at_once):
         who, where = owner[part], place[part]
-        a = torch.zeros(len(part), low.shape[1], dtype=low.dtype, device=low.device)
-        a = a.scatter(1, where[:, None], 1.0).reshape(len(part), *bounds.network.nodes[i].shape)
-        relaxed = Relaxed.of(bounds, Rows(i, a, who))
-        for sign, end, best in ((1, low, torch.maximum), (-1, high, torch.minimum)):
-            value = sign * backward(Rows(i, sign * a, who), relaxed)[0]
-            end[who, where] = best(end[who, where], value)
+        below, above = (_by_windows if windows else _by_all)(bounds, i, who, where)
+        low[who, where] = torch.maximum(low[who, where], below)
+        high[who, where] = torch.minimum(high[who, where], -above)
     shape = bounds.nodes[i][0].shape
     return low.reshape(shape), high.reshape(shape)
+
+
+def _by_all(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lower bounds of entries of a node, and of their negatives, (R,) each."""
+    shape = bounds.network.nodes[i].shape
+    a = torch.zeros(len(owner), math.prod(shape), dtype=bounds.nodes[i][0].dtype, device=owner.device)
+    a = a.scatter(1, place[:, None], 1.0).reshape(-1, *shape)
+    relaxed = Relaxed.of(bounds, Rows(i, a, owner))
+    below, above = (backward(Rows(i, sign * a, owner), relaxed)[0] for sign in (1, -1))
+    return below, above
+
+
+def _by_windows(bounds: Bounds, i: int, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same where the entries are functions of windows of the nodes before."""
+    patch = patches.taken_back(patches.entries(bounds, i, owner, place), bounds)
+    node = bounds.network.nodes[patch.node]
+    if not node.inputs and bounds.region.norm == math.inf:
+        below, above = patches.least(bounds, patch)
+        return below, above
+    a, twice = patch.dense(node.shape).flatten(0, 1), torch.cat([owner, owner])
+    parts = [
+        lower_bounds(Rows(patch.node, a[part], twice[part]), bounds)
+        for part in in_parts(torch.arange(len(twice), device=owner.device), rows_at_once(bounds.network, patch.node))
+    ]
+    below, above = (torch.cat(parts) + patch.total.flatten()).chunk(2)
+    return below, above
 
 
 def is_finite(bounds: Bounds) -> Tensor:

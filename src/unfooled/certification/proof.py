@@ -26,11 +26,11 @@ from unfooled.certification.crown import (
     samples_at_once,
 )
 from unfooled.certification.ibp import UNIT
+from unfooled.certification.inner import Inner, Stored
 from unfooled.certification.network import Network
 from unfooled.certification.region import Region
+from unfooled.certification.relaxation import coded, decoded
 from unfooled.core.shapes import flat
-
-STEPS = 255  # slopes are stored as multiples of 1 / 255
 
 
 class Level(IntEnum):
@@ -86,7 +86,7 @@ class Domains:
         order = (splits != 0).to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
         sides = splits.gather(1, order).to(torch.int8)
         places = torch.where(sides != 0, order, -1)
-        stored = (slopes.clamp(0, 1) * STEPS).round().to(torch.uint8)
+        stored = coded(slopes)
         return cls(
             rows.owner.cpu(), margin.cpu(), stored.cpu(), places.cpu(), sides.cpu(),
             (prices.gather(1, order) * (sides != 0)).float().cpu(),
@@ -117,7 +117,7 @@ class Domains:
         sides = torch.zeros(n, bends, dtype=torch.int64).scatter_add(1, places, self.sides.long())
         prices = torch.zeros(n, bends, dtype=network.dtype)
         prices = prices.scatter_add(1, places, self.prices.clamp_min(0).to(network.dtype) * (self.sides != 0))
-        slopes = self.slopes.to(network.dtype) / STEPS
+        slopes = decoded(self.slopes, network.dtype)
         shapes = {i: network.nodes[i].shape for i in network.bends}
         sizes = [int(torch.tensor(shape).prod()) for shape in shapes.values()]
 
@@ -142,7 +142,9 @@ def covers(parts: Sequence[dict[int, int]]) -> bool:
     return True
 
 
-def checked(network: Network, region: Region, y: Tensor, level: Tensor, domains: Domains) -> Tensor:
+def checked(
+    network: Network, region: Region, y: Tensor, level: Tensor, domains: Domains, inner: Inner | None = None
+) -> Tensor:
     """Compute the proofs anew with outward rounding.
 
     Args:
@@ -151,6 +153,7 @@ def checked(network: Network, region: Region, y: Tensor, level: Tensor, domains:
         y: Labels, (B,).
         level: Level of each proof, (B,).
         domains: Domains of the samples at level `DOMAINS`.
+        inner: Slopes of their nodes in between. None: the default ones.
 
     Returns:
         Lower bound of the smallest margin, (B,); -inf for open samples and where domains do not cover the region.
@@ -161,7 +164,8 @@ def checked(network: Network, region: Region, y: Tensor, level: Tensor, domains:
             on = part.to(y.device)
             bounds = interval_bounds(network, region.take(on), unit=UNIT)
             if at >= Level.CROWN:
-                bounds = crown_bounds(bounds)
+                own = None if inner is None or at is Level.CROWN else Stored(inner.of_samples(part))
+                bounds = crown_bounds(bounds, tighten=own)
             rows = margin_rows(network, y[on])
             lower = lower_bounds(rows, bounds, by_lines=at > Level.INTERVALS).reshape(len(part), -1)
             if at is Level.DOMAINS:
@@ -173,7 +177,7 @@ def checked(network: Network, region: Region, y: Tensor, level: Tensor, domains:
 def _by_domains(
     network: Network, bounds: Bounds, margins: Rows, lower: Tensor, part: Tensor, domains: Domains
 ) -> Tensor:
-    """Return the bounds of the margins, those that are not above 0 by the worst of their domains."""
+    """Return the bounds of the margins: the worst of their domains, if these cover the region, where that is better."""
     result = lower.clone()
     place = {int(sample): k for k, sample in enumerate(part)}
     mine = torch.tensor([i for i, owner in enumerate(domains.owner.tolist()) if owner in place], dtype=torch.int64)
@@ -184,11 +188,11 @@ def _by_domains(
         own = some.take(piece)
         values.append(lower_bounds(own.rows(network, margins), bounds).cpu())
     value = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
-    for sample, margin in (lower <= 0).nonzero().tolist():
+    for sample, margin in sorted(set(zip(some.owner.tolist(), some.margin.tolist(), strict=True))):
         its = ((some.owner == sample) & (some.margin == margin)).nonzero()[:, 0]
-        whole = covers([sides for i in its.tolist() if (sides := _part(some, i)) is not None])
-        result[sample, margin] = value[its].amin() if whole else -torch.inf
-    return result
+        if covers([sides for i in its.tolist() if (sides := _part(some, i)) is not None]):
+            result[sample, margin] = torch.maximum(lower[sample, margin], value[its].amin().to(lower))
+    return torch.where(result > 0, result, -torch.inf)
 
 
 def _part(domains: Domains, i: int) -> dict[int, int] | None:

@@ -61,7 +61,7 @@ class Region:
     def minimum(self, a: Tensor) -> Tensor:
         """Return a lower bound of a . z over the region, (R,); `a` has one row per sample of the region."""
         if self.norm == math.inf:
-            return flat(torch.where(a > 0, a * self.low, a * self.high)).sum(1)
+            return flat(a * torch.where(a > 0, self.low, self.high)).sum(1)
         at_x, down = flat(a * self.x).sum(1), self._room(a)
         if self.norm == 1:
             return at_x - self._knapsack(flat(a).abs(), down)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from unfooled.certification.operations import Activation, MaxPool
 from unfooled.core.shapes import flat
 
+STEPS = 255  # slopes are stored as multiples of 1 / 255
 NARROW = 1e-3  # width below which a smooth activation gets parallel lines
 
 
@@ -54,21 +55,36 @@ class Lines:
 
     def take(self, rows: Tensor) -> Self:
         """Return the lines of some rows, in any order and number."""
+        if self.free is None:
+            free, low_shift = None, self.low_shift[rows]
+        else:  # the lower lines go through 0
+            free, low_shift = self.free[rows], self.low_shift.new_zeros(()).expand(len(rows), *self.low_shift.shape[1:])
         return replace(
-            self, low_slope=self.low_slope[rows], low_shift=self.low_shift[rows], high_slope=self.high_slope[rows],
-            high_shift=self.high_shift[rows], free=None if self.free is None else self.free[rows],
+            self, low_slope=self.low_slope[rows], low_shift=low_shift, high_slope=self.high_slope[rows],
+            high_shift=self.high_shift[rows], free=free,
         )  # fmt: skip
 
     def back(self, a: Tensor, before: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return the coefficients before the activation, and the constant that is added to a lower bound, (R,)."""
-        up, down = a.clamp(min=0), a.clamp(max=0)
-        constant = flat(up * self.low_shift + down * self.high_shift).sum(1)
-        return up * self.low_slope + down * self.high_slope, constant
+        constant = flat(a.clamp(max=0) * self.high_shift).sum(1)
+        if self.free is None:
+            constant = constant + flat(a.clamp(min=0) * self.low_shift).sum(1)
+        return a * torch.where(a > 0, self.low_slope, self.high_slope), constant
 
     def rounding(self, a: Tensor, reach: Tensor) -> Tensor:
         """Return the size of the terms that `back` adds, (R,), for a bound of its rounding errors."""
         size = (self.low_slope.abs() + self.high_slope.abs()) * reach + self.low_shift.abs() + self.high_shift.abs()
         return flat(a.abs() * size).sum(1)
+
+
+def coded(slopes: Tensor) -> Tensor:
+    """Return slopes as they are stored, in multiples of 1 / 255, uint8."""
+    return (slopes.clamp(0, 1) * STEPS).round().to(torch.uint8)
+
+
+def decoded(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return stored slopes as numbers."""
+    return stored.to(dtype) / STEPS
 
 
 @dataclass(frozen=True, eq=False)

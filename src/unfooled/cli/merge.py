@@ -51,7 +51,7 @@ def merge(
     from unfooled import workflows
     from unfooled.cli import attack, features, show
     from unfooled.evaluation.audit.records import Summary
-    from unfooled.runs.shares import Share, read_share
+    from unfooled.runs.share_records import Share, read_share
 
     before = read_share(runs[0]).work or {}
     place = device or str(before.get("machine", {}).get("device", "auto"))

@@ -15,7 +15,8 @@ from unfooled.evaluation.audit.shares import audit_rows as audit_rows_
 from unfooled.features.making import Storage
 from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.shares import Share, check_local, compute_share, join, read_rows, read_share, write_share
+from unfooled.runs.share_records import Share, check_local, read_rows, read_share
+from unfooled.runs.shares import compute_share, join, write_share
 from unfooled.workflows.attacking import CHUNK_SAMPLES, AttackRecord, AttackTask, attack
 from unfooled.workflows.auditing import AuditOptions, PreparedAudit, audit
 from unfooled.workflows.errors import BadOption
