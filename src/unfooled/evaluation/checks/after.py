@@ -49,11 +49,11 @@ from unfooled.evaluation.checks.refusals import find_refusals, refusal_finding
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.runs.chunks import Rows
 
-MIN_BUDGET = 12_000
+MIN_BUDGET = 20_000
 """Passes of the whole run that the checks may take in any case."""
 RESERVED_PASSES = 4_500
 """Part of these passes that is reserved for the checks before the attack, the twin and the last checks."""
-TRIAL_PASSES = 19_500
+TRIAL_PASSES = 18_300
 """Passes that the trials take at full size."""
 MAX_TRANSFERRED = 64
 """Survivors at most that points made on a twin are tried on."""
@@ -85,9 +85,9 @@ def labels_only_trials(gradients: Gradients, few: int, scale: float) -> list[tup
     Args:
         gradients: Gradients of the model, with its twins.
         few: Samples that the twin's points are tried on.
-        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 * scale samples, or 2.
+        scale: Share of the full number of samples of the search. Cost: 200 F for each of 7 * scale samples, or 2.
     """
-    trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(2, int(6 * scale))))]
+    trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(2, int(7 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
         trials_on_labels.append(("D28", TransferPoints(gradients.transferred_labels, most=few, name="labels")))
     return trials_on_labels
@@ -114,7 +114,7 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     A trial on m survivors misses an attack that fools a share p of these with probability (1 - p)^m.
 
     Args:
-        scale: Share of the full number of samples. Cost: about 19,500 * scale passes, at least 2,600.
+        scale: Share of the full number of samples. Cost: about 18,300 * scale passes, at least 2,600.
     """
 
     def most(count: int, least: int) -> int:
@@ -123,10 +123,10 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     return [
         ("D13", SingleStep(most=most(160, 32))),
         ("D13", Noise(8, most=most(160, 16))),
-        ("D16", Noise(200, most=most(8, 2), name="corners")),
-        ("D14", Searches(200, most=most(32, 4), cold=True)),
-        ("D12", Restarts(5, 20, most=most(30, 4))),
-        ("D11", Ascents(80, most=most(20, 2), fresh=False, name="longer")),
+        ("D16", Noise(200, most=most(9, 2), name="corners")),
+        ("D14", Searches(200, most=most(36, 4), cold=True)),
+        ("D12", Restarts(5, 20, most=most(24, 4))),
+        ("D11", Ascents(80, most=most(16, 2), fresh=False, name="longer")),
     ]
 
 
@@ -242,7 +242,7 @@ def diagnose(
         y: Labels, (B,).
         threat: Constraint set of the attack.
         result: Points that the attack found, (B, *D).
-        budget: Share of the attack's passes that the checks may take, or 12,000 passes if that is more.
+        budget: Share of the attack's passes that the checks may take, or 20,000 passes if that is more.
         spent: Passes that the attack took.
         seed: Random seed.
         batch: Samples computed at once. None: as many as fit well in memory.

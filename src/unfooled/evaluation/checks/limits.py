@@ -62,7 +62,7 @@ def whole_box(problem: Problem, frontier: Frontier) -> Finding:
 
 def saturated(problem: Problem, frontier: Frontier, gradients: Gradients) -> Finding:
     """D19: the cross-entropy fools fewer samples than the margin or the cross-entropy of logits / 100."""
-    rows = right_when_clean(problem, frontier, 16)
+    rows = right_when_clean(problem, frontier, 24)
     if not len(rows) or not problem.decisive or problem.threat.norm == 0 or gradients.missing:
         return finding("D19", False, "not tried")
     p = problem.take(rows)

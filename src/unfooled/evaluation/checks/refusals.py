@@ -13,7 +13,7 @@ from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import gradient
 from unfooled.evaluation.checks.table import Finding, above
 
-MAX_SAMPLES, STEPS = 8, 8
+MAX_SAMPLES, STEPS = 16, 8
 """Samples that are tried, and steps."""
 
 
@@ -27,7 +27,7 @@ def find_refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
 
     Args:
         model: Any callable to logits.
-        x: Samples that the attack could not fool, (b, *D); the first 8 are tried.
+        x: Samples that the attack could not fool, (b, *D); the first 16 are tried.
         y: Labels, (b,).
         threat: Constraint set of these samples.
 
