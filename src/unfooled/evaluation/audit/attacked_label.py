@@ -25,9 +25,9 @@ from unfooled.evaluation.audit.missed import missed_by
 from unfooled.evaluation.audit.nearest_points import nearest
 from unfooled.evaluation.audit.plan import LabelAttack, Plan
 from unfooled.evaluation.audit.proofs import CHECKED, prover_of
-from unfooled.evaluation.audit.replays import replay, replay_first
+from unfooled.evaluation.audit.replays import replay, replay_ahead, replay_first
 from unfooled.evaluation.audit.values import Attacked, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, trial_ahead
 from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
@@ -114,7 +114,8 @@ def _results(
             state, findings = attack.log_stage(through.state, PURIFIER, s.n, 0), [*findings, *through.findings]
             result = replace(result, state=state, findings=findings, through=through, notes=tuple(through.notes))
         yield result
-        attack_frontier = state.frontier
+        attack_frontier, budget = state.frontier, max(spent // 10, label.floor)
+        trial_ahead(attack, attack_frontier, gradients, budget=budget)
         nearest_rows = nearest(s, plan.nearest, gradients, attack_frontier.fooled)
         missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
         state = replace(state, frontier=frontier)
@@ -127,7 +128,10 @@ def _results(
             nearest_points=_column(nearest_rows, "z").get(s.threat.norm),
         )  # fmt: skip
         yield replace(result, left_out=(CHECKS,))
-        checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
+        checked = after(
+            attack, frontier, gradients, budget=budget,
+            meanwhile=lambda found, twins: replay_ahead(s, found if label.whole is None else attack_frontier, twins),
+        )  # fmt: skip
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
         state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
         state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)

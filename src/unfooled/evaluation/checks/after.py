@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ RESERVED_PASSES = 7_000
 """Part of these passes that is reserved for the checks before the attack, the twin and the last checks."""
 TRIAL_PASSES = 14_000
 """Passes that the trials take at full size."""
+REFUSALS = StageKey(Family.CHECKS, "refusals")
 RANDOM_DRAWS = 10
 """Evaluations of a random model that are averaged at every gradient."""
 
@@ -125,7 +127,20 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     ]
 
 
-def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: int) -> Checked:
+def trial_ahead(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: int) -> None:
+    """Offer the twin that `after` will ask for to processes that would wait meanwhile."""
+    if len(frontier.remaining_rows()) and budget > RESERVED_PASSES:
+        gradients.with_twin_ahead(attack.problem.x, attack.problem.threat, brief=True)
+
+
+def after(
+    attack: Cascade,
+    frontier: Frontier,
+    gradients: Gradients,
+    *,
+    budget: int,
+    meanwhile: Callable[[Frontier, Gradients], None] = lambda frontier, gradients: None,
+) -> Checked:
     """Try other attacks on the samples that the attack could not fool.
 
     Args:
@@ -133,12 +148,14 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         frontier: Best points that it found.
         gradients: Gradients of the model; its twin is asked too.
         budget: Passes that all this may take.
+        meanwhile: Function that offers further work to processes that would wait, once all attacks are tried.
 
     Returns:
         A `Checked`. Where no sample is left to fool, no check fires.
     """
     rows = frontier.remaining_rows()[:16]
     if not len(rows):
+        attack.ledger.run.ahead.clear()
         return Checked(
             [finding(key, False, "no sample is left to fool") for key in (*WORDS, "D18")], frontier, gradients
         )
@@ -160,6 +177,9 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
             n_tried[key] = max(n_tried[key], result.n_attacked)
     findings = [_trial_finding(key, n_fooled[key], n_tried[key], n) for key in WORDS]
+    if problem.decisive:
+        attack.ledger.part_ahead(REFUSALS, _refusal_search(problem, rows), model=problem.model)
+    meanwhile(state.frontier, gradients)
     findings += attack.ledger.once(
         StageKey(Family.CHECKS, "last"), Finding, lambda: _remaining_checks(problem, state.frontier, gradients, rows),
         model=problem.model,
@@ -186,7 +206,14 @@ def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients
 
 def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
     """D22: search for points without a finite answer near some samples, and add them to the frontier."""
-    problem = attack.problem
+    stored = attack.ledger.part(REFUSALS, _refusal_search(attack.problem, rows), model=attack.problem.model)
+    with_point, points = rows[stored["lone"].to(rows.device)], stored["points"].to(rows.device)
+    d22 = refusal_finding(stored["refused"])
+    return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
+
+
+def _refusal_search(problem: Problem, rows: Tensor) -> Callable[[], Rows]:
+    """Return the search for points without a finite answer near some samples."""
 
     def search() -> Rows:
         near = problem.take(rows)
@@ -195,10 +222,7 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
             refused = find_refusals(problem.model, near.x, near.y, near.threat)
         return {"refused": refused, "lone": observer.seen, "points": observer.points[observer.seen]}
 
-    stored = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
-    with_point, points = rows[stored["lone"].to(rows.device)], stored["points"].to(rows.device)
-    d22 = refusal_finding(stored["refused"])
-    return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
+    return search
 
 
 def _trial_finding(check: str, n_fooled: float, n_tried: int, n: int) -> Finding:
