@@ -186,7 +186,7 @@ def share_folder(out: str | None, conditions: Gate) -> Path:
     Raises:
         Refused: There is none, or a condition, which only a whole audit can meet.
     """
-    from unfooled.runs.shares import check_local
+    from unfooled.runs.shares import check_audit_local
 
     if out is None:
         raise Refused("--rows needs --out, the folder of the share")
@@ -195,5 +195,5 @@ def share_folder(out: str | None, conditions: Gate) -> Path:
             raise Refused(
                 f"{as_flag(name)} judges a whole audit; give it to the same command without --rows, in the merged --out"
             )
-    check_local(out)
+    check_audit_local(out)
     return Path(out)

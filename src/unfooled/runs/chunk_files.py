@@ -26,6 +26,7 @@ class StageChunks:
     stage: str
     n: int
     large: Collection[str] = ()
+    even: bool = False
     rows: dict[Span, Rows] = field(default_factory=dict)
     locations: dict[tuple[str, Span], TensorLocation] = field(default_factory=dict)
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)

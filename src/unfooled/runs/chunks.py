@@ -10,7 +10,7 @@ on the chunks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -32,9 +32,8 @@ from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
 from unfooled.runs.shares import Share, Waiting
-from unfooled.runs.spans import Cover, Span, even_end, even_rows
+from unfooled.runs.spans import Span, even_end, even_rows
 from unfooled.runs.stage_names import stage_name
-from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
@@ -106,6 +105,7 @@ class Run:
         *,
         model: Counted | None = None,
         large: Collection[str] = (),
+        even: bool = False,
     ) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, and store each chunk.
 
@@ -115,13 +115,14 @@ class Run:
             n: Number of rows.
             model: Model whose passes are counted; the counts are stored with the chunks for resumed runs.
             large: Names of results that are left in the folder and streamed (`core.samples.Streamed`).
+            even: True: parts of equal size, as for a run that is `even`.
 
         Returns:
             The results of all rows, in order, on the CPU.
         """
-        chunks = StageChunks(self.folder, stage, n, large)
+        chunks = StageChunks(self.folder, stage, n, large, even=self.even or even)
         if self.share is not None:
-            chunks.cover.restrict(self.share.span(stage, n, self._rows(n, self.chunk)))
+            chunks.cover.restrict(self.share.span(stage, n, even_rows(n, self.chunk) if chunks.even else self.chunk))
         chunks.find()
         for (a, b), known in chunks.facts.items():
             self.pace.record(stage, b - a, known)
@@ -231,9 +232,7 @@ class Run:
 
         return _Piece(file, lambda: self._records(file, kind), compute)
 
-    def _tensors(
-        self, name: str, fn: Callable[[], Rows], model: Counted | None
-    ) -> _Piece[tuple[Rows, dict[str, Any]]]:
+    def _tensors(self, name: str, fn: Callable[[], Rows], model: Counted | None) -> _Piece[tuple[Rows, dict[str, Any]]]:
         """Return the piece of work that computes some tensors."""
         file = f"chunks/{name}.safetensors"
 
@@ -270,7 +269,7 @@ class Run:
             self.folder.claims.pause()
             return chunks.find(again=True)
         a, b = free[0]
-        if self.even:
+        if chunks.even:
             b = min(b, even_end(a, chunks.n, self.chunk, rows))
         with self.folder.claims.claimed(chunks.file(a, b)) as mine:
             if not mine:
@@ -291,10 +290,6 @@ class Run:
             chunks.store_chunk((a, b), result, facts)
             self.clock.note_progress()
         return True
-
-    def _rows(self, n: int, chunk: int) -> int:
-        """Return the rows per part of a stage with n rows."""
-        return even_rows(n, chunk) if self.even else chunk
 
     def _instead(self) -> bool:
         """Begin other work instead of waiting; a helper that nobody needs any more ends."""

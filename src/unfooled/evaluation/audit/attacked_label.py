@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade, Certify
-from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.checks import untrusted
@@ -128,10 +129,8 @@ def _results(
             nearest_points=_column(nearest_rows, "z").get(s.threat.norm),
         )  # fmt: skip
         yield replace(result, left_out=(CHECKS,))
-        checked = after(
-            attack, frontier, gradients, budget=budget,
-            meanwhile=lambda found, twins: replay_ahead(s, found if label.whole is None else attack_frontier, twins),
-        )  # fmt: skip
+        beside = partial(_replay_ahead, s, None if label.whole is None else attack_frontier)
+        checked = after(attack, frontier, gradients, budget=budget, meanwhile=beside)
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
         state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
         state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
@@ -139,6 +138,11 @@ def _results(
         findings += replay(s, state.frontier, checked.gradients)
         result = replace(result, state=state, gradients=checked.gradients, findings=findings, left_out=())
         yield from _extended(s, label, attack, result)
+
+
+def _replay_ahead(s: Setting, own: Frontier | None, checked: Frontier, gradients: Gradients) -> None:
+    """Offer the replay of the points that are final, those of a whole attack or those after the checks."""
+    replay_ahead(s, checked if own is None else own, gradients)
 
 
 def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked) -> Iterator[Attacked]:

@@ -144,9 +144,7 @@ class Gradients:
         """Return whether there is a twin that is good enough."""
         return self.twin is not None and (brief or not self.brief)
 
-    def _twin_work(
-        self, x: Tensor, threat: Threat, ledger: Ledger, brief: bool
-    ) -> tuple[StageKey, Callable[[], Rows]]:
+    def _twin_work(self, x: Tensor, threat: Threat, ledger: Ledger, brief: bool) -> tuple[StageKey, Callable[[], Rows]]:
         """Return the key of the stage in which the twin is learned, and the work."""
         trial = "trial-" if brief else ""
 
