@@ -206,12 +206,12 @@ time.sleep(100)
 
 def test_helpers_leave_soon_after_their_driver_was_killed() -> None:
     """One of them is at work, the other one waits for some."""
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True)
-    assert driver.stdout is not None
-    helpers = [int(pid) for pid in driver.stdout.readline().split()]
-    assert len(helpers) == 2 and all(process_start(pid) for pid in helpers)
-    driver.kill()
-    driver.wait()
+    command = [sys.executable, "-c", DRIVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+        assert driver.stdout is not None
+        helpers = [int(pid) for pid in driver.stdout.readline().split()]
+        assert len(helpers) == 2 and all(process_start(pid) for pid in helpers)
+        driver.kill()
     end = time.monotonic() + 10 * WATCH_SECONDS
     while any(process_start(pid) for pid in helpers):
         assert time.monotonic() < end, "a helper is still there"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar
 
 from unfooled.core.errors import BadInput, describe_error, option
@@ -94,6 +96,12 @@ class Processes(Executor):
         future.add_done_callback(lambda _: self._waiting.update({place: self._waiting[place] - 1}))
         return future
 
+    def warm(self, module: str) -> Processes:
+        """Start the processes, which import a module meanwhile; return this executor."""
+        for place in range(self.count):
+            self._pool(place).submit(import_module, module)
+        return self
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes once they have done their work; at once if `cancel_futures`."""
         for pool in [self._pools.pop(place) for place in list(self._pools)]:
@@ -114,6 +122,17 @@ class Processes(Executor):
                 initializer=_quiet_start, initargs=(os.getpid(), process_start(os.getpid()) or ""),
             )  # fmt: skip
         return self._pools[place]
+
+
+@contextmanager
+def dismissed_on_error(executor: Executor | None) -> Iterator[None]:
+    """End processes of this machine at once where the block fails, so that nobody waits for their start."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(executor, Processes):
+            executor.dismiss()
+        raise
 
 
 def died(error: BaseException) -> bool:
