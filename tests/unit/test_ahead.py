@@ -19,6 +19,7 @@ from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.failures import Start
 from unfooled.runs.helpers import DriverEnded
 from unfooled.runs.records import Config
+from unfooled.runs.store import LocalStore
 
 CONFIG = Config(model="m", data="d", n=4, threat="linf:0.1", seed=0)
 WAIT = 60.0
@@ -114,3 +115,28 @@ def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_folder_of_many_chunks_is_not_listed_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While listing is slow, a chunk is looked for by its name, and what others store is found all the same."""
+    real, lists, computed = LocalStore.list, list[str](), list[int]()
+
+    def slow(store: LocalStore, folder: str = "", *, deep: bool = False) -> list[str]:
+        if folder.startswith("chunks/"):
+            lists.append(folder)
+            time.sleep(0.05)
+        return real(store, folder, deep=deep)
+
+    monkeypatch.setattr(LocalStore, "list", slow)
+    other = Run(tmp_path, CONFIG, chunk=1)
+
+    def work(rows: torch.Tensor) -> Rows:
+        computed.append(int(rows[0]))
+        if computed == [0]:  # another process does the next chunk meanwhile
+            other.folder.store_rows("chunks/stage/1-2.safetensors", {"rows": rows + 1}, dict.fromkeys(FACTS, 0))
+        return {"rows": rows}
+
+    rows = Run(tmp_path, CONFIG, chunk=1).map("stage", work, 30)["rows"]
+    assert torch.equal(rows, torch.arange(30))
+    assert computed == [0, *range(2, 30)]
+    assert 2 <= len(lists) < 15

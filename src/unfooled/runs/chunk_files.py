@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from unfooled.runs.sealed import Rows
 from unfooled.runs.spans import Cover, Span
 from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
+SPARING = 20
+"""The folder is listed again, for each chunk, once this many times the duration of the last listing have passed."""
 CHUNK = re.compile(r"(\d+)-(\d+)\.safetensors")
 
 
@@ -32,6 +35,7 @@ class StageChunks:
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
+    due: float = 0.0
     cover: Cover = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,9 +63,10 @@ class StageChunks:
         if again:
             self.unusable.clear()
         before = len(self.rows)
-        store = self.folder.store
+        store, began = self.folder.store, time.monotonic()
         files = [] if store is None else store.list(f"chunks/{self.stage}")
         files = [file for file in files if file not in self.read]  # a stage may have very many
+        self.due = time.monotonic() + SPARING * (time.monotonic() - began)
         for file in files:
             span = span_of(file)
             if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
@@ -77,6 +82,13 @@ class StageChunks:
         if len(self.rows) > before:
             self.cover.renew(self.rows)
         return len(self.rows) > before
+
+    def arrived(self, span: Span) -> bool:
+        """Read new chunks, and return whether there are any; those but the one of a span only now and then."""
+        store = self.folder.store
+        if store is not None and time.monotonic() < self.due and store.read(self.file(*span)) is None:
+            return False
+        return self.find(again=True)
 
     def store_chunk(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk; that of a process which stored it first counts."""

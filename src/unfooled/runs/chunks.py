@@ -274,7 +274,7 @@ class Run:
         with self.folder.claims.claimed(chunks.file(a, b)) as mine:
             if not mine:
                 return False
-            if chunks.find(again=True):  # another process may have stored it meanwhile
+            if chunks.arrived((a, b)):  # another process may have stored it meanwhile
                 return True
             try:
                 result, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
