@@ -164,7 +164,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     begun, longest = time.monotonic(), dict.fromkeys(CASES, 0.0)
-    measured = {name: [] for name in CASES} | ({} if asked.fresh else earlier(asked.out, asked.n))
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in CASES} | (
+        {} if asked.fresh else earlier(asked.out, asked.n)
+    )
     for round_ in range(asked.rounds):
         for name in asked.cases:
             for count in asked.counts:

@@ -292,8 +292,8 @@ class MapSearch:
 
         rows = run.map(StageName("attack", "attack on explanations"), work, len(self.target), even=True)
         rows = {name: value.to(self.target.device) for name, value in rows.items()}
-        methods = [_worst_points(rows, f"{method}.", self.decides) for method in METHODS]
-        return ExplanationRobustness(*methods, rows["clean"], int(rows["n"][0]))
+        attack, best_of_n, random = (_worst_points(rows, f"{method}.", self.decides) for method in METHODS)
+        return ExplanationRobustness(attack, best_of_n, random, rows["clean"], int(rows["n"][0]))
 
     def attacked(self, rows: Tensor, seed: int) -> ExplanationRobustness:
         """Attack the samples in `rows`, and compare with random points."""
@@ -349,8 +349,10 @@ def _worst_points(rows: Rows, prefix: str, decides: str) -> WorstPoints:
     """Return the points and scores of one method; its costs are not stored."""
     own = {name.removeprefix(prefix): value for name, value in rows.items() if name.startswith(prefix)}
     scores = {name.removeprefix("score."): value for name, value in own.items() if name.startswith("score.")}
-    points = ({decides: own[name]} for name in ("status", "output_change", "x_adv"))
-    return WorstPoints(scores, *points, explanations=0, forwards=0, backwards=0, seconds=0.0)
+    return WorstPoints(
+        scores, {decides: own["status"]}, {decides: own["output_change"]}, {decides: own["x_adv"]},
+        explanations=0, forwards=0, backwards=0, seconds=0.0,
+    )  # fmt: skip
 
 
 def _share_inside(mask: Tensor | None, maps: Tensor) -> Tensor:
