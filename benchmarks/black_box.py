@@ -44,11 +44,13 @@ class Scores:
         return logits.argmax(1) if self.labels else logits
 
 
-def measured(model: Any, x: torch.Tensor, y: torch.Tensor, eps: float, effort: uf.Effort, seed: int) -> dict[str, Any]:
-    """Audit a model and return its figures."""
+def measured(
+    model: Any, x: torch.Tensor, y: torch.Tensor, eps: float, effort: uf.Effort, seed: int, out: Path | None
+) -> dict[str, Any]:
+    """Audit a model and return its figures; with a folder the audit goes on where it was stopped."""
     start = time.process_time()
     plan = uf.Plan(effort=effort, reasons=None, explain_n=1, nearest_n=1, nearest_budget=100)
-    summary = uf.audit(model, x, y, uf.Linf(eps), plan=plan, seed=seed)
+    summary = uf.audit(model, x, y, uf.Linf(eps), plan=plan, seed=seed, out=out)
     return {
         "access": summary.access,
         "effort": effort.name,
@@ -57,7 +59,7 @@ def measured(model: Any, x: torch.Tensor, y: torch.Tensor, eps: float, effort: u
         "verdict": summary.verdict,
         "because": summary.because,
         "passes": summary.passes.model_dump(),
-        "processor_seconds": round(time.process_time() - start, 1),
+        "processor_seconds": round(time.process_time() - start, 1),  # of the last start, where there were several
     }
 
 
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--access", nargs="+", default=["gradients", "scores", "labels"])
     parser.add_argument("--effort", default="quick", choices=["quick", "normal"])
+    parser.add_argument("--runs", type=Path, help="folder of the audits, which can then be stopped and resumed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     record: dict[str, Any] = {"command": "python benchmarks/black_box.py", "n": options.n, "seed": options.seed}
@@ -81,7 +84,8 @@ def main() -> None:
             labels = access == "labels"
             model = net if access == "gradients" else uf.BlackBox(Scores(net, labels=labels), classes=10, name=name)
             effort = uf.NORMAL if access == "gradients" or options.effort == "normal" else uf.QUICK
-            row = {"network": name, "eps": eps} | measured(model, x, y, eps, effort, options.seed)
+            out = options.runs and options.runs / f"{name}-{access}"
+            row = {"network": name, "eps": eps} | measured(model, x, y, eps, effort, options.seed, out)
             record["rows"].append(row)
             print(json.dumps(row))
             write_whole(FILE, json.dumps(record, indent=1).encode())

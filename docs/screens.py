@@ -1,9 +1,9 @@
-"""Pictures of the first screens of pages, for docs/screens.md: six pages at three widths, in both themes, and printed.
+"""Pictures of the first screens of pages, for docs/screens.md: nine pages at three widths, in both themes, and printed.
 
     python docs/screens.py FOLDER              the runs in FOLDER where they are missing, their pages, and the pictures
     python docs/screens.py FOLDER --only study index
 
-The demo takes minutes; the other runs are small, 40 images and fewer. Needs Chromium, Pillow, and for the printed page
+The demo takes minutes; the other runs are small, 100 images and fewer. Needs Chromium, Pillow, and for the printed page
 pypdfium2.
 """
 
@@ -25,8 +25,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unfooled as uf
+from unfooled.certification import interval_margins
+from unfooled.purification import fit_purifier, guard
 from unfooled.report import render
 from unfooled.report.study_page import render_study
+from unfooled.training import Batches, Ibp, Madry, Ramp, initialise_for_intervals, train
 from unfooled.workflows import AuditOptions, Inputs
 from unfooled.workflows.demonstrating import TITLE
 
@@ -90,6 +93,41 @@ def certified(folder: Path) -> Path:
     return folder / "report.html"
 
 
+def narrow(folder: Path) -> Path:
+    """Train a network for proofs, and audit it: little is open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    threat = uf.Linf(0.1)
+    net = _small()
+    initialise_for_intervals(net, torch.Generator().manual_seed(0))
+    x, y = uf.load_data("digits", split="train")
+    loss = Ramp(Ibp(threat, interval_margins, clean=0.0), 30, 5)
+    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for _ in train(net, Batches(x, y, 64, 0), loss, adam, epochs=60, seed=0):
+        pass
+    return _proven(net.eval(), threat, folder, 100, "quick", "a network trained for proofs")
+
+
+def exact(folder: Path) -> Path:
+    """Audit a small network at a small radius, where branch and bound decides every sample."""
+    net = _small()
+    x, y = uf.load_data("digits", split="train")
+    adam = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for _ in train(net, Batches(x, y, 64, 0), Madry(uf.Linf(0.03), steps=5), adam, epochs=20, seed=0):
+        pass
+    return _proven(net.eval(), uf.Linf(0.03), folder, 40, "thorough", "every sample decided")
+
+
+def purified(folder: Path) -> Path:
+    """Audit the demo's standard network behind a semantic purifier."""
+    net = uf.load_model(_weights(folder, "standard"))
+    x, y = uf.load_data("digits", split="train")
+    purify = fit_purifier(net, x, y, seed=0, size=4, atoms=16, smooth=1.0, sparsity=0.1)
+    x, y = uf.load_data("digits", n=40)
+    about = {"title": "behind a purifier", "data": "digits"}
+    uf.audit(guard(net, purify), x, y, uf.Linf(0.1), plan=FEW.plan(uf.Linf(0.1)), out=folder, about=about)
+    return render([folder], folder / "report.html")
+
+
 def study(folder: Path) -> Path:
     """Render the stored record of a study."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,17 +152,33 @@ PAGES = {
     "undefended": undefended,
     "not-evaluable": not_evaluable,
     "certified": certified,
+    "narrow": narrow,
+    "exact": exact,
+    "purified": purified,
     "study": study,
     "index": index,
 }
 """Name -> function that makes the page in a folder; the demo comes first, since others use its networks."""
-ONE_RUN = ("not-evaluable", "certified")
+ONE_RUN = ("not-evaluable", "certified", "narrow", "exact", "purified")
 """Pages of one run, which is not repeated where it has finished."""
 
 
 def _weights(folder: Path, name: str) -> Path:
     """Return the file of one of the demo's networks."""
     return folder.parent / "demo" / f"{name}.pt"
+
+
+def _small() -> nn.Sequential:
+    """Return a network of two layers of 20 ReLUs, fresh."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 10))
+
+
+def _proven(net: nn.Module, threat: uf.Linf, folder: Path, n: int, certify: str, title: str) -> Path:
+    """Audit a network from both sides, and render its page."""
+    plan = AuditOptions(effort="quick", reasons="none", certify=certify).plan(threat)
+    uf.audit(net, *uf.load_data("digits", n=n), threat, plan=plan, out=folder, about={"title": title, "data": "digits"})
+    return render([folder], folder / "report.html")
 
 
 def _inputs(folder: Path, name: str, n: int) -> Inputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.conftest import points, tiny_net
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from unfooled.attacks import pgd
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.stages import Ascents, Searches
+from unfooled.certification.graph import trace
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.wrappers import Counted
@@ -146,9 +149,52 @@ def test_scores_of_a_purifier_are_judged_as_detectors(net: Classifier, semantic:
         assert one.kappa in detection.KAPPAS
     assert found["distance"].joint.auroc < found["distance"].attacked.auroc  # it knows the detector
     assert found["label-change"].joint.auroc <= found["label-change"].attacked.auroc
-    text = "\n".join(notes_of(summary.guard))
+    text = "\n".join(notes_of(summary, summary.guard))
     assert text.count("As a detector") == 3
     assert "with the dictionaries shuffled" in text
+
+
+def test_pictures_show_what_the_purifier_does(net: Classifier, semantic: SemanticPurifier, tmp_path: Path) -> None:
+    x, y = samples()
+    summary = uf.audit(guard(net, semantic), x, y, EPS, plan=PLAN, seed=0, out=tmp_path / "run")
+    assert summary.guard is not None
+    shown = load_file(tmp_path / "run" / "purified.safetensors")
+    rows = [e.index for e in summary.guard.examples]
+    assert 1 <= len(rows) <= 4
+    assert torch.equal(shown["x"], x[rows])
+    assert torch.equal(shown["before"], semantic(x[rows]))
+    assert torch.equal(shown["after"], semantic(shown["x_adv"]))
+    assert torch.equal((shown["low"] + shown["rebuilt"]).clamp(0, 1), shown["after"])
+    own = [e.attacked_cluster for e in summary.guard.examples]
+    assert own == semantic.distance(shown["x_adv"]).argmin(1).tolist()
+    assert torch.equal(shown["atoms"], semantic.dictionaries[own])
+    assert [one.clusters for one in summary.guard.clusters] == [1] * 10
+    page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
+    assert page.count("Atoms of its cluster") == page.count("High band, rebuilt") == len(rows)
+    assert "10 clusters, by class: 0 1, 1 1," in page
+    headline = page.split('<p class="headline">')[1].split("</p>")[0]
+    assert re.match(r"(The purifier (adds|takes) |Whether the purifier helps or harms )", headline)
+    (tmp_path / "run" / "purified.safetensors").unlink()
+    with pytest.raises(BadInput, match="the file is missing"):
+        render([tmp_path / "run"], tmp_path / "page.html")
+
+
+def test_a_purifier_without_clusters_shows_before_and_after_only(net: Classifier, tmp_path: Path) -> None:
+    summary = uf.audit(guard(net, low_band), *samples(), EPS, plan=PLAN, seed=0, out=tmp_path / "run")
+    assert summary.guard is not None and summary.guard.examples and not summary.guard.clusters
+    assert set(load_file(tmp_path / "run" / "purified.safetensors")) == {"x", "x_adv", "before", "after"}
+    page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
+    assert page.count("Attacked, purified") == len(summary.guard.examples)
+    assert "Atoms of its cluster" not in page
+
+
+def test_a_purifier_that_chooses_by_values_is_named_as_such_by_proofs(
+    net: Classifier, semantic: SemanticPurifier
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        trace(guard(net, semantic), samples(2)[0])
+    assert "cannot be recorded: its operations depend on values of the input" in str(refused.value)
+    assert "the purifier fails" not in str(refused.value)
 
 
 def test_a_detector_says_nothing_on_clean_samples_and_all_on_marked_ones(net: Classifier) -> None:

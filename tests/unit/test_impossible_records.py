@@ -60,7 +60,12 @@ LIMITS: dict[type[BaseModel], dict[str, list[Any]]] = {
     guard_fields.Choice: {"n": [0]},
     guard_fields.Guard: {
         "rows": [[{}] * 101], "missing": [["bpda"] * 101], "left": SIZE, "left_n": COUNT, "detectors": [[{}] * 11],
+        "examples": [[{}] * 101], "clusters": [[{}] * 100_001],
     },
+    guard_fields.PurifiedExample: dict.fromkeys(
+        ["index", "label", "prediction", "cluster", "attacked_cluster", "cluster_label"], COUNT
+    ),
+    guard_fields.ClassClusters: {"label": COUNT, "clusters": [0]},
     records.Efficiency: {"calls": COUNT, "rows": SIZE, "share": SIZE, "checks": SIZE, "workers": COUNT, "busy": SIZE},
     Movement: {"undefined": COUNT},
     ReasonPoint: {

@@ -318,3 +318,38 @@ def test_scales_and_settings_name_what_there_is() -> None:
     bench = PurificationBench(SMOKE.tasks[0], SMOKE, 0)
     assert {"l2", "l1", "low frequency", "shifts"} <= set(unseen_changes(bench))
     assert study.NAME == "purification"
+
+
+def images_by_class(folder: Path) -> Path:
+    """Grey photos of digits as files, in folders train and test with one folder for each class."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    for split, rows in (("train", range(200)), ("test", range(200, 240))):
+        for row in rows:
+            place = folder / split / str(data.target[row])
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((data.images[row] * 15).astype("uint8")).resize((12, 12)).save(place / f"{row}.png")
+    return folder
+
+
+def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = images_by_class(tmp_path / "photos")
+    own = replace(SMOKE.tasks[0], source="", image=8)
+    size = replace(FEW, networks=(STANDARD,), purifiers=(NONE, "median"), own=own)
+    monkeypatch.setattr("unfooled.studies.purification.units.EXTRA", ())
+    monkeypatch.setattr("unfooled.studies.purification.units.THREE", (STANDARD,), raising=False)
+    summary = run_purification(size, data=[str(photos)], out=tmp_path / "run")
+    assert any(title.startswith("photos: accuracy at eps") for title in summary.tables)
+    assert {"networks", "units", "config.json", "summary.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert {path.name for path in photos.iterdir()} == {"train", "test"}  # nothing is written beside the images
+    with pytest.raises(BadInput, match="this scale has no data set 'nowhere'"):
+        run_purification(size, data=["nowhere"])
+
+
+def test_data_sets_on_request_are_looked_at_only_where_they_are_named() -> None:
+    small = SCALES["small"]
+    assert [task.source for task in small.asked(None).tasks] == ["digits", "mnist"]
+    assert [task.source for task in small.asked(["gtsrb"]).tasks] == ["digits", "mnist", "gtsrb"]
+    assert small.asked(["mnist"]).settings() == small.asked(None).settings()

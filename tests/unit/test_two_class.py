@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import unfooled as uf
 from unfooled.core.errors import BadInput, OneOutput
@@ -167,3 +169,59 @@ def test_one_output_cannot_tell_three_classes() -> None:
     x = torch.rand(6, 4)
     with pytest.raises(BadInput, match=r"one output, which can tell two classes, and labels lie in \[0, 2\]"):
         two_class(lambda z: z[:, :1], x, torch.tensor([0, 1, 2, 0, 1, 2]))
+
+
+class Pairs(Dataset[Any]):
+    """Samples with several labels each, one by one."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        return self.x[row], self.y[row]
+
+
+class Listed(IterableDataset[Any]):
+    """Samples with lists of labels, in order only."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((a, b.tolist()) for a, b in zip(self.x, self.y, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
+@pytest.mark.parametrize("kind", ["set", "loader", "lists", "streamed lists", "own collate", "tensors"])
+def test_data_sets_with_several_labels(kind: str, dtype: torch.dtype) -> None:
+    x = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    with torch.no_grad():
+        net[1].weight.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)))
+        net[1].bias.copy_(-0.5 * net[1].weight.sum(1))
+        y = (net(x) > 0).to(dtype)
+    assert len({int(row.sum()) for row in y}) > 1
+    pairs = Pairs(x, y)
+    sources: dict[str, Any] = {
+        "set": pairs, "loader": DataLoader(pairs, 5), "tensors": TensorDataset(x, y),
+        "lists": DataLoader([(a, b.tolist()) for a, b in zip(x, y, strict=True)], 3),  # type: ignore[arg-type]
+        "streamed lists": DataLoader(Listed(x, y), 5),
+        "own collate": DataLoader(pairs, 5, collate_fn=lambda items: tuple(map(torch.stack, zip(*items, strict=True)))),
+    }  # fmt: skip
+    threat = uf.Linf(0.02)
+    found = uf.robust_accuracy(net, sources[kind], None, threat)
+    assert found == uf.robust_accuracy(net, x, y.long(), threat)
+    changed = (net(x).abs() <= 0.02 * net[1].weight.abs().sum(1)).any(1)  # exact for a linear network, but for the box
+    assert 0 < (found.value or 0) < 1
+    assert (found.value or 0) >= 1 - float(changed.double().mean())
+
+
+def test_rows_that_look_one_hot_are_classes_written_otherwise() -> None:
+    x = torch.rand(6, 4)
+    y = nn.functional.one_hot(x.argmax(1), 4)
+    for call in (uf.audit, uf.robust_accuracy):
+        with pytest.raises(BadInput, match=r"looks one-hot; give the classes, y\.argmax\(1\)"):
+            call(lambda z: z, x, y, uf.Linf(0.1))

@@ -251,6 +251,15 @@ def test_the_page_shows_a_bar_from_proven_to_attacked(runs: tuple[Summary, Summa
     assert text.count('<g class="series s0 dashed">') == 2  # the proven end, wide and narrow
     assert '<th scope="col" class="num">Proven</th>' in text
     assert "are open: no attack broke" in text
+    assert "<span>upper bound</span>" in text
+    record = out / "summary.json"
+    both = Summary.model_validate_json(record.read_text())
+    exact = both.model_copy(update={"certified_accuracy": both.robust_accuracy, "open": 0.0})
+    record.write_text(exact.model_dump_json())
+    text = render([out], out / "report.html").read_text()
+    record.write_text(both.model_dump_json())
+    assert "<span>exact for these " in text
+    assert "<span>upper bound</span>" not in text
 
 
 def test_the_proven_end_goes_down_in_steps_that_never_rise_above_the_attacked_one(

@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_map
 
+from unfooled.core.errors import Unrecordable
+
 LEAVING = frozenset(
     ("__array__", "__dlpack__", "__repr__", "__format__", "data_ptr", "numpy", "storage", "tolist", "untyped_storage")
 )
@@ -67,7 +69,7 @@ class Recorder(TorchDispatchMode):
             return result
         if not BY_VALUES.isdisjoint(func.tags):
             if tree_any(self._comes_from_input, (args, kwargs)):
-                raise RuntimeError(f"its operations depend on values of the input ({func})")
+                raise Unrecordable(f"its operations depend on values of the input ({func})")
             if torch.Tag.data_dependent_output in func.tags:
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
@@ -119,7 +121,7 @@ class _Inside(TorchFunctionMode):
     ) -> Any:
         """Call a function of PyTorch unless it leaves it."""
         if getattr(func, "__name__", "") in LEAVING and torch._C._functorch.is_functionaltensor(args[0]):
-            raise RuntimeError(f"it computes outside of PyTorch ({func.__name__})")
+            raise Unrecordable(f"it computes outside of PyTorch ({func.__name__})")
         return func(*args, **(kwargs or {}))
 
 

@@ -51,6 +51,10 @@ class OneOutput(BadInput):
     """A model with a single output per sample, which is a model of two classes."""
 
 
+class Unrecordable(RuntimeError):
+    """An operation that a record of a model's operations cannot hold; what calls the model leaves it as it is."""
+
+
 def option(name: str, value: object = "") -> str:
     """Write an option into the message of a `BadInput`; `value` is what the user should give."""
     return f"\x02{name}\x1f{value}\x03"

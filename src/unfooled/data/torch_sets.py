@@ -21,8 +21,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.memory import max_bytes_in_memory
 from unfooled.core.model.precision import widened
 from unfooled.core.samples import Streamed, raw
-from unfooled.data.formats.arrays import labels as numbers
-from unfooled.data.formats.arrays import single
+from unfooled.data.formats.arrays import one_hot, single, targets
 from unfooled.data.loader_rows import rows_of, seeded
 
 IMAGES = ("image", "img", "pixel_values", "x", "input", "inputs", "data")
@@ -32,7 +31,9 @@ SAMPLES_READ_TWICE = 8
 
 
 def from_torch(source: Dataset[Any] | DataLoader[Any], *, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Return the samples, (N, *D) in [0, 1], streamed where they are large, the labels, (N,), and warnings.
+    """Return the samples, (N, *D) in [0, 1], streamed where they are large, the labels, and warnings.
+
+    Labels are (N,); where samples have several, (N, L) of 0 and 1.
 
     Args:
         source: Data set or loader; of a loader the rows of its sampler or batch sampler are read.
@@ -40,8 +41,19 @@ def from_torch(source: Dataset[Any] | DataLoader[Any], *, seed: int = 0) -> tupl
 
     Raises:
         BadInput: The items are no pairs of a sample and a label, cannot be read, or change from one reading to the
-            next.
+            next; or all labels look one-hot.
     """
+    x, y, notes = _found(source, seed)
+    if one_hot(y):
+        raise BadInput(
+            f"the label of item 0 of the data set has shape {tuple(y.shape[1:])}; labels are one number per sample; "
+            "they look one-hot, give y.argmax(1), or where samples do have several labels, tensors and uf.multi_label"
+        )
+    return x, y, notes
+
+
+def _found(source: Dataset[Any] | DataLoader[Any], seed: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Return samples, labels of any form, and warnings."""
     loader = source if isinstance(source, DataLoader) else None
     data: Any = source if loader is None else loader.dataset
     if isinstance(data, TensorDataset) and len(data.tensors) == 2 and loader is None:
@@ -91,7 +103,8 @@ class _Items:
         labels = [_labels([y], [key]) for (_, y), key in zip(pairs, keys, strict=False)]
         if self.collate is not None:
             try:
-                return batch_of(self.collate(items), keys)
+                batch = self.collate(items)
+                return batch_of(batch, keys) if self._own() else (_inputs(_pair(batch)[0]), torch.cat(labels))
             except BadInput:
                 raise
             except Exception as error:
@@ -148,10 +161,10 @@ def _pair(item: Any) -> tuple[Any, Any]:
 
 
 def _labels(y: Any, keys: Sequence[Any]) -> Tensor:
-    """Return labels as (b,) int64.
+    """Return labels as (b,) int64, or as (b, L) of 0 and 1 where samples have several.
 
     Raises:
-        BadInput: They are one-hot rows, text, fractions or negative; the first such item is named.
+        BadInput: They are text, fractions or negative; the first such item is named.
     """
     try:
         values: Any = (
@@ -165,7 +178,7 @@ def _labels(y: Any, keys: Sequence[Any]) -> Tensor:
         raise BadInput(f"a batch has labels of shape {array.shape} for {len(keys)} samples; labels are one per sample")
     try:
         if array.dtype.kind in "iufb":
-            return torch.from_numpy(numbers(array, "the data set")[0])
+            return torch.from_numpy(targets(array, "the data set")[0])
     except BadInput:
         if array.ndim > 2:
             raise
@@ -175,8 +188,8 @@ def _labels(y: Any, keys: Sequence[Any]) -> Tensor:
             raise BadInput(
                 f"{name} is {str(label)[:80]!r}; labels are 0, 1, 2, ..., in the order of the model's outputs"
             )
-        numbers(own, name)
-    return torch.from_numpy(numbers(array, "the data set")[0])
+        targets(own, name)
+    return torch.from_numpy(targets(array, "the data set")[0])
 
 
 def batch_of(item: Any, keys: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
@@ -187,10 +200,21 @@ def batch_of(item: Any, keys: Sequence[Any] | None = None) -> tuple[Tensor, Tens
         keys: Names of its items in messages. None: 0, 1, 2, ...
     """
     x, y = _pair(item)
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        x = torch.stack([single(one) for one in x])
+    x = _inputs(x)
     y = y.reshape(-1) if isinstance(y, Tensor) and not y.ndim else y if hasattr(y, "__len__") else [y]
-    return widened(x), _labels(y, range(len(x)) if keys is None else keys)
+    y = torch.stack([*y], 1) if _by_label(y, len(x)) else y
+    return x, _labels(y, range(len(x)) if keys is None else keys)
+
+
+def _inputs(x: Any) -> Tensor:
+    """Return the samples of a collated batch."""
+    return widened(x if isinstance(x, Tensor) and x.is_floating_point() else torch.stack([single(one) for one in x]))
+
+
+def _by_label(y: Any, n: int) -> bool:
+    """Return whether labels of n samples are a sequence of one tensor for each label, as torch collates lists."""
+    columns = isinstance(y, (list, tuple)) and len(y) != n
+    return columns and all(isinstance(one, Tensor) and one.shape == (n,) for one in y)
 
 
 class _Spool:

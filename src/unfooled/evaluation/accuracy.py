@@ -6,14 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.core.checks import check_attack, check_run
+from unfooled.core.errors import BadInput
 from unfooled.core.given import as_samples, in_precision_of
 from unfooled.core.goals import predicted
+from unfooled.core.memory import max_bytes_in_memory
 from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.two_class import multi_label, refuse_one_hot
+from unfooled.core.samples import Streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.data.torch_sets import from_torch
 from unfooled.evaluation.verify import verify
 from unfooled.models.black_boxes import as_model
 from unfooled.statistics.intervals import Estimate, share
@@ -29,9 +35,10 @@ def robust_accuracy(
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
-        x: Inputs in the threat's box: a tensor or a NumPy array, (B, *D), or Pillow images.
-        y: Labels, (B,): a tensor, an array or a list. None: the predicted classes; the share that an attack leaves
-            unchanged is returned then.
+        x: Inputs in the threat's box: a tensor or a NumPy array, (B, *D), Pillow images, or a `Dataset` or
+            `DataLoader` that fits into memory.
+        y: Labels, (B,): a tensor, an array or a list; several per sample, (B, L) of 0 and 1. None: those of the data
+            set, or the predicted classes; the share that an attack leaves unchanged is returned then.
         threat: Constraint set.
         attack: Attack to use, such as `uf.attacks.pgd`, or your own; options by `functools.partial`. None: the cascade.
         seed: Random seed of the cascade.
@@ -51,11 +58,27 @@ def robust_accuracy(
         0.5
     """
     model = as_model(model)
-    x, y = as_samples(x, y)
+    x, y = _read(x, y, seed) if isinstance(x, (Dataset, DataLoader)) else as_samples(x, y)
     y = predicted(model, x) if y is None else y
+    if isinstance(y, Tensor) and y.ndim == 2:
+        refuse_one_hot(y)
+        model, y, _ = multi_label(model, y, x)
     x, _ = in_precision_of(model, x)
     check_run(seed)
     x = check_attack(x, y, threat)
     points = cascade(model, x, y, threat, seed=seed) if attack is None else attack(model, x, y, threat)
     judged = verify(model, x, y, points, threat, batch=fitting_batch(model, x))
     return share(~judged.success & ~judged.undefined)
+
+
+def _read(data: Dataset[Any] | DataLoader[Any], y: Any, seed: int) -> tuple[Tensor, Tensor]:
+    """Return samples and labels of a data set, in memory."""
+    kind = type(data).__name__
+    if y is not None:
+        raise BadInput(f"x is a {kind}, which has labels; give y=None")
+    x, own, _ = from_torch(data, seed=seed)
+    if isinstance(x, Streamed):
+        if len(x) * x[:1].nbytes > max_bytes_in_memory():
+            raise BadInput(f"the samples of the {kind} do not fit into memory; take `audit`, which reads them in parts")
+        x = x[:]
+    return x, own

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks.gradients.straight_through import Defended
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.given import in_precision_of
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import out_of_memory
@@ -142,7 +142,7 @@ def purified_by(purify: Purify, x: Tensor) -> Tensor:
     """
     try:
         return purify(x)
-    except (BadInput, MemoryError):
+    except (BadInput, MemoryError, Unrecordable):
         raise
     except (Exception, SystemExit) as error:
         if out_of_memory(error):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import check_inputs, check_run
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.low_pass import check_images
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import batched, out_of_memory
@@ -345,7 +345,7 @@ def encoded(encode: Encode, x: Tensor) -> Tensor:
     weight = next(weights, None)
     try:
         z = encode(x if weight is None or torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype))
-    except (BadInput, MemoryError):
+    except (BadInput, MemoryError, Unrecordable):
         raise
     except (Exception, SystemExit) as error:
         if out_of_memory(error):

@@ -16,6 +16,7 @@ from unfooled.runs.store import LocalStore, Store
 
 MAX_GALLERY_BYTES = 1 << 28  # largest gallery file, in bytes
 PICTURES = ("x", "x_adv", "before", "after")
+BANDS = ("low", "high", "rebuilt")
 SCHEMA = 1
 
 
@@ -32,6 +33,8 @@ class Run:
         reasons: The same arrays for the worst attacks on explanations.
         attention: The same arrays for attention; before and after are (G, h, w).
         nearest: The same arrays for some nearest adversarial examples.
+        purified: The same arrays for what a purifier does; before and after are x and x_adv, purified. With clusters
+            also low, high, rebuilt, and atoms, (G, A, C, size, size).
     """
 
     place: int
@@ -42,6 +45,7 @@ class Run:
     reasons: dict[str, Array] = field(default_factory=dict)
     attention: dict[str, Array] = field(default_factory=dict)
     nearest: dict[str, Array] = field(default_factory=dict)
+    purified: dict[str, Array] = field(default_factory=dict)
 
     @cached_property
     def threat(self) -> ThreatText:
@@ -102,6 +106,28 @@ def _pictures(store: Store, file: str, rows: int) -> dict[str, Array]:
     return pictures
 
 
+def _purified(store: Store, rows: int) -> dict[str, Array]:
+    """Return the arrays of what a purifier does, checked against the number of rows in the summary."""
+    tensors, path = _load(store, "purified.safetensors"), store.place("purified.safetensors")
+    names = (*PICTURES, *(BANDS if "atoms" in tensors else ()))
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise BadInput(f"{path} holds no {missing[0]}; run the audit again")
+    found = {name: tensors[name] for name in names}
+    shape = found["x"].shape
+    wrong = [name for name, value in found.items() if name != "atoms" and value.shape != shape]
+    if len(shape) not in (3, 4) or len(found["x"]) != rows or found["x"].size == 0 or wrong:
+        raise BadInput(
+            f"{(wrong or ['x'])[0]} in {path} does not fit the {rows} examples of the summary; run the audit again"
+        )
+    atoms = tensors.get("atoms")
+    if atoms is not None:
+        if atoms.ndim != 5 or len(atoms) != rows or atoms.size == 0:
+            raise BadInput(f"atoms in {path} have shape {tuple(atoms.shape)}; run the audit again")
+        found["atoms"] = atoms
+    return found
+
+
 def read_summary(folder: Place) -> Summary:
     """Read the record of an audit from its run folder, the URL of one, or an open store.
 
@@ -131,7 +157,7 @@ def read_run(folder: Place, place: int = 0) -> Run:
     """
     store = open_store(folder, write=False)
     summary = read_summary(store)
-    near = summary.nearest_gallery
+    near, guard = summary.nearest_gallery, summary.guard
 
     def pictures(name: str, count: int) -> dict[str, Array]:
         return _pictures(store, f"{name}.safetensors", count) if count else {}
@@ -145,6 +171,7 @@ def read_run(folder: Place, place: int = 0) -> Run:
         pictures("reasons", len(summary.reasons.gallery) if summary.reasons is not None else 0),
         pictures("attention", len(summary.attention.gallery) if summary.attention is not None else 0),
         pictures("nearest", len(near) if near else 0),
+        _purified(store, len(guard.examples)) if guard is not None and guard.examples else {},
     )
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from unfooled.core.threat_text import Norm, parse_threat
+from unfooled.evaluation.audit.guard_fields import Guard
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
@@ -209,6 +210,8 @@ def headline(s: Summary, noun: str) -> str:
     counted, how = outcomes(s), tone(s)
     if how == Tone.VOID or counted is None or s.n == counted.wrong or (s.guard is not None and s.guard.missing):
         return verdict_sentences(s, noun)[0]
+    if s.guard is not None and (first := _purifier_headline(s.guard, doubted=how == Tone.OVERSTATED)):
+        return first
     right, changes = s.n - counted.wrong, change_phrase(s.threat, noun)
     among = plural(right, noun)
     if not counted.fooled:
@@ -216,6 +219,32 @@ def headline(s: Summary, noun: str) -> str:
     least, more = ("at least ", ", and probably on more") if how == Tone.OVERSTATED else ("", "")
     share = f"all {among}" if counted.fooled == right > 1 else f"{counted.fooled:,} of {among}"
     return f"Fooled on {least}{share} by {changes}{more}."
+
+
+def _purifier_headline(guard: Guard, *, doubted: bool) -> str:
+    """Return what a purifier adds under the worst attack in one sentence; empty where it is not known.
+
+    Args:
+        guard: Record of the purifier.
+        doubted: True: a stronger attack probably breaks more than was broken.
+    """
+    adds, worst, bare = guard.adds, guard.worst, guard.bare_robust
+    if adds is None or worst is None or bare is None or None in (adds.value, adds.low, adds.high):
+        return ""
+    value, low, high = (100 * (v or 0.0) for v in (adds.value, adds.low, adds.high))
+    ends = f"{percent(worst.value, worst.n)} against {percent(bare.value, bare.n)} without it"
+    if low > 0:
+        most = "at most " if doubted else ""
+        return f"The purifier adds {most}{value:.1f} points [{low:.1f} to {high:.1f}] under the worst attack: {ends}."
+    if high < 0:
+        least = "at least " if doubted else ""
+        return (
+            f"The purifier takes {least}{-value:.1f} points [{-high:.1f} to {-low:.1f}] under the worst attack: {ends}."
+        )
+    return (
+        f"Whether the purifier helps or harms is undecided: {value:+.1f} points [{low:+.1f} to {high:+.1f}] under the "
+        f"worst attack, {ends}."
+    )
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:

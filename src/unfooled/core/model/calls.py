@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.precision import is_about_types, kinds_to_try, name_of_kind, wants, weight_kinds
 from unfooled.core.types import Model
@@ -244,7 +244,7 @@ def run_checked(model: Model, x: Tensor) -> Any:
     """
     try:
         return run(model, x)
-    except (BadInput, MemoryError):
+    except (BadInput, MemoryError, Unrecordable):
         raise
     except (Exception, SystemExit) as error:
         if "out of memory" in str(error).lower():

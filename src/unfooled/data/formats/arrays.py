@@ -151,9 +151,9 @@ def targets(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
     return labels(y, name)
 
 
-def one_hot(y: np.ndarray) -> bool:
+def one_hot(y: np.ndarray | torch.Tensor) -> bool:
     """Return whether exactly one of several labels is set in every row."""
-    return y.ndim == 2 and bool((y.sum(1) == 1).all())
+    return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
 
 
 def numbered(y: np.ndarray) -> list[str]:

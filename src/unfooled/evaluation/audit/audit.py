@@ -22,7 +22,7 @@ from unfooled.core.goals import predicted
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.calls import notes_on, noticing
-from unfooled.core.model.two_class import multi_label, two_class
+from unfooled.core.model.two_class import multi_label, refuse_one_hot, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
@@ -162,6 +162,7 @@ class Work:
         model, sets = as_model(model), list[str]()
         x, y, threat, notes = _samples(model, x, y, threat, seed)
         if isinstance(y, Tensor) and y.ndim == 2:
+            refuse_one_hot(y)
             with noticing():  # it is reminded of when the model is inspected
                 model, y, sets = multi_label(model, y, x)
         model, original, subject = _inspected(model, x, y)

@@ -106,6 +106,35 @@ class Choice(Record):
     one_adds: Mean | None = None
 
 
+class PurifiedExample(Record):
+    """A sample whose purification is shown; pictures are rows of purified.safetensors in the same order.
+
+    Attributes:
+        index: Position among the audited samples.
+        label: Its class.
+        prediction: Class predicted at the attacked point, behind the purifier.
+        fooled: True if the sample is right and its attacked point is not.
+        cluster: Nearest cluster of the sample. None: there are no clusters.
+        attacked_cluster: Nearest cluster of the attacked point, whose atoms are shown.
+        cluster_label: Class of that cluster.
+    """
+
+    index: Count
+    label: Count
+    prediction: Count
+    fooled: bool
+    cluster: Count | None = None
+    attacked_cluster: Count | None = None
+    cluster_label: Count | None = None
+
+
+class ClassClusters(Record):
+    """Number of clusters of one class."""
+
+    label: Count
+    clusters: int = Field(ge=1)
+
+
 class Guard(Record):
     """Results for a model behind a purifier, beside those of the same model without it; all on the same samples.
 
@@ -127,6 +156,8 @@ class Guard(Record):
         submissions: Accuracy of a random purifier over repeated submissions. None: it is not random.
         choice: The purifier beside itself without its choice of a dictionary. None: it has no clusters to choose from.
         detectors: Scores of the purifier as detectors of attacks; empty where they were not judged.
+        examples: Samples whose purification is shown; empty where samples are no images.
+        clusters: Number of clusters of each class; empty where there are none.
     """
 
     bare_clean: Estimate | None = None
@@ -145,6 +176,8 @@ class Guard(Record):
     submissions: Submissions | None = None
     choice: Choice | None = None
     detectors: list[Detector] = Field(default_factory=list, max_length=10)
+    examples: list[PurifiedExample] = Field(default_factory=list, max_length=100)
+    clusters: list[ClassClusters] = Field(default_factory=list, max_length=100_000)
 
     @property
     def not_stated(self) -> str:

@@ -13,7 +13,8 @@ from unfooled.core.types import Purify
 from unfooled.evaluation.audit.detection import choice_record, detectors
 from unfooled.evaluation.audit.guard_fields import Guard, GuardRow, Submissions
 from unfooled.evaluation.audit.guards import shares
-from unfooled.evaluation.audit.values import Clean, Judged, Setting, ThroughPurifier
+from unfooled.evaluation.audit.purified_shown import class_clusters
+from unfooled.evaluation.audit.values import Clean, Judged, PurifiedShown, Setting, ThroughPurifier
 from unfooled.evaluation.checks.guards import NAMES, Way
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
@@ -24,7 +25,9 @@ SUBMISSIONS = 10
 """Number of times that each point is submitted to a random purifier."""
 
 
-def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, points: Judged) -> Guard | None:
+def guard_record(
+    s: Setting, through: ThroughPurifier | None, clean: Clean, points: Judged, shown: PurifiedShown | None
+) -> Guard | None:
     """Return the record of a model behind a purifier; None where there is no purifier.
 
     Args:
@@ -32,6 +35,7 @@ def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, poin
         through: Result of the attacks on it.
         clean: Clean samples.
         points: Points of all attacks together, as judged.
+        shown: Pictures of what the purifier does. None: there are none.
     """
     if through is None:
         return None
@@ -65,6 +69,8 @@ def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, poin
         submissions=None if missing or not s.subject.random else _submitted(s, points),
         choice=None if missing else choice_record(s, through),
         detectors=[] if missing else detectors(s, through, points.x_adv),
+        examples=[] if shown is None else shown.examples,
+        clusters=class_clusters(through),
     )
 
 

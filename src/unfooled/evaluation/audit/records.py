@@ -10,6 +10,8 @@ A run folder holds
     nearest.safetensors    likewise, of `Summary.nearest_gallery`, where nearest points were found
     reasons.safetensors    likewise, of `Summary.reasons.gallery`, where explanations were attacked
     attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
+    purified.safetensors   likewise, of `Summary.guard.examples`; before and after are x and x_adv, purified; with
+                           clusters also the bands low, high and rebuilt of x_adv, and atoms (G, A, C, size, size)
     chunks/                the work done so far, one file per chunk, by stage
 """
 

@@ -36,6 +36,7 @@ from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, Plan
 from unfooled.evaluation.audit.proofs import Prover, proven_reach
+from unfooled.evaluation.audit.purified_shown import show_purified
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.gradients import Gradients
@@ -58,10 +59,8 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     first, findings = _before(s)
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, findings, right)
-    state, gradients = attacked.state, attacked.gradients
-    with time_limit(None):
-        points = judge(s, state.frontier.final)
-        gradients = gradients.with_twin(s.x, s.threat) if gradients.missing else gradients
+    state = attacked.state
+    points, gradients = _judged(s, attacked)
     findings = attacked.findings
     findings += check_points(
         state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
@@ -73,6 +72,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     distance, searched = _distances(s, plan, attacked, points)
     survival = _survival(s, plan.explanation_attack, right, gradients, searched, left_out)
     certified, reach = _proven(s, attacked, right, left_out)
+    purified = show_purified(s, attacked.through, right, points)
     return Outcome(
         shown=s.subject.shown(s.x),
         clean=first,
@@ -91,14 +91,22 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         progress=state.log,
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
-        guard=guard_record(s, attacked.through, first, points),
+        guard=guard_record(s, attacked.through, first, points, purified),
         efficiency=efficiency_of(s),
         access=s.subject.access,
         certified=certified,
         proofs_tried=attacked.certify.tried if isinstance(attacked.certify, Prover) else None,
         reach=reach,
         nearest_shown=shown,
+        purified=purified,
     )
+
+
+def _judged(s: Setting, attacked: Attacked) -> tuple[Judged, Gradients]:
+    """Return the verdict on the points found, and the gradients with a twin where the model has none; never cut."""
+    with time_limit(None):
+        points, gradients = judge(s, attacked.state.frontier.final), attacked.gradients
+        return points, gradients.with_twin(s.x, s.threat) if gradients.missing else gradients
 
 
 def _survival(

@@ -52,6 +52,8 @@ def store_results(store: Store | None, outcome: Outcome, context: AuditContext, 
         rows = torch.tensor([example.index for example in summary.attention.gallery])
         maps = {name: explain[f"attention_{name}"][rows] for name in ("before", "after")}
         files["attention"] = maps | {"x": x[rows], "x_adv": attack.x_adv[rows]}
+    if outcome.purified is not None and summary.guard is not None and summary.guard.examples:
+        files["purified"] = outcome.purified.pictures
     for name, tensors in files.items():
         store.write_whole(f"{name}.safetensors", packed(tensors))
     store.write_whole(SUMMARY, record_bytes(summary))

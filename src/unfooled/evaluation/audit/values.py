@@ -15,7 +15,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.audit.guard_fields import Guard
+from unfooled.evaluation.audit.guard_fields import Guard, PurifiedExample
 from unfooled.evaluation.audit.records import Efficiency
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way
@@ -209,6 +209,20 @@ class NearestShown:
 
 
 @dataclass(frozen=True, eq=False)
+class PurifiedShown:
+    """What a purifier does to some samples, k of them.
+
+    Attributes:
+        examples: Their records.
+        pictures: x, x_adv, and both purified, before and after, (k, *D) each; with clusters also the bands of x_adv,
+            low and high, its high band rebuilt, and the atoms that it was rebuilt from, (k, A, C, size, size).
+    """
+
+    examples: list[PurifiedExample]
+    pictures: Rows
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """Result of all stages of an audit, one entry per sample.
 
@@ -237,6 +251,7 @@ class Outcome:
         proofs_tried: Number of samples that proofs were tried for in vain, so that no other was. None: all were.
         reach: Largest radius at which each sample is proven, in multiples of eps, (n,). None: not known.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
+        purified: Pictures of what a purifier does. None: there is no purifier, or nothing to show.
     """
 
     shown: Tensor
@@ -263,6 +278,7 @@ class Outcome:
     proofs_tried: int | None = None
     reach: Tensor | None = None
     nearest_shown: NearestShown | None = None
+    purified: PurifiedShown | None = None
 
     @property
     def fooled(self) -> Tensor:

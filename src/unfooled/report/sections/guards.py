@@ -10,14 +10,18 @@ from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Trace, draw
 from unfooled.evaluation.audit.guard_fields import Detector, Guard, Roc, purifier_sentence
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.runs import Run
+from unfooled.report.sections.confusion import class_name
 from unfooled.report.sections.curves import PERCENT
-from unfooled.report.words import number, percent
+from unfooled.report.sections.purified import PurifiedRow, purified_rows
+from unfooled.report.words import number, percent, plural
 from unfooled.statistics.intervals import Estimate
 
 Row = tuple[str, Estimate]
 """(name on the page, accuracy)."""
 
 
+MOST_CLASSES = 20
+"""Largest number of classes whose clusters are listed."""
 KINDS = {"static points": "dotted", "all attacks": "dashed", "joint attack on label and detector": ""}
 """Attack that a detector is judged by -> dash of its line."""
 DETECTED = Axis("detected, % of attacked samples", 0.0, 1.0, PERCENT)
@@ -43,6 +47,7 @@ class GuardSection:
         rows: Accuracies without and with the purifier.
         notes: Further sentences.
         panels: ROC curves of the purifier's scores as detectors.
+        examples: Samples with pictures of their purification.
     """
 
     run: Run
@@ -50,6 +55,7 @@ class GuardSection:
     rows: list[Row]
     notes: list[str]
     panels: list[Panel]
+    examples: list[PurifiedRow]
 
 
 def guard_sections(runs: Sequence[Run], sizes: Sequence[Size]) -> list[GuardSection]:
@@ -60,7 +66,14 @@ def guard_sections(runs: Sequence[Run], sizes: Sequence[Size]) -> list[GuardSect
         sizes: Size of each drawing.
     """
     return [
-        GuardSection(run, purifier_sentence(guard), rows_of(run.summary, guard), notes_of(guard), panels(guard, sizes))
+        GuardSection(
+            run,
+            purifier_sentence(guard),
+            rows_of(run.summary, guard),
+            notes_of(run.summary, guard),
+            panels(guard, sizes),
+            purified_rows(run, guard),
+        )
         for run in runs
         if (guard := run.summary.guard) is not None
     ]
@@ -115,9 +128,17 @@ def rows_of(s: Summary, guard: Guard) -> list[Row]:
     return [(name, e) for name, e in rows if e is not None]
 
 
-def notes_of(guard: Guard) -> list[str]:
+def clusters_sentence(s: Summary, guard: Guard) -> str:
+    """Return a sentence on the number of clusters of each class."""
+    counts = [one.clusters for one in guard.clusters]
+    shown = ", ".join(f"{class_name(s.classes, one.label)} {one.clusters}" for one in guard.clusters[:MOST_CLASSES])
+    more = ", ..." if len(counts) > MOST_CLASSES else ""
+    return f"{plural(sum(counts), 'cluster')}, by class: {shown}{more}; a dictionary for each."
+
+
+def notes_of(s: Summary, guard: Guard) -> list[str]:
     """Return what else is known about the purifier, one sentence each."""
-    notes = []
+    notes = [clusters_sentence(s, guard)] if guard.clusters else []
     if guard.missing:
         notes.append(f"Robust accuracy is {guard.not_stated}.")
     if guard.left is not None:

@@ -42,7 +42,13 @@ class Splits:
 
 
 def load_splits(
-    source: str, *, train_n: int | None = None, test_n: int | None = None, shuffle: bool = False, seed: int = 0
+    source: str,
+    *,
+    train_n: int | None = None,
+    test_n: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    image: int | None = None,
 ) -> Splits:
     """Load training and test samples.
 
@@ -52,9 +58,10 @@ def load_splits(
         test_n: Test samples; None: all.
         shuffle: Permute the training samples before the first `train_n` are taken.
         seed: Random seed of that permutation.
+        image: Side that images are resized to. None: they are not.
     """
-    train = load_dataset(source, "train", train_n, shuffle, seed)
-    test = load_dataset(source, "test", test_n)
+    train = load_dataset(source, "train", train_n, shuffle, seed, size=image)
+    test = load_dataset(source, "test", test_n, size=image)
     classes = test.classes or [str(k) for k in range(int(test.y.max()) + 1)]
     return Splits((train.x, train.y), (test.x, test.y), classes)
 

@@ -81,9 +81,9 @@ class PurificationBench(Bench):
         self, task: PurifierTask, size: PurificationScale, seed: int, *, folder: Path | None = None,
         device: str = "cpu", progress: Progress | None = None,
     ) -> None:  # fmt: skip
-        splits = load_splits(task.source, train_n=size.train_n, test_n=size.n)
+        splits = load_splits(task.source, train_n=size.train_n, test_n=size.n, image=task.image)
         super().__init__(
-            splits, seed=seed, folder=folder, place=f"{task.source}-{seed}", title=f"{task.source}, seed {seed}",
+            splits, seed=seed, folder=folder, place=f"{task.name}-{seed}", title=f"{task.name}, seed {seed}",
             device=device, progress=progress,
         )  # fmt: skip
         self.task, self.size = task, size

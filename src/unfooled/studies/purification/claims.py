@@ -23,7 +23,7 @@ KINDS = {STATIC: "static", WORST: "adaptive"}
 def claims(results: Results) -> list[Claim]:
     """Decide all claims on one data set; the first one is whether anything beats plain adversarial training."""
     grid = Grid(results.grid, results.task.eps)
-    where, eps = results.task.source, float(results.task.threat.eps)
+    where, eps = results.task.name, float(results.task.threat.eps)
     return [
         *_best(grid, where, eps),
         *_accuracy(grid, where, eps),

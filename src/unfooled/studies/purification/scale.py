@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from unfooled.core.threats import Linf
@@ -42,6 +43,7 @@ class PurifierTask:
         min_size: Least number of images of a cluster.
         sparsity: Weight of the codes' absolute values.
         checkpoint: Name of a checkpoint in the data folder's `models`, with its architecture; empty: none.
+        image: Side that images are resized to. None: they are not.
     """
 
     source: str
@@ -60,6 +62,12 @@ class PurifierTask:
     min_size: int = 50
     sparsity: float = 0.3
     checkpoint: tuple[str, str] | None = None
+    image: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in titles and files: the source, of a folder its last part."""
+        return Path(self.source).resolve().name if Path(self.source).is_dir() else self.source
 
     @property
     def threat(self) -> Linf:
@@ -85,6 +93,8 @@ class PurificationScale(Scale):
         purifiers: Purifiers in front of each network.
         black_box: Purifiers that are attacked by queries, too.
         weight: Weight of the latent constraint.
+        on_request: Further data sets, which are looked at only where they are named.
+        own: Settings for a folder of the user's own images. None: there is no such data set.
     """
 
     tasks: tuple[PurifierTask, ...]
@@ -100,6 +110,17 @@ class PurificationScale(Scale):
     purifiers: tuple[str, ...] = PURIFIERS
     black_box: tuple[str, ...] = (NONE, SRD)
     weight: float = 0.3
+    on_request: tuple[PurifierTask, ...] = ()
+    own: PurifierTask | None = None
+
+    def asked(self, data: Sequence[str] | None) -> PurificationScale:
+        """Return the scale with the data sets on request, and the folders, that are named."""
+        wanted, known = list(data or ()), {task.source for task in self.tasks}
+        named = [task for task in self.on_request if task.source in wanted]
+        known |= {task.source for task in named}
+        if self.own is not None:
+            named += [replace(self.own, source=one) for one in wanted if one not in known and Path(one).is_dir()]
+        return replace(self, tasks=(*self.tasks, *named), on_request=(), own=None)
 
 
 DIGITS = PurifierTask(
@@ -114,12 +135,23 @@ MORE_MNIST = PurifierTask(
 FASHION = replace(MORE_MNIST, source="fashion-mnist", eps=(0.03, 0.06, 0.1, 1.0), checkpoint=None)
 GTSRB = replace(MORE_MNIST, source="gtsrb", eps=(2 / 255, 4 / 255, 8 / 255, 1.0), min_size=20, checkpoint=None)
 SMALL_CIFAR = replace(GTSRB, source=LOSSY, updates=2000, min_size=50)
+SMALL_FOLDER = replace(GTSRB, source="", updates=300, options={}, image=32)
+FOLDER_64 = replace(SMALL_CIFAR, source="", image=64)
 CIFAR = PurifierTask(
     "cifar10", (2 / 255, 4 / 255, 8 / 255, 1.0), 30_000, batch=128, arch="resnet18", other="cifar-resnet",
     layer="fc:input", inner=10, stride=4,
 )  # fmt: skip
 SCALES = {
-    "small": PurificationScale((DIGITS, MNIST), n=60, few=30, steps=12, queries=200, draws=4),
+    "small": PurificationScale(
+        (DIGITS, MNIST),
+        n=60,
+        few=30,
+        steps=12,
+        queries=200,
+        draws=4,
+        on_request=tuple(replace(MNIST, source=task.source, eps=task.eps, min_size=20) for task in (FASHION, GTSRB)),
+        own=SMALL_FOLDER,
+    ),
     "medium": PurificationScale(
         (MORE_MNIST, FASHION, GTSRB, SMALL_CIFAR),
         n=500,
@@ -127,8 +159,11 @@ SCALES = {
         train_n=None,
         fit_n=6000,
         networks=(*TRAINED, TRADES),
+        own=FOLDER_64,
     ),
-    "full": PurificationScale((CIFAR,), n=2000, few=500, steps=100, queries=5000, train_n=None),
+    "full": PurificationScale(
+        (CIFAR,), n=2000, few=500, steps=100, queries=5000, train_n=None, own=replace(CIFAR, source="", image=64)
+    ),
 }
 SMOKE = PurificationScale(
     (

@@ -44,11 +44,11 @@ def run_purification(
     """Train networks, fit purifiers, and attack every pair in every way.
 
     Args:
-        scale: "small" (digits and MNIST), "medium" (MNIST, Fashion-MNIST, GTSRB and CIFAR-10 in small networks, 500
-            images) or "full" (CIFAR-10); or your own sizes.
+        scale: "small" (digits and MNIST; Fashion-MNIST and GTSRB where they are named), "medium" (MNIST, Fashion-MNIST,
+            GTSRB and CIFAR-10 in small networks, 500 images) or "full" (CIFAR-10); or your own sizes.
         out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
-        data: Data sets to look at; None: all of the scale's.
+        data: Data sets to look at; also folders of your own images, train and test, by class. None: all of the scale's.
         device: Device of the networks.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run, for the record.
@@ -60,6 +60,7 @@ def run_purification(
         BadInput: no such scale or data set, data that are not there, or a folder of another run.
     """
     name, size = pick_scale(SCALES, scale)
+    size = size.asked(data)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
     results, _ = run.task_results(size, data, measure, PurificationBench, n=size.n)
     return run.finish(purification_findings(results))
@@ -76,7 +77,7 @@ def purification_findings(results: Sequence[Results]) -> Findings:
         *(r.pictures for r in results),
     )
     first = [_first_line(result, of_set) for result, of_set in zip(results, by_set, strict=True) if of_set]
-    rises = [f"{r.task.source}: {cell}" for r in results for cell in Grid(r.grid, r.task.eps).raw_rises()]
+    rises = [f"{r.task.name}: {cell}" for r in results for cell in Grid(r.grid, r.task.eps).raw_rises()]
     rising = (
         "Before points were carried over to larger radii, accuracy under the worst attack rose with eps for "
         f"{', '.join(rises)}: there the attacks are not the strongest ones."
@@ -92,7 +93,7 @@ def _first_line(result: Results, decided: Sequence[Claim]) -> str:
     best = decided[0]
     figure = "" if best.value is None else f": {best.value:+.2f} [{best.low:.2f}, {best.high:.2f}], n = {best.n}"
     words = {"holds": "Something beats", "fails": "Nothing beats", "undecided": "Nothing surely beats"}[best.verdict]
-    return f"{result.task.source}: {words} plain PGD-AT at equal compute under the worst attack{figure}."
+    return f"{result.task.name}: {words} plain PGD-AT at equal compute under the worst attack{figure}."
 
 
 LOST = (

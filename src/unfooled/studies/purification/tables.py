@@ -30,7 +30,7 @@ ATTACKED = ("static", "end to end", *(f"joint {kappa:g}" for kappa in KAPPAS))
 
 def tables(results: Results) -> dict[str, Table]:
     """Make all tables of one data set."""
-    where, task = results.task.source, results.task
+    where, task = results.task.name, results.task
     grid = Grid(results.grid, task.eps)
     made = {f"{where}: networks": _networks(results)}
     for eps in (radius for radius in task.eps if radius < 1):
@@ -60,7 +60,7 @@ def pictures(results: Results) -> list[Picture]:
         if purifier in (NONE, "SRD"):
             clean = grid.share(network, purifier, "clean", radii[0]).value
             lines[f"{network}, {purifier}"] = (radii, [clean, *left])
-    made = [under_attack({"linf": lines}, f"{results.task.source}: under the worst attack")]
+    made = [under_attack({"linf": lines}, f"{results.task.name}: under the worst attack")]
     for one in results.detected[:1]:
         unmoved = array(one.scores["distance, clean"])
         rates = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
@@ -69,7 +69,7 @@ def pictures(results: Results) -> list[Picture]:
             f"{one.eps:g}. Only the joint attacks know the detector."
         )
         made.append(
-            curves(rates, title=f"{results.task.source}: detection", caption=caption, axis="false positives|detected")
+            curves(rates, title=f"{results.task.name}: detection", caption=caption, axis="false positives|detected")
         )
     return [*made, *(picture for one in results.pictures for picture in one.pictures)]
 

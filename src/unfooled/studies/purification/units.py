@@ -148,7 +148,7 @@ def measure(task: PurifierTask, benches: Iterable[PurificationBench], units: Uni
     """Compute all units of one data set, or read those of an earlier start."""
     rows: dict[str, list[Any]] = {name: [] for name in KINDS}
     for bench in benches:
-        at = f"{task.source}, seed {bench.seed}"
+        at = f"{task.name}, seed {bench.seed}"
         names = [*bench.networks, OTHER_SEED, OTHER_ARCH]
         rows["networks"] += map_names(units, f"{at}, networks", Network, names, partial(tested, bench))
         cells = {f"{net} behind {one}": (net, one) for net in bench.networks for one in _purifiers(bench, net)}
@@ -339,5 +339,5 @@ def _pictures(bench: PurificationBench, _name: str) -> Pictures:
     x, y = samples(bench, bench.size.few)
     purify, net = bench.semantic(), bench.network(STANDARD)
     z = pgd(guard(net, purify), x, y, Linf(bench.task.eps[0]), loss=margin, steps=bench.size.steps)
-    made = drawn(purify, x.cpu(), z.cpu(), (bench.train[0][:1000], bench.train[1][:1000]), title=bench.task.source)
+    made = drawn(purify, x.cpu(), z.cpu(), (bench.train[0][:1000], bench.train[1][:1000]), title=bench.task.name)
     return Pictures(pictures=made, seconds=round(time.perf_counter() - began, 1))
