@@ -29,10 +29,10 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.attacks.ensembles.cascade import Effort
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.data import load_dataset
 from unfooled.runs.files import write_whole
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Environment
 from unfooled.statistics import mcnemar, share
 

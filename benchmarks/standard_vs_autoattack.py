@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.attacks.ensembles.autoattack import autoattack
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs.files import write_whole
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Environment
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,7 +13,8 @@ Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; 
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
 Judge     robust_accuracy (by one attack), assert_robust (in tests); verify -> Verdict; counted, frozen; predicted,
-          least_likely (classes); show (a picture); BadInput (what is wrong and what to do)
+          least_likely (classes); show (a picture); BadInput (what is wrong and what to do); faster (a copy that answers
+          alike in less time)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
@@ -50,6 +51,7 @@ _NAMES = {
     "ascend": "core.ascent",
     "bind": "core.model.binding",
     "counted": "core.model.wrappers",
+    "faster": "core.model.faster",
     "frozen": "core.model.modes",
     "load_model": "models.load",
     "load_data": "data.load",
@@ -143,6 +145,7 @@ if TYPE_CHECKING:
     from unfooled.core.memory import memory_limit as memory_limit
     from unfooled.core.model.binding import bind as bind
     from unfooled.core.model.classifier import Classifier as Classifier
+    from unfooled.core.model.faster import faster as faster
     from unfooled.core.model.modes import frozen as frozen
     from unfooled.core.model.two_class import multi_label as multi_label
     from unfooled.core.model.two_class import two_class as two_class

@@ -16,12 +16,12 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks.ensembles.autoattack import autoattack
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Run
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Config
 
 SHAPE = (1, 6, 5)

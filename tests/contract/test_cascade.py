@@ -17,7 +17,6 @@ from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, Cascade,
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Searches, TargetedAscents, Waves
 from unfooled.attacks.ensembles.targets import targets
 from unfooled.core.errors import BadInput
@@ -25,6 +24,7 @@ from unfooled.core.model.wrappers import Counted, counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Run
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Config
 
 SHAPE = (1, 6, 5)

@@ -13,7 +13,7 @@ from torch import Tensor
 from unfooled.attacks import hop_skip_jump, labels_only, rays
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
-from unfooled.core.model.wrappers import counted
+from unfooled.core.model.wrappers import Counted, counted
 from unfooled.core.threats import L2, Box, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
@@ -167,3 +167,40 @@ def test_a_search_by_labels_works_in_the_unit_box() -> None:
         labels_only(labels_of(model, 2), 2 * x - 1, y, Linf(0.1, box=Box(-1, 1)), steps=10)
     with pytest.raises(BadInput, match="steps is 0"):
         labels_only(labels_of(model, 2), x, y, Linf(0.1), steps=0)
+
+
+def one_by_one(net: Model) -> Model:
+    """A model whose answers do not depend on the batch, not even in their last bit."""
+    return lambda x: torch.cat([net(row[None]) for row in x])
+
+
+@every
+@pytest.mark.parametrize("targeted", [False, True])
+def test_several_queries_a_call_take_the_path_of_one(attack: Decision, norm: float, targeted: bool) -> None:
+    net, x = tiny_net(3, SHAPE), points(4, SHAPE, seed=2)
+    y = net(x).argmax(1)
+    y[0] = (y[0] + 1) % 3  # fooled already
+    start = x.flip(0) if targeted else None
+    for steps in (1, 3, 17, 200):
+        ends, calls = [], []
+        for rows in (1, 9, 64):
+            model = Counted(one_by_one(net))
+            ends.append(attack(model, x, y, norm, steps=steps, targeted=targeted, start=start, rows=rows))
+            calls.append(model.calls)
+            assert model.forwards <= 2 * 4 * steps
+        assert all(torch.equal(end, ends[0]) for end in ends), steps
+        assert calls == sorted(calls, reverse=True)
+    assert calls[-1] < 0.65 * calls[0]
+
+
+@every
+def test_queries_in_turn_are_counted_up_to_the_hit(attack: Decision, norm: float) -> None:
+    """A sample gets as many queries as with one a call, so that further steps change nothing before their time."""
+    net, x = one_by_one(tiny_net(3, SHAPE)), points(3, SHAPE, seed=5)
+    y = net(x).argmax(1)
+    for steps in range(20, 50, 6):
+        assert torch.equal(attack(net, x, y, norm, steps=steps), attack(net, x, y, norm, steps=steps, rows=64))
+    with pytest.raises(BadInput, match="rows is 0"):
+        attack(net, x, y, norm, rows=0)
+    one, many = (labels_only(net, x, y, NORMS[norm](0.1), steps=90, rows=rows) for rows in (1, 64))
+    assert torch.equal(one, many)

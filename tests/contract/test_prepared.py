@@ -17,10 +17,13 @@ from unfooled.attacks.ensembles.stages import Ascents, Searches
 from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.core.losses import margin
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.faster import faster
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.types import Explain
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import finding
+from unfooled.explanations import integrated_gradients, saliency, smooth_grad
 
 SHAPE = (3, 8, 8)
 
@@ -223,3 +226,43 @@ def test_nearest_points_are_those_of_the_network_where_its_copy_is_fooled_and_it
     other = audit(net, x, y, Linf(0.003), plan=plan)
     assert one.nearest == other.nearest
     assert one.robust_accuracy == other.robust_accuracy
+
+
+@pytest.mark.parametrize("explain", [integrated_gradients, smooth_grad, saliency])
+def test_explanations_of_a_faster_copy_are_those_of_the_network(explain: Explain) -> None:
+    net, x = network(), points(6, SHAPE, seed=3)
+    given = Classifier(net, mean=0.4, std=0.3).eval()
+    y = torch.arange(6) % 4
+    copy = faster(given, x[:2])
+    assert copy is not given
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in copy.modules()) == 1  # type: ignore[attr-defined]
+    torch.testing.assert_close(explain(copy, x, y), explain(given, x, y), rtol=1e-3, atol=1e-5)
+    tally = Counted(given)
+    explain(faster(tally, x[:2]), x, y)
+    own = Counted(given)
+    explain(own, x, y)
+    assert (tally.forwards, tally.backwards) == (own.forwards, own.backwards)
+
+
+def test_there_is_no_faster_copy_of_what_cannot_be_copied() -> None:
+    x = points(4, SHAPE, seed=3)
+    for model in (lambda z: z.flatten(1)[:, :3], network().train(), network().half(), Counting()):
+        assert faster(model, x) is model
+
+
+def test_a_network_is_compiled_only_where_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network(), points(4, SHAPE, seed=3)
+
+    def broken(model: nn.Module) -> nn.Module:
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    faster(net, x)  # nothing is compiled unless asked
+    with pytest.warns(UserWarning, match=r"does not work here \(RuntimeError: no compiler\); it is left out"):
+        copy = faster(net, x, compiled=True)
+    torch.testing.assert_close(copy(x), net(x))
+    monkeypatch.setattr(torch, "compile", lambda model: nn.Sequential(model, nn.ReLU()))
+    with pytest.warns(UserWarning, match="answers otherwise"):
+        torch.testing.assert_close(faster(net, x, compiled=True)(x), net(x))
+    monkeypatch.setattr(torch, "compile", lambda model: nn.Sequential(model, nn.Identity()))
+    assert isinstance(faster(net, x, compiled=True), nn.Sequential)

@@ -17,7 +17,8 @@ from tests.conftest import interior, points, source
 from torch import Tensor
 
 from unfooled.core.shapes import flat
-from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat, eps_text, project_l1_box
+from unfooled.core.threat_text import eps_text
+from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat, project_l1_box
 
 KINDS: list[type[Threat]] = [Linf, L2, L1, L0]
 every_kind = pytest.mark.parametrize("kind", KINDS)

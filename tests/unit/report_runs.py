@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.explanations.records import (
@@ -29,6 +28,7 @@ from unfooled.evaluation.explanations.records import (
     ReasonPoint,
     Reasons,
 )
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Environment, Passes, write_record
 from unfooled.statistics.intervals import Estimate, Mean
 

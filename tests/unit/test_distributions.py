@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from unfooled.statistics import distributions as d
+from unfooled.statistics.intervals import share, share_of_hits
 
 SIZES = (0, 1, 2, 5, 16, 64, 100, 500, 5000)
 CASES = [(int(k), n) for n in SIZES for k in np.unique(np.linspace(0, n, 23).astype(int))]
@@ -42,6 +44,26 @@ def test_quantiles_are_those_of_scipy() -> None:
         assert d.normal_quantile(level) == pytest.approx(stats.norm.ppf(level), rel=1e-12)
     ends = np.array([-3.0, 0.0, 1.5])
     assert d.normal_probabilities(ends) == pytest.approx(stats.norm.cdf(ends), rel=1e-12)
+
+
+def test_light_quantiles_are_those_of_scipy() -> None:
+    for k, n in [*CASES, (1, 9_999), (37, 10_000), (10_000, 10_000), (3, 50_000)]:
+        if n:
+            assert d.median_rank(0.025, n) == d.binomial_quantile(0.025, n, 0.5)
+        for level, a, b in ((0.025, k, n - k + 1), (0.975, k + 1, n - k)):
+            if a > 0 and b > 0:
+                assert d.light_beta_quantile(level, a, b) == pytest.approx(d.beta_quantile(level, a, b), rel=1e-10)
+    assert [d.median_rank(0.025, n) for n in range(1, 300)] == [
+        d.binomial_quantile(0.025, n, 0.5) for n in range(1, 300)
+    ]
+
+
+def test_a_light_share_is_shown_as_the_stored_one() -> None:
+    for k, n in CASES:
+        light = share_of_hits(k, n, quantile=d.light_beta_quantile)
+        stored = share(torch.arange(n) < k)
+        assert (light.value, light.n) == (stored.value, stored.n)
+        assert [light.low, light.high] == pytest.approx([stored.low, stored.high], rel=1e-10)
 
 
 AUDIT = """

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 from tests.unit.report_runs import estimate, judged, summary
 
 from unfooled import BadInput, Linf, audit
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.evaluation.audit import guard_fields, records
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import Finding
@@ -27,6 +26,7 @@ from unfooled.evaluation.explanations.records import (
     ReasonPoint,
     Reasons,
 )
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Passes, read_record
 from unfooled.statistics.intervals import Estimate, Mean
 from unfooled.studies.common.records import Claim, StudySummary

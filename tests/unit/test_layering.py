@@ -193,6 +193,22 @@ def test_flat_names_are_the_modules_own() -> None:
         _ = unfooled.nothing
 
 
+def test_a_name_wins_against_the_module_of_that_name() -> None:
+    """Whichever of them is imported first."""
+    lines = (
+        "import unfooled.evaluation.verify, unfooled.evaluation.audit.audit",
+        "import unfooled as uf",
+        "assert callable(uf.evaluation.verify) and callable(uf.verify) and uf.evaluation.verify is uf.verify",
+        "assert callable(uf.audit) and uf.audit is uf.evaluation.audit.audit",
+        "from unfooled.evaluation import verify",
+        "from unfooled.evaluation.audit import audit",
+        "assert verify is uf.verify and audit is uf.audit",
+    )
+    for order in (lines, (*lines[1:], lines[0], *lines[2:])):
+        done = subprocess.run([sys.executable, "-c", "\n".join(order)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", sorted(unfooled._NAMES))
 def test_every_flat_name_exists(name: str) -> None:
     value = getattr(unfooled, name)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from tests.conftest import points, tiny_net
 from torch import Tensor
 
 from unfooled.attacks.gradients import identity
+from unfooled.cli.study import print_claims
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
 from unfooled.purification import bit_depth, jpeg, resized
@@ -82,12 +84,18 @@ def test_the_study_runs_and_is_found_again(done: tuple[Path, StudySummary], monk
         run_purification(replace(FEW, few=5), out=folder)
 
 
-def test_the_first_line_answers_the_question(done: tuple[Path, StudySummary]) -> None:
-    _, summary = done
+def test_the_first_line_answers_the_question(
+    done: tuple[Path, StudySummary], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, summary = done
     first = summary.claims[0]
     assert "beats plain PGD-AT at equal compute under the worst attack" in first.claim
     word = {"holds": "Something beats", "fails": "Nothing beats", "undecided": "Nothing surely beats"}[first.verdict]
-    assert summary.notes[0].startswith(f"digits: {word} plain PGD-AT at equal compute under the worst attack")
+    assert summary.answer[0].startswith(f"digits: {word} plain PGD-AT at equal compute under the worst attack")
+    page = render_study(folder).read_text()
+    assert page.index(str(escape(summary.answer[0]))) < page.index("Of ") < page.index('id="claims"')
+    print_claims(summary)
+    assert " ".join(capsys.readouterr().out.split()).startswith(summary.answer[0])
 
 
 def test_every_claim_of_the_paper_is_answered_static_and_adaptive(done: tuple[Path, StudySummary]) -> None:

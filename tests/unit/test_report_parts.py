@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from safetensors.torch import load_file
 from tests.unit.report_runs import Page, estimate, fabricate, summary
 
@@ -198,6 +199,9 @@ def test_a_row_shares_one_colour_scale(one: tuple[Page, Summary, Path]) -> None:
 
 
 def test_scales(tmp_path: Path) -> None:
+    for name, scale in (("diverging", "RdBu_r"), ("sequential", "cividis")):
+        drawn = (colormaps[scale](np.arange(256) / 255)[:, :3] * 255).round().astype(np.uint8)
+        assert (colours(name) == drawn).all()
     assert (colours("diverging")[128] > 240).all()  # white: no relevance
     assert colours("diverging")[255][0] > colours("diverging")[255][2]  # red: for the class
     light = colours("sequential").astype(float) @ [0.2126, 0.7152, 0.0722]

@@ -11,7 +11,6 @@ import pytest
 import torch
 from tests.unit.report_runs import BECAUSE, FIRED, Page, estimate, fabricate, judged, nearness, stages, summary
 
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, place_labels, share_ticks
 from unfooled.evaluation.audit.nearest_points import nearness as measured
 from unfooled.evaluation.audit.records import Nearness
@@ -22,6 +21,7 @@ from unfooled.report.sections.compare import compare
 from unfooled.report.sections.effort import drawn_steps, effort_plot, flatness_sentence, steps
 from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival_curve
 from unfooled.report.trust import TITLES, reason
+from unfooled.runs.progress import Progress
 from unfooled.statistics.intervals import median_limits
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")

@@ -21,7 +21,8 @@ from unfooled.evaluation.audit.plan import LabelAttack, Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.shares import audit_rows
 from unfooled.runs.records import read_record, write_record
-from unfooled.runs.shares import Share, join, read_rows, read_share
+from unfooled.runs.share_records import Share, read_rows, read_share
+from unfooled.runs.shares import join
 from unfooled.runs.spans import Cover
 from unfooled.workflows import AuditOptions, FeatureOptions, Inputs
 
@@ -394,7 +395,8 @@ def test_a_share_behind_a_url_is_refused_as_one() -> None:
 
 def test_urls_among_shares_are_refused_with_what_helps(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    attack = ["attack", "--model", "m.pt", "--threat", "linf:0.1", "--rows", "0:5"]
+    (tmp_path / "m.pt").touch()
+    attack = ["attack", "--model", str(tmp_path / "m.pt"), "--threat", "linf:0.1", "--rows", "0:5"]
     for arguments, sentence in [
         ([*COMMAND, "--rows", "0:5", "--out", "s3://b/a"], "the same command without --rows, started several times"),
         ([*attack, "--out", "s3://b/a"], "s3://b/a is a URL, and a share lies in a folder; give a folder of this mach"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.unit.report_runs import fabricate, judged
 
-from unfooled.core.threat_text import Norm, ThreatText, norm_name, parse_threat
-from unfooled.core.threats import L0, L1, L2, Linf, Threat, in_255ths
+from unfooled.core.threat_text import Norm, ThreatText, in_255ths, norm_name, parse_threat
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.report.runs import Run, read_run
 from unfooled.report.sections.nearness import written_in_255ths
 from unfooled.workflows.words import threat_of

@@ -198,10 +198,11 @@ class Listed(IterableDataset[Any]):
 @pytest.mark.parametrize("kind", ["set", "loader", "lists", "streamed lists", "own collate", "tensors"])
 def test_data_sets_with_several_labels(kind: str, dtype: torch.dtype) -> None:
     x = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    head = nn.Linear(16, 3)
+    net = nn.Sequential(nn.Flatten(), head).eval()
     with torch.no_grad():
-        net[1].weight.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)))
-        net[1].bias.copy_(-0.5 * net[1].weight.sum(1))
+        head.weight.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)))
+        head.bias.copy_(-0.5 * head.weight.sum(1))
         y = (net(x) > 0).to(dtype)
     assert len({int(row.sum()) for row in y}) > 1
     pairs = Pairs(x, y)
@@ -214,7 +215,7 @@ def test_data_sets_with_several_labels(kind: str, dtype: torch.dtype) -> None:
     threat = uf.Linf(0.02)
     found = uf.robust_accuracy(net, sources[kind], None, threat)
     assert found == uf.robust_accuracy(net, x, y.long(), threat)
-    changed = (net(x).abs() <= 0.02 * net[1].weight.abs().sum(1)).any(1)  # exact for a linear network, but for the box
+    changed = (net(x).abs() <= 0.02 * head.weight.abs().sum(1)).any(1)  # exact for a linear network, but for the box
     assert 0 < (found.value or 0) < 1
     assert (found.value or 0) >= 1 - float(changed.double().mean())
 

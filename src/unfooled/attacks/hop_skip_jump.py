@@ -4,7 +4,8 @@
     z <- bisect( x, clip(z + xi v) ),    xi = size(z - x) / sqrt(t), halved until adversarial
 
 u_b are random unit vectors, delta is the length of a probe, t the number of the estimate. Near the boundary, the
-decisions at random steps estimate its normal. The first point is adversarial noise.
+decisions at random steps estimate its normal. The first point is adversarial noise. First points, halved jumps and the
+steps of a bisection can be asked several in one call; those that one query a call would not have asked are wasted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAX_NOISE_IMAGES = 60  # largest number of random images tried as a first point
 MAX_HALVINGS = 10  # largest number of halvings of a jump that ends on the wrong side
 RESERVED_QUERIES = 4  # queries reserved for the jump, beside those of the bisection
 MIN_PROBES = 8  # smallest number of probes for an estimate of the normal
+MAX_AHEAD = 7  # largest number of queries of a sample that are asked in one call of a bisection: three of its steps
 BATCH = 1024  # samples computed at once
 
 
@@ -40,6 +42,7 @@ def hop_skip_jump(
     steps: int = 2000,
     probes: int = 30,
     start: Tensor | None = None,
+    rows: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Search for the nearest adversarial examples along the boundary, using only predicted classes.
@@ -54,6 +57,8 @@ def hop_skip_jump(
         probes: Number of random steps for the first estimate of a normal; the t-th estimate uses sqrt(t) times as many.
         start: Adversarial starting points, such as those of another attack; those that are not are
             replaced by noise. None: noise.
+        rows: Largest number of points of a call with several queries of a sample in turn; above 1, fewer calls and more
+            forwards, with the same result.
         generator: Base seed of the noise.
 
     Returns:
@@ -69,11 +74,13 @@ def hop_skip_jump(
         every sample has its own noise and budget.
     """
     x = check_minimal(model, x, y, steps)
+    if rows < 1:
+        raise BadInput(f"rows is {rows}; it must be at least 1")
     threat = unbounded(norm, (2, math.inf))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     seed = rng.seeds(x, generator, stage=rng.Stream.HOP_SKIP_JUMP)
-    walk = _Walk(checked_once(model, y), x, y, threat, steps, targeted=targeted, seed=seed)
+    walk = _Walk(checked_once(model, y), x, y, threat, steps, targeted=targeted, seed=seed, rows=rows)
     live = walk.start_points(start)
     t = 0
     while len(live):
@@ -86,8 +93,9 @@ class _Walk:
     """State of a batch: each sample's point on the boundary, and its remaining queries."""
 
     def __init__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, steps: int, *, targeted: bool, seed: Tensor
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, steps: int, *, targeted: bool, seed: Tensor, rows: int
     ) -> None:
+        self.rows = rows
         self.model, self.x, self.y, self.threat, self.targeted, self.seed = model, x, y, threat, targeted, seed
         self.best, self.z = Nearest(x, threat), x.clone()
         self.halvings = math.ceil(math.log2(8 * x[0].numel()))
@@ -96,7 +104,28 @@ class _Walk:
     def ask(self, z: Tensor, at: Tensor) -> Tensor:
         """Return where the points are adversarial for the samples `at`, which may repeat; count the queries."""
         self.left.index_add_(0, at, torch.full_like(at, -1))
+        return self.decide(z, at)
+
+    def decide(self, z: Tensor, at: Tensor) -> Tensor:
+        """Return the same without counting."""
         return fooled(logits_at(self.model, z, batch=BATCH), self.y[at], targeted=self.targeted)
+
+    def ahead(self, samples: int, most: int) -> int:
+        """Return how many queries of each of some samples to ask in one call, at most `most`."""
+        return max(1, min(most, self.rows // samples))
+
+    def in_turn(self, z: Tensor, at: Tensor) -> Tensor:
+        """Ask points in turn, (m, b, *D), until one is adversarial or no query is left; return its number, m for none.
+
+        Queries are counted up to that point, though all are asked in one call.
+        """
+        order = torch.arange(len(z), device=at.device)[:, None]
+        asked = order < self.left[at]
+        hit = torch.zeros_like(asked)
+        hit[asked] = self.decide(z[asked], at.expand_as(asked)[asked])
+        first = torch.where(hit, order, len(z)).amin(0)
+        self.left[at] -= (first + 1).minimum(asked.sum(0))
+        return first
 
     def start_points(self, start: Tensor | None) -> Tensor:
         """Find first points and bring them to the boundary; return the samples with a point and remaining queries."""
@@ -108,13 +137,15 @@ class _Walk:
             hit = self.ask(start[searching], searching)
             far[searching] = where_rows(hit, start[searching], far[searching])
             ready[searching] |= hit
-        for draw in range(MAX_NOISE_IMAGES):
-            searching = every[~ready & (self.left > 0)]
-            if not len(searching):
-                break
-            z = self.threat.restore_fixed(_noise(self.x[searching], self.seed[searching], draw), self.x[searching])
-            hit = self.ask(z, searching)
-            far[searching[hit]], ready[searching] = z[hit], hit
+        draw = 0
+        while draw < MAX_NOISE_IMAGES and len(searching := every[~ready & (self.left > 0)]):
+            x, seed = self.x[searching], self.seed[searching]
+            draws = range(draw, draw + self.ahead(len(searching), MAX_NOISE_IMAGES - draw))
+            z = torch.stack([self.threat.restore_fixed(_noise(x, seed, k), x) for k in draws])
+            first = self.in_turn(z, searching)
+            hit = first < len(z)
+            far[searching[hit]], ready[searching] = z[first[hit], hit.nonzero()[:, 0]], hit
+            draw = draws.stop
         live = every[right & ready]
         if not len(live):
             return live
@@ -133,17 +164,27 @@ class _Walk:
     def to_boundary(self, far: Tensor, at: Tensor) -> Tensor:
         """Bisect from adversarial points towards x within the remaining queries; return the adversarial ends."""
         low, high, near = torch.zeros(len(at)).to(far), torch.ones(len(at)).to(far), far.clone()
-        for _ in range(self.halvings):
-            on = self.left[at] > 0
-            if not bool(on.any()):
-                break
-            middle = (low + high) / 2
-            z = self.between(far[on], middle[on], at[on])
-            hit = torch.zeros_like(on)
-            hit[on] = self.ask(z, at[on])
-            self.best.record_at(z, hit[on], at[on])
-            near[hit] = z[hit[on]]
-            low, high = torch.where(on & ~hit, middle, low), torch.where(hit, middle, high)
+        done = 0
+        while done < self.halvings and bool((on := (self.left[at] > 0).nonzero()[:, 0]).numel()):
+            depth = min(self.halvings - done, int(math.log2(self.ahead(len(on), MAX_AHEAD) + 1)))
+            ends, shares, points = [(low[on], high[on])], [], []
+            for k in range(2**depth - 1):  # node k is followed by 2k + 1 after a hit, and by 2k + 2 after a miss
+                shares.append((ends[k][0] + ends[k][1]) / 2)
+                ends += [(ends[k][0], shares[k]), (shares[k], ends[k][1])]
+                points.append(self.between(far[on], shares[k], at[on]))
+            hits = self.decide(torch.cat(points), at[on].repeat(len(points))).reshape(len(points), -1)
+            node, every, z = torch.zeros_like(on), torch.arange(len(on), device=on.device), torch.stack(points)
+            for _ in range(depth):
+                go = every[self.left[at[on]] > 0]
+                if not len(go):
+                    break
+                hit, middle = hits[node[go], go], torch.stack(shares)[node[go], go]
+                self.left[at[on[go]]] -= 1
+                self.best.record_at(z[node[go], go], hit, at[on[go]])
+                near[on[go[hit]]] = z[node[go[hit]], go[hit]]
+                low[on[go[~hit]]], high[on[go[hit]]] = middle[~hit], middle[hit]
+                node[go] = 2 * node[go] + 2 - hit.long()
+            done += depth
         return near
 
     def hop(self, at: Tensor, t: int, probes: int) -> Tensor:
@@ -151,16 +192,15 @@ class _Walk:
         v = self.normal(at, t, probes)
         z, x = self.z[at], self.x[at]
         step, far = self.threat.size(z - x) / math.sqrt(t), z.clone()
-        jumped = torch.zeros_like(at) > 0
-        for _ in range(MAX_HALVINGS):
-            searching = (~jumped & (self.left[at] > 0)).nonzero()[:, 0]
-            if not len(searching):
-                break
-            further = self.threat.box.clamp(z[searching] + per_sample(step[searching], x) * v[searching])
-            hit = self.ask(further, at[searching])
-            self.best.record_at(further, hit, at[searching])
-            far[searching[hit]], jumped[searching[hit]] = further[hit], True
-            step = step / 2
+        jumped, halved = torch.zeros_like(at) > 0, 0
+        while halved < MAX_HALVINGS and len(on := (~jumped & (self.left[at] > 0)).nonzero()[:, 0]):
+            sizes = range(halved, halved + self.ahead(len(on), min(2, MAX_HALVINGS - halved)))
+            further = torch.stack([z[on] + per_sample(step[on] / 2**k, x) * v[on] for k in sizes])
+            first = self.in_turn(further := self.threat.box.clamp(further), at[on])
+            hit, halved = first < len(further), sizes.stop
+            if bool(hit.any()):
+                far[on[hit]], jumped[on[hit]] = further[first[hit], hit.nonzero()[:, 0]], True
+                self.best.record_at(far[on[hit]], hit[hit], at[on[hit]])
         self.z[at] = self.to_boundary(far, at)
         return self.can_continue(at)
 

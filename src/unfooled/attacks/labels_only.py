@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,9 +17,9 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
 from unfooled.core.model.batching import batched
 from unfooled.core.threats import UNIT, Threat
-from unfooled.core.types import MinimalAttack, Model
+from unfooled.core.types import Model
 
-SEARCHES: dict[float, MinimalAttack] = {math.inf: rays, 2.0: hop_skip_jump, 1.0: hop_skip_jump}
+SEARCHES: dict[float, Callable[..., Tensor]] = {math.inf: rays, 2.0: hop_skip_jump, 1.0: hop_skip_jump}
 """The search for each norm of the threat; L1 takes the nearest points in L2."""
 
 
@@ -30,6 +31,7 @@ def labels_only(
     *,
     targeted: bool = False,
     steps: int = 1000,
+    rows: int = 1,
     generator: torch.Generator | None = None,
     batch: int | None = None,
 ) -> Tensor:
@@ -44,6 +46,8 @@ def labels_only(
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         targeted: True: y are target classes.
         steps: Number of queries per sample (cost: as many forwards).
+        rows: Largest number of points of a call with several queries of a sample in turn; above 1, fewer calls and more
+            forwards, with the same result.
         generator: Base seed.
         batch: Samples computed at once. None: all.
 
@@ -64,6 +68,7 @@ def labels_only(
         check_inputs(x)  # the searches work in the unit box
     check_mode(model)
     search, norm = SEARCHES[threat.norm], math.inf if threat.norm == math.inf else 2.0
-    run = partial(search, checked_once(model, y), norm=norm, targeted=targeted, steps=steps, generator=generator)
+    model = checked_once(model, y)
+    run = partial(search, model, norm=norm, targeted=targeted, steps=steps, rows=rows, generator=generator)
     with trusted(), moving_only(threat.free):
         return threat.project(batched(run, batch or len(x))(x, y), x)

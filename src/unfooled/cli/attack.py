@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def attack(
     A kill loses at most 100 samples; the same command continues. Minimal-norm attacks (ddn, fmn, ...) look for the
     nearest adversarial examples; --threat decides which of them count.
     """
+    check_sources(model, data, model_kind)
     from unfooled import workflows
     from unfooled.cli import show
 

@@ -10,6 +10,7 @@ import typer
 
 from unfooled.cli import options
 from unfooled.cli.errors import Refused, as_flag
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 from unfooled.workflows.bounds import read_bound
 
@@ -117,6 +118,7 @@ def audit(
     """
     for text in fail_under or []:
         read_bound(text)
+    check_sources(model, data, model_kind)
     from unfooled import workflows
     from unfooled.cli import show
 
@@ -186,7 +188,7 @@ def share_folder(out: str | None, conditions: Gate) -> Path:
     Raises:
         Refused: There is none, or a condition, which only a whole audit can meet.
     """
-    from unfooled.runs.shares import check_audit_local
+    from unfooled.runs.share_records import check_audit_local
 
     if out is None:
         raise Refused("--rows needs --out, the folder of the share")

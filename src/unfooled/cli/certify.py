@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def certify(
 
         unfooled certify --model ckpt.pt --arch small-cnn --data digits --threat linf:0.01 --out proofs.safetensors
     """
+    check_sources(model, data)
     from unfooled import workflows
     from unfooled.cli import show
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 
 if TYPE_CHECKING:
     from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecord
@@ -77,6 +78,7 @@ def counterfactual(
 
         unfooled counterfactual --model net.pt --attributes birds.csv --data photo.png --target auklet --keep crest
     """
+    check_sources(model)
     from unfooled import workflows
     from unfooled.cli import show
 

@@ -9,6 +9,7 @@ import typer
 
 from unfooled.cli import options
 from unfooled.cli.errors import Refused, as_flag
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def explain(
 
         unfooled explain --model net.pt --data picture.png --method saliency --threat linf:4/255
     """
+    check_sources(model)
     from unfooled import workflows
     from unfooled.cli import show
 

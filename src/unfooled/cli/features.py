@@ -9,6 +9,7 @@ import typer
 
 from unfooled.cli import options
 from unfooled.cli.errors import Refused
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 
@@ -83,6 +84,7 @@ def features(
     Unfinished work is stored beside --out, in a folder that ends in .parts, until --out is complete; the same command
     in several terminals shares the work.
     """
+    check_sources(model, data)
     from unfooled import workflows
     from unfooled.cli import show
 

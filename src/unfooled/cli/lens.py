@@ -11,6 +11,7 @@ import typer
 from unfooled.cli import options
 from unfooled.cli.command import CheckedCommand
 from unfooled.cli.errors import Refused
+from unfooled.data.known import existing_maps
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def lens(
         unfooled lens clean.npy perturbed.npy --k 1000 --w 1 2 3
     """
     ks, ws = numbers(k, "--k"), numbers(w or ["1"], "--w")
+    existing_maps(clean)
+    existing_maps(perturbed)
     from unfooled import workflows
     from unfooled.cli import show
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def image(
 
     unfooled lime image --model net.pt --data picture.png --segments slic:60 --out runs/lime
     """  # fmt: skip
+    check_sources(model)
     from unfooled import workflows
 
     limits = workflows.Limits(max_pixels, max_bytes, max_classes)
@@ -334,8 +336,7 @@ def table_options_of(
     """Return the options of tables; names are separated by commas."""
     from unfooled.workflows import TableOptions
 
-    names = None if columns is None else names_of(columns)
-    groups = [names_of(one) for one in group or ()]
+    names, groups = None if columns is None else names_of(columns), [names_of(one) for one in group or ()]
     return TableOptions(label, csv, names, names_of(categorical or ""), groups, bins, frame)
 
 
@@ -387,8 +388,7 @@ def print_class(class_weights: ClassWeights, word: str) -> None:
     from unfooled.cli import show
     from unfooled.explanations.lime.view import weight_text
 
-    held_out = show.number(class_weights.r2_held_out)
-    title = f"{word} {show.plain(class_weights.name)}   R2 held out {held_out}"
+    title = f"{word} {show.plain(class_weights.name)}   R2 held out {show.number(class_weights.r2_held_out)}"
     lines = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)

@@ -52,7 +52,7 @@ def merge(
     from unfooled.cli import attack, features, show
     from unfooled.evaluation.audit.records import Summary
     from unfooled.runs.opening import is_url
-    from unfooled.runs.shares import Share, read_share
+    from unfooled.runs.share_records import Share, read_share
 
     before = {} if is_url(runs[0]) else read_share(Path(runs[0])).work or {}
     place = device or str(before.get("machine", {}).get("device", "auto"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 
 if TYPE_CHECKING:
     from unfooled.workflows import AppliedRecord, PurifierRecord
@@ -72,6 +73,7 @@ def fit(
 
     Clean accuracy is printed without and with it, on images that were held out of the fit.
     """
+    check_sources(model, data)
     from unfooled import workflows
     from unfooled.cli import show
 

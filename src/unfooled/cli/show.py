@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from unfooled.evaluation.audit.records import Summary
-    from unfooled.runs.shares import Share
+    from unfooled.runs.share_records import Share
     from unfooled.statistics.intervals import Estimate, Mean
 
 

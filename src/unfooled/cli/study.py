@@ -108,7 +108,7 @@ def listing(*, json: bool) -> None:
 
 
 def print_claims(summary: StudySummary) -> None:
-    """Print claims as a table, notes below."""
+    """Print the answer, claims as a table, and notes below."""
     from rich.table import Table
 
     from unfooled.cli import show
@@ -123,6 +123,8 @@ def print_claims(summary: StudySummary) -> None:
         table.add_row(
             show.plain(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", value_of(claim), str(claim.n)
         )
+    for answer in summary.answer:
+        show.out.print(f"[bold]{show.plain(answer)}", soft_wrap=True)
     show.out.print(table)
     for note in summary.notes:
         show.out.print(f"[dim]{show.plain(note)}", soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfooled.cli import options
+from unfooled.cli.first_look import check_sources
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def train(
 
         unfooled train --data photos --attributes photos.csv --loss concept --arch concept-cnn --out runs/concepts.pt
     """
+    check_sources(data=data)
     from unfooled import workflows
     from unfooled.cli import show
     from unfooled.workflows.recipe import is_first_process

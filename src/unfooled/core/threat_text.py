@@ -55,3 +55,14 @@ def parse_threat(text: str) -> ThreatText:
         return ThreatText(norm, eps, float(top) / below, in_255ths=below == 255)
     except (ValueError, ZeroDivisionError):
         return ThreatText(norm, eps, None, in_255ths=False)
+
+
+def eps_text(eps: float) -> str:
+    """Format a radius as in papers: 0.3, 8/255, 12."""
+    return f"{round(255 * eps)}/255" if in_255ths(eps) else f"{eps:.6g}"
+
+
+def in_255ths(eps: float) -> bool:
+    """Return whether papers write a radius as a multiple of 1/255: 8/255, but 0.2 instead of 51/255."""
+    of_255 = eps * 255
+    return len(f"{eps:.6g}") > 5 and 0.5 < of_255 < 255 and abs(of_255 - round(of_255)) < 1e-6

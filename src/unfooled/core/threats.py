@@ -32,6 +32,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.shapes import flat, per_sample
+from unfooled.core.threat_text import eps_text
 
 TINY = 1e-12
 
@@ -154,17 +155,6 @@ class Threat(ABC):
         if isinstance(self.eps, Tensor) and self.eps.ndim:
             return f"{name}:per-sample"
         return f"{name}:{eps_text(float(self.eps))}"
-
-
-def eps_text(eps: float) -> str:
-    """Format a radius as in papers: 0.3, 8/255, 12."""
-    return f"{round(255 * eps)}/255" if in_255ths(eps) else f"{eps:.6g}"
-
-
-def in_255ths(eps: float) -> bool:
-    """Return whether papers write a radius as a multiple of 1/255: 8/255, but 0.2 instead of 51/255."""
-    of_255 = eps * 255
-    return len(f"{eps:.6g}") > 5 and 0.5 < of_255 < 255 and abs(of_255 - round(of_255)) < 1e-6
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,8 @@ from unfooled.data.dataset import Dataset
 from unfooled.data.formats.folders import files_of, images_below
 from unfooled.data.formats.npz import archive
 from unfooled.data.formats.pictures import size_of
+from unfooled.data.known import FOLDER
 from unfooled.data.load import load_dataset
-from unfooled.data.sources import FOLDER
 
 COLUMNS = (("left", "top", "width", "height"), ("x", "y", "w", "h"), ("xmin", "ymin", "xmax", "ymax"))
 """Accepted column names of a CSV, besides `file`; xmax and ymax are the right and bottom edges."""

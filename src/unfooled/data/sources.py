@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unfooled.core.errors import BadInput, nearest
+from unfooled.core.errors import BadInput
 from unfooled.core.limits import regular
 from unfooled.data.dataset import Source, select_split
 from unfooled.data.formats.arrow import arrow, arrow_in
@@ -18,27 +17,10 @@ from unfooled.data.formats.idx import IMAGES, idx_file, idx_folder, images_in
 from unfooled.data.formats.imagenet import flat_val, imagenet
 from unfooled.data.formats.labelled_images import labelled_images
 from unfooled.data.formats.npz import npz
+from unfooled.data.known import GENERATED, NAMED, named_file, unknown
 from unfooled.data.made.canvas import digits_canvas
 from unfooled.data.made.digits import digits
 from unfooled.data.made.shapes import shapes
-
-FOLDER = "UNFOOLED_DATA"
-"""Environment variable that names the folder of the data sets below; `../shared/data` by default."""
-
-GENERATED = ("digits", "digits-canvas", "shapes")
-"""Data sets that are generated."""
-
-NAMED: dict[str, tuple[str, str]] = {
-    "mnist": ("mnist.npz", "0 1 2 3 4 5 6 7 8 9"),
-    "fashion-mnist": (
-        "fashion_mnist.npz",
-        "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot",
-    ),
-    "gtsrb": ("gtsrb_subset.npz", ""),
-    "cifar10": ("cifar10_jpeg.npz", "airplane automobile bird cat deer dog frog horse ship truck"),
-    "cub": ("cub200/cub10_images128_jpeg.npz", ""),
-}
-"""Short name -> file in that folder, and class names, separated by spaces; empty: the file has them."""
 
 
 def open_source(source: Any, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
@@ -74,11 +56,7 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
         )
     if ":" in name:
         return from_factory(name, split)
-    beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise BadInput(
-        f"there is no data {name!r}{nearest(path.name, [*GENERATED, *NAMED, *beside])}; give "
-        f"{', '.join((*GENERATED, *NAMED))}, a path, or package.module:factory"
-    )
+    raise unknown(name, path)
 
 
 def _folder(path: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
@@ -113,9 +91,6 @@ def _open_generated(name: str, split: str) -> Source:
 
 def _open_named(name: str, split: str) -> Source:
     """Open a data set by its short name."""
-    file, classes = NAMED[name]
-    place = Path(os.environ.get(FOLDER, "../shared/data"))
-    if not (place / file).is_file():
-        raise BadInput(f"{name} needs the file {file} in {place}, which is missing; set {FOLDER} to its folder")
-    opened = npz(place / file, split)
+    file, classes = named_file(name), NAMED[name][1]
+    opened = npz(file, split)
     return replace(opened, name=name, classes=[item.replace("_", " ") for item in classes.split()] or opened.classes)

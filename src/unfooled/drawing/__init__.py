@@ -1,60 +1,65 @@
 """Pictures, plots and colours that results and the report draw with."""
 
-from unfooled.drawing.figures import (
-    Picture,
-    add_legend,
-    as_picture,
-    line_heights,
-    mark_band,
-    mark_interval,
-    name_columns,
-    name_lines,
-    name_rows,
-    new_figure,
-    show_image,
-)
-from unfooled.drawing.panels import Panels, show
-from unfooled.drawing.pictures import (
-    ENCODINGS,
-    Encoding,
-    Plate,
-    amplification,
-    bar_strip,
-    colours,
-    css_gradient,
-    difference,
-    displayed,
-    encode,
-    form_of,
-    heat_map,
-    photograph,
-    scale_limit,
-)
-from unfooled.drawing.plates import Plates, draw_plates
-from unfooled.drawing.plots import (
-    Axes,
-    Axis,
-    Cloud,
-    Dot,
-    Drawings,
-    Label,
-    Level,
-    Plot,
-    Size,
-    Trace,
-    colour_of,
-    drawings,
-    extent,
-    linear_ticks,
-    log_ticks,
-    marker_of,
-    nice_step,
-    place_labels,
-    radius_ticks,
-    share_ticks,
-    stairs,
-)
-from unfooled.drawing.theme import TOKENS, css_variables
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unfooled.core.lazy import importer
+
+_NAMES = {
+    "ENCODINGS": "pictures",
+    "TOKENS": "theme",
+    "Axes": "plots",
+    "Axis": "plots",
+    "Cloud": "plots",
+    "Dot": "plots",
+    "Drawings": "plots",
+    "Encoding": "pictures",
+    "Label": "plots",
+    "Level": "plots",
+    "Panels": "panels",
+    "Picture": "figures",
+    "Plate": "pictures",
+    "Plates": "plates",
+    "Plot": "plots",
+    "Size": "plots",
+    "Trace": "plots",
+    "add_legend": "figures",
+    "amplification": "pictures",
+    "as_picture": "figures",
+    "bar_strip": "pictures",
+    "colour_of": "plots",
+    "colours": "pictures",
+    "css_gradient": "pictures",
+    "css_variables": "theme",
+    "difference": "pictures",
+    "displayed": "pictures",
+    "draw_plates": "plates",
+    "drawings": "plots",
+    "encode": "pictures",
+    "extent": "plots",
+    "form_of": "pictures",
+    "heat_map": "pictures",
+    "line_heights": "figures",
+    "linear_ticks": "plots",
+    "log_ticks": "plots",
+    "mark_band": "figures",
+    "mark_interval": "figures",
+    "marker_of": "plots",
+    "name_columns": "figures",
+    "name_lines": "figures",
+    "name_rows": "figures",
+    "new_figure": "figures",
+    "nice_step": "plots",
+    "photograph": "pictures",
+    "place_labels": "plots",
+    "radius_ticks": "plots",
+    "scale_limit": "pictures",
+    "share_ticks": "plots",
+    "show": "panels",
+    "show_image": "figures",
+    "stairs": "plots",
+}
 
 __all__ = [
     "ENCODINGS",
@@ -110,3 +115,68 @@ __all__ = [
     "show_image",
     "stairs",
 ]
+
+
+__getattr__ = importer(__name__, _NAMES)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from unfooled.drawing.figures import (
+        Picture,
+        add_legend,
+        as_picture,
+        line_heights,
+        mark_band,
+        mark_interval,
+        name_columns,
+        name_lines,
+        name_rows,
+        new_figure,
+        show_image,
+    )
+    from unfooled.drawing.panels import Panels, show
+    from unfooled.drawing.pictures import (
+        ENCODINGS,
+        Encoding,
+        Plate,
+        amplification,
+        bar_strip,
+        colours,
+        css_gradient,
+        difference,
+        displayed,
+        encode,
+        form_of,
+        heat_map,
+        photograph,
+        scale_limit,
+    )
+    from unfooled.drawing.plates import Plates, draw_plates
+    from unfooled.drawing.plots import (
+        Axes,
+        Axis,
+        Cloud,
+        Dot,
+        Drawings,
+        Label,
+        Level,
+        Plot,
+        Size,
+        Trace,
+        colour_of,
+        drawings,
+        extent,
+        linear_ticks,
+        log_ticks,
+        marker_of,
+        nice_step,
+        place_labels,
+        radius_ticks,
+        share_ticks,
+        stairs,
+    )
+    from unfooled.drawing.theme import TOKENS, css_variables

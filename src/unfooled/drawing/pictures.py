@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from unfooled.drawing.colour_scales import DIVERGING, SEQUENTIAL
+
 Array = npt.NDArray[np.floating]
 Bytes = npt.NDArray[np.uint8]
 
@@ -49,10 +51,8 @@ ENCODINGS = (Encoding(256, False), Encoding(256, True), Encoding(128, True), Enc
 @cache
 def colours(name: str) -> Bytes:
     """Return the 256 colours of "diverging" or "sequential", (256, 3)."""
-    from matplotlib import colormaps
-
-    scale = colormaps["RdBu_r" if name == "diverging" else "cividis"]
-    return (scale(np.arange(256) / 255)[:, :3] * 255).round().astype(np.uint8)
+    stored = base64.b64decode(DIVERGING if name == "diverging" else SEQUENTIAL)
+    return np.frombuffer(stored, np.uint8).reshape(256, 3)
 
 
 def css_gradient(name: str, stops: int = 9) -> str:

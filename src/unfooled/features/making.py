@@ -23,7 +23,7 @@ from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.failures import ALONE, Start
 from unfooled.runs.hashes import code_hashes, network_hash, tensors_hash
 from unfooled.runs.settings import PRINTS, difference
-from unfooled.runs.shares import Share
+from unfooled.runs.share_records import Share
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the residual in the manifest."""

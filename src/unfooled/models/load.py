@@ -19,9 +19,10 @@ from unfooled.models.black_boxes.box import BlackBox
 from unfooled.models.black_boxes.endpoint import Endpoint
 from unfooled.models.black_boxes.estimators import is_estimator
 from unfooled.models.black_boxes.given import as_model, no_model
+from unfooled.models.known import CHECKPOINTS, KERAS, KINDS, KNOWN, OF_KERAS, kind_of
 from unfooled.models.origins import record_origin
 from unfooled.models.readers.checkpoints import CONCEPTS
-from unfooled.models.readers.estimators import PICKLES, SKOPS, from_estimator_file
+from unfooled.models.readers.estimators import from_estimator_file
 from unfooled.models.readers.exported import from_exported
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.fitting import from_checkpoint
@@ -31,18 +32,6 @@ from unfooled.models.readers.onnx_files import from_onnx
 from unfooled.models.readers.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]
-
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
-SUFFIXES = {
-    **dict.fromkeys(CHECKPOINTS, "checkpoint"), ".pt2": "exported", ".onnx": "onnx", SKOPS: "estimator",
-    **dict.fromkeys(PICKLES, "estimator"),
-}  # fmt: skip
-"""Suffix of a file -> kind of model."""
-KNOWN = tuple(SUFFIXES)
-KERAS = (".keras", ".h5", ".hdf5")
-OF_KERAS = "name a function that loads it by Keras 3 with KERAS_BACKEND=torch, file.py:build"
-KINDS = ("checkpoint", "exported", "onnx", "estimator", "hugging-face", "timm", "factory", "service")
-"""Kinds of sources, which the form of a name suggests."""
 
 
 @record_origin
@@ -135,7 +124,7 @@ def _from_name(
     if kind == "service" or (kind is None and source.startswith(("http://", "https://"))):
         return _service(source, arch, sizes["num_classes"])
     path = regular(Path(source))
-    kind = kind or _guessed(source, path, arch)
+    kind = kind or kind_of(source, path, arch)
     if arch is not None and kind != "checkpoint" and (path.exists() or ":" in source):
         raise BadInput(
             f"{option('arch')} {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own"
@@ -158,20 +147,6 @@ def _from_name(
     if path.is_dir() != (kind == "hugging-face"):
         raise BadInput(f"{source} is a {'folder' if path.is_dir() else 'file'}, and no {option('model_kind', kind)}")
     return readers[kind]()
-
-
-def _guessed(source: str, path: Path, arch: str | None) -> str:
-    """Return the kind of a source from the form of its name; empty where it has none."""
-    suffix = path.suffix.lower()
-    if source.startswith("timm:"):
-        return "timm"
-    if path.is_dir():
-        return "hugging-face"
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    if path.is_file():
-        return "checkpoint" if arch is not None and suffix != ".py" else ""
-    return "factory" if ":" in source else ""
 
 
 def _service(source: str, arch: str | None, classes: int | None) -> Loaded:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
-
+from unfooled.core.access import Access
 from unfooled.core.threat_text import parse_threat
 from unfooled.evaluation.audit.records import Nearness, Summary
-from unfooled.evaluation.checks.black_box import NEED_GRADIENTS
-from unfooled.models.black_boxes.box import Access
+from unfooled.evaluation.checks.table import NEED_GRADIENTS
 from unfooled.report.words import plural, threat_clause
-from unfooled.statistics.intervals import Estimate, Mean, share
+from unfooled.statistics.distributions import light_beta_quantile
+from unfooled.statistics.intervals import Estimate, Mean, share_of_hits
 
 TO_FILL_IN = "*To be filled in by the author; an audit says nothing about it.*"
 NORMS = {"linf": "the largest change of a value", "l2": "the Euclidean length", "l1": "the sum of changes",
@@ -129,9 +128,8 @@ def lowest_class(s: Summary) -> list[str]:
         return ["No class has ten samples, so that nothing is said by class."]
     right, n, k = min(rows, key=lambda row: row[0] / row[1])
     name = _plain(s.classes[k]) if k < len(s.classes) else str(k)
-    return [
-        f"Under attack the class with the lowest accuracy is {name}: at most {figure(share(torch.arange(n) < right))}."
-    ]
+    lowest = share_of_hits(right, n, quantile=light_beta_quantile)
+    return [f"Under attack the class with the lowest accuracy is {name}: at most {figure(lowest)}."]
 
 
 def belief(s: Summary) -> list[str]:

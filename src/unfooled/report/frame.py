@@ -29,7 +29,7 @@ def environment() -> Environment:
     """Return the template engine, with the functions that templates call."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from unfooled.core.threats import eps_text
+    from unfooled.core.threat_text import eps_text
     from unfooled.drawing.plots import colour_of, marker_of
     from unfooled.report import trust, words
     from unfooled.report.sections import attention, guards, nearness, reasons

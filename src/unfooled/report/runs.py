@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from unfooled.core.errors import BadInput, option
 from unfooled.core.threat_text import ThreatText, parse_threat
 from unfooled.drawing.pictures import Array
@@ -73,7 +75,7 @@ def letter_of(position: int) -> str:
 def _load(store: Store, file: str) -> dict[str, Array]:
     """Return all tensors of a safetensors file as float32 arrays."""
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.numpy import load
 
     path = store.place(file)
     data = store.read(file, most=MAX_GALLERY_BYTES)
@@ -81,9 +83,18 @@ def _load(store: Store, file: str) -> dict[str, Array]:
         raise BadInput(f"cannot read {path}: the file is missing, run the audit again")
     try:
         tensors = load(data)
+    except KeyError:  # a type that NumPy lacks, such as bfloat16
+        return _load_half(data)
     except (OSError, SafetensorError, ValueError) as e:
         raise BadInput(f"cannot read {path}: {e}; the file is missing or damaged, run the audit again") from e
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def _load_half(data: bytes) -> dict[str, Array]:
+    """Return all tensors of a safetensors file as float32 arrays, whatever their type."""
+    from safetensors.torch import load
+
+    return {name: tensor.float().numpy() for name, tensor in load(data).items()}
 
 
 def _pictures(store: Store, file: str, rows: int) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.errors import BadInput
-from unfooled.core.threats import eps_text
+from unfooled.core.threat_text import eps_text
 from unfooled.report import words
 from unfooled.report.frame import fill, png_element
 from unfooled.runs.files import write_whole

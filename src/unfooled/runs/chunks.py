@@ -31,7 +31,8 @@ from unfooled.runs.opening import Place
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
-from unfooled.runs.shares import Share, Waiting
+from unfooled.runs.share_records import Share
+from unfooled.runs.shares import Waiting
 from unfooled.runs.spans import Span, even_end, even_rows
 from unfooled.runs.stage_names import stage_name
 

@@ -9,22 +9,38 @@ attributes     which attributes vary; means where an attribute is present and wh
 softmax        multinomial logistic regression, with or without sparse weights
 """
 
-from unfooled.statistics.association import (
-    auc,
-    group_difference,
-    holm,
-    logistic,
-    mean_of,
-    mean_where,
-    p_difference,
-    p_partial_spearman,
-    partial_spearman,
-    quantile_of,
-    roc_area,
-)
-from unfooled.statistics.bootstrap import Cases, discrete_mean, over_images
-from unfooled.statistics.intervals import Estimate, Interval, Mean, mean, mean_of_shares, over_seeds, share, share_lost
-from unfooled.statistics.paired import mcnemar, mean_difference
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unfooled.core.lazy import importer
+
+_NAMES = {
+    "Cases": "bootstrap",
+    "Estimate": "intervals",
+    "Interval": "intervals",
+    "Mean": "intervals",
+    "auc": "association",
+    "discrete_mean": "bootstrap",
+    "group_difference": "association",
+    "holm": "association",
+    "logistic": "association",
+    "mcnemar": "paired",
+    "mean": "intervals",
+    "mean_difference": "paired",
+    "mean_of": "association",
+    "mean_of_shares": "intervals",
+    "mean_where": "association",
+    "over_images": "bootstrap",
+    "over_seeds": "intervals",
+    "p_difference": "association",
+    "p_partial_spearman": "association",
+    "partial_spearman": "association",
+    "quantile_of": "association",
+    "roc_area": "association",
+    "share": "intervals",
+    "share_lost": "intervals",
+}
 
 __all__ = [
     "Cases",
@@ -52,3 +68,38 @@ __all__ = [
     "share",
     "share_lost",
 ]
+
+
+__getattr__ = importer(__name__, _NAMES)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from unfooled.statistics.association import (
+        auc,
+        group_difference,
+        holm,
+        logistic,
+        mean_of,
+        mean_where,
+        p_difference,
+        p_partial_spearman,
+        partial_spearman,
+        quantile_of,
+        roc_area,
+    )
+    from unfooled.statistics.bootstrap import Cases, discrete_mean, over_images
+    from unfooled.statistics.intervals import (
+        Estimate,
+        Interval,
+        Mean,
+        mean,
+        mean_of_shares,
+        over_seeds,
+        share,
+        share_lost,
+    )
+    from unfooled.statistics.paired import mcnemar, mean_difference

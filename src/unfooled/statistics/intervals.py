@@ -19,12 +19,11 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
 
 from unfooled.statistics.distributions import (
     beta_quantile,
@@ -32,6 +31,9 @@ from unfooled.statistics.distributions import (
     normal_quantile,
     student_quantile,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Interval(NamedTuple):
@@ -128,13 +130,24 @@ def share(hits: Tensor) -> Estimate:
     Returns:
         An `Estimate`; value None, low 0 and high 1 where n = 0.
     """
-    n = len(hits)
+    return share_of_hits(float(hits.double().sum()), len(hits))
+
+
+def share_of_hits(
+    total: float, n: int, *, quantile: Callable[[float, float, float], float] = beta_quantile
+) -> Estimate:
+    """Compute a share from its counts, see `share`.
+
+    Args:
+        total: Number of hits, or a sum of frequencies.
+        n: Number of samples.
+        quantile: Quantile of the beta distribution; `light_beta_quantile` for what is only shown.
+    """
     if n == 0:
         return Estimate(value=None, low=0.0, high=1.0, n=0)
-    total = float(hits.double().sum())
     k = round(total)
-    low = 0.0 if k == 0 else beta_quantile(0.025, k, n - k + 1)
-    high = 1.0 if k == n else beta_quantile(0.975, k + 1, n - k)
+    low = 0.0 if k == 0 else quantile(0.025, k, n - k + 1)
+    high = 1.0 if k == n else quantile(0.975, k + 1, n - k)
     return Estimate(value=total / n, low=low, high=high, n=n)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
 import platform
 import re
+import runpy
+import sys
 from importlib import metadata
 from pathlib import Path
 
-import torch
 from pydantic import Field
 
 from unfooled._version import __version__
-from unfooled.core.model.batching import free_bytes
-from unfooled.runs.executors import worker_environments
+from unfooled.core.memory import free_memory
+from unfooled.runs.executors import cores, worker_environments
 from unfooled.runs.records import Environment, Record
 
 OPTIONAL_LIBRARIES = {
@@ -85,18 +87,14 @@ def doctor(scheduler: str | None = None) -> Doctor:
         BadInput: Dask is not installed, there is no scheduler at the address, or it has no workers.
     """
     workers, unfit = ({}, []) if scheduler is None else _asked(scheduler)
-    devices = {"cpu": f"{torch.get_num_threads()} threads, {free_bytes() / 2**30:.1f} GiB free"}
-    for i in range(torch.cuda.device_count()):
-        devices[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {free_bytes(f'cuda:{i}') / 2**30:.1f} GiB free"
-    if torch.backends.mps.is_available():
-        devices["mps"] = "Apple GPU"
+    torch_version = _torch_without_import() or _version("torch")
     folder = Path(os.environ.get("UNFOOLED_DATA", "../shared/data"))
     return Doctor(
         unfooled=__version__,
         python=f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        libraries={name: _version(name) for name in REQUIRED_LIBRARIES},
+        libraries={"torch": torch_version} | {name: _version(name) for name in REQUIRED_LIBRARIES[1:]},
         extras={name: _version(name) for name in OPTIONAL_LIBRARIES},
-        devices=devices,
+        devices=_devices(),
         data={"UNFOOLED_DATA": str(folder), "there": folder.is_dir()},
         workers=workers,
         unfit=unfit,
@@ -121,6 +119,47 @@ def _asked(scheduler: str) -> tuple[dict[str, str], list[str]]:
         )
         unfit += [worker] if apart else []
     return workers, unfit
+
+
+def _torch_without_import() -> str:
+    """Return torch's version where its library can be loaded and has no other device than the CPU; else nothing.
+
+    Its import takes longer than everything else here, and is needed where there may be a GPU.
+    """
+    spec = None if "torch" in sys.modules or sys.platform != "linux" else importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return ""
+    folder = Path(spec.submodule_search_locations[0])
+    try:
+        build = runpy.run_path(str(folder / "version.py"))  # imports nothing
+        if (build.get("cuda") and _loads("libcuda.so.1")) or build.get("hip") or build.get("xpu"):
+            return ""
+        return str(build["__version__"]) if _loads(str(folder / "lib" / "libtorch_cpu.so")) else ""
+    except (OSError, KeyError, SyntaxError):
+        return ""
+
+
+def _loads(library: str) -> bool:
+    """Return whether a shared library can be loaded."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _devices() -> dict[str, str]:
+    """Return the devices with their free memory; GPUs where torch has been imported."""
+    devices = {"cpu": f"{cores()} cores, {free_memory() / 2**30:.1f} GiB free"}
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda"):
+        return devices
+    for i in range(torch.cuda.device_count()):
+        free = torch.cuda.mem_get_info(i)[0]
+        devices[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {free / 2**30:.1f} GiB free"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    return devices
 
 
 def _version(name: str) -> str:

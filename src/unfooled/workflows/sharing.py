@@ -16,17 +16,8 @@ from unfooled.features.making import Storage
 from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.opening import is_url, url_text
-from unfooled.runs.shares import (
-    COPY,
-    Share,
-    check_audit_local,
-    check_local,
-    compute_share,
-    join,
-    read_rows,
-    read_share,
-    write_share,
-)
+from unfooled.runs.share_records import COPY, Share, check_audit_local, check_local, read_rows, read_share
+from unfooled.runs.shares import compute_share, join, write_share
 from unfooled.workflows.attacking import CHUNK_SAMPLES, AttackRecord, AttackTask, attack
 from unfooled.workflows.auditing import AuditOptions, PreparedAudit, audit
 from unfooled.workflows.errors import BadOption

@@ -30,7 +30,6 @@ from torch import Tensor
 from unfooled.attacks.apgd import apgd, shrinking
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.targets import towards
 from unfooled.attacks.fab import fab
 from unfooled.attacks.square import square
@@ -49,6 +48,7 @@ from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
 from unfooled.core.unanswered import Unanswered
 from unfooled.runs.chunks import Rows, Run
+from unfooled.runs.progress import Progress
 
 CASCADE = f"use the cascade, {option('effort', 'normal')}"
 

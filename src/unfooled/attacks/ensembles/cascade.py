@@ -26,7 +26,6 @@ from torch import Tensor
 from unfooled.attacks.ensembles.efforts import EFFORTS, NORMAL, QUICK, THOROUGH, Effort
 from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Proposal, Stage, fitted
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core.ascent.nearest import moving_only
@@ -42,6 +41,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
 from unfooled.runs.chunks import Rows, Run
+from unfooled.runs.progress import Progress
 
 __all__ = [
     "EFFORTS",

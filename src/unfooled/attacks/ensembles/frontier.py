@@ -14,7 +14,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.gradients.prepared import Prepared
 from unfooled.core import losses
 from unfooled.core.goals import answered, fooled, fooling, logits_at, read_logits
@@ -24,6 +23,7 @@ from unfooled.core.pulse import OutOfTime
 from unfooled.core.samples import Streamed, keys_of, per_block, replaced, selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
+from unfooled.runs.progress import Progress
 
 MIN_FOOLED_SHARE = 0.75
 """Least share of misclassified draws of a random model for a sample to count as fooled during an attack."""

@@ -12,9 +12,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs.chunks import Rows, Run
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Config, R
 from unfooled.runs.stage_names import StageName
 

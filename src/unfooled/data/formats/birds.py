@@ -31,7 +31,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.limits import read_regular, regular
 from unfooled.data.formats.folders import decode
 from unfooled.data.formats.npz import archive
-from unfooled.data.sources import FOLDER
+from unfooled.data.known import FOLDER
 
 VOTES = "attributes/image_attribute_labels.txt"
 TABLE = "attributes/class_attribute_labels_continuous.txt"

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import BadInput, missing_file, nearest
-from unfooled.core.limits import regular
+from unfooled.core.errors import BadInput, nearest
 from unfooled.data.formats.npy import check_header
 from unfooled.data.formats.npz import DAMAGED, archive
-
-SUFFIXES = (".npy", ".npz", ".safetensors")
+from unfooled.data.known import MAP_SUFFIXES, existing_maps
 
 
 def read_maps(source: str) -> Tensor:
@@ -30,12 +28,9 @@ def read_maps(source: str) -> Tensor:
         BadInput: There is no such file or array, or it holds Python objects, complex numbers, NaN or infinite
             values, another shape, or no values.
     """
-    path, name = _split(source)
-    regular(path)
-    if not path.is_file():
-        raise missing_file(path, SUFFIXES)
-    if path.suffix not in SUFFIXES:
-        raise BadInput(f"{path} is no {', '.join(SUFFIXES)} file; save the maps with numpy.save")
+    path, name = existing_maps(source)
+    if path.suffix not in MAP_SUFFIXES:
+        raise BadInput(f"{path} is no {', '.join(MAP_SUFFIXES)} file; save the maps with numpy.save")
     try:
         maps = _tensor(path, name) if path.suffix == ".safetensors" else _array(path, name)
     except BadInput:
@@ -45,14 +40,6 @@ def read_maps(source: str) -> Tensor:
     except DAMAGED as e:
         raise BadInput(f"cannot read {path}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     return _checked(maps, source)
-
-
-def _split(source: str) -> tuple[Path, str | None]:
-    """Split `file.npz:name` into the path and the name of an array."""
-    head, colon, name = source.rpartition(":")
-    if colon and name and Path(head).suffix in SUFFIXES and not Path(source).exists():
-        return Path(head), name
-    return Path(source), None
 
 
 def _pick(names: list[str], name: str | None, path: Path) -> str:

@@ -17,13 +17,12 @@ References:
 
 from __future__ import annotations
 
-from operator import index
-
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat
+from unfooled.distances.maps.windows import check_window, whole_number, window_max
 from unfooled.distances.norms import check_pair
 
 
@@ -76,26 +75,9 @@ def _extend(rank: Tensor, selected: Tensor, left: Tensor, low: int, w: int) -> N
             left, alive = left[unfinished], alive[unfinished]
 
 
-def window_max(a: Tensor, w: int) -> Tensor:
-    """Return the largest value within w rows and columns of each pixel, windows cut at the border, (B, H, W).
-
-    Any dtype. It takes maxima of shifted copies: pooling does not support bool and is about 50 times slower on a CPU.
-    """
-    w = check_window(w)
-    if a.ndim != 3:
-        raise BadInput(f"the map has shape {tuple(a.shape)}; windows need (B, H, W)")
-    for dim in (1, 2):
-        source, a, n = a, a.clone(), a.shape[dim]
-        for d in range(1, min(w, n - 1) + 1):
-            for to, of in ((d, 0), (0, d)):
-                target = a.narrow(dim, to, n - d)
-                torch.maximum(target, source.narrow(dim, of, n - d), out=target)
-    return a
-
-
 def check_k(k: int, a: Tensor) -> int:
     """Return k as a plain int; refuse one that does not fit the maps, (B, *D), and an empty batch."""
-    n, whole = a.shape[1:].numel(), _whole(k)
+    n, whole = a.shape[1:].numel(), whole_number(k)
     if len(a) == 0:
         raise BadInput(f"the maps have shape {tuple(a.shape)}: there are none in it; give at least one")
     if whole is None or not 1 <= whole <= n:
@@ -103,24 +85,6 @@ def check_k(k: int, a: Tensor) -> int:
             f"k is {k!r}; maps of shape {tuple(a.shape[1:])} have 1 to {n} entries to choose; give a whole number"
         )
     return whole
-
-
-def check_window(w: int) -> int:
-    """Return the reach of a window as a plain int; refuse anything but a whole number of at least 0."""
-    whole = _whole(w)
-    if whole is None or whole < 0:
-        raise BadInput(f"w is {w!r}; the reach of a window is a whole number of pixels, at least 0")
-    return whole
-
-
-def _whole(value: object) -> int | None:
-    """Return an integer of any type, NumPy's included, as int; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 def check_maps(a: Tensor, b: Tensor) -> None:

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -37,8 +38,9 @@ from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat, per_sample
-from unfooled.distances.maps.diverse import check_k, check_maps, check_window, diverse_top_k, window_max
-from unfooled.distances.maps.selection import count, k_largest
+from unfooled.distances.maps.diverse import check_k, check_maps, diverse_top_k
+from unfooled.distances.maps.selection import count, count_both, k_largest
+from unfooled.distances.maps.windows import check_window, window_max
 from unfooled.distances.norms import check_pair
 from unfooled.distances.rank import kendall, spearman
 
@@ -115,11 +117,13 @@ class TopSets:
         mask: The k largest entries of each map, (B, *D) bool.
         valid: Maps that have an order, (B,) bool.
         windows: Dilated masks by their reach, computed at the first use.
+        k: Number of entries of each set. None: it depends on the map.
     """
 
     mask: Tensor
     valid: Tensor
     windows: dict[int, Tensor] = field(default_factory=dict)
+    k: int | None = None
 
     @classmethod
     def of(cls, maps: Tensor, k: int, *, w: int = 0, diverse: bool = False) -> Self:
@@ -128,11 +132,11 @@ class TopSets:
             return cls(diverse_top_k(maps, k, w), defined(maps))
         k = check_k(k, maps)
         mask, valid = k_largest(flat(maps.detach()), k)
-        return cls(mask.reshape(maps.shape), valid)
+        return cls(mask.reshape(maps.shape), valid, k=k)
 
     def take(self, rows: Tensor) -> TopSets:
         """Return the sets of some maps."""
-        return TopSets(self.mask[rows], self.valid[rows], {w: near[rows] for w, near in self.windows.items()})
+        return TopSets(self.mask[rows], self.valid[rows], {w: near[rows] for w, near in self.windows.items()}, self.k)
 
     def within(self, w: int) -> Tensor:
         """Return the pixels within w of the sets, (B, H, W) bool."""
@@ -142,11 +146,22 @@ class TopSets:
 
     def intersection(self, other: TopSets) -> Tensor:
         """Return the share of the sets that another one has in common, (B,) float64; NaN where undefined."""
-        return _overlap(self.mask, other.mask, self.valid & other.valid)
+        return self._share(other.mask, other)
 
     def recall(self, other: TopSets, w: int = 1) -> Tensor:
         """Return the share of another set within w of these, (B,) float64; NaN where undefined."""
-        return _overlap(other.mask, self.within(w), self.valid & other.valid)
+        return other._share(self.within(w), self)
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """Return the sizes of the sets, (B,) float64, whatever they are where a map is undefined."""
+        return (
+            count(self.mask) if self.k is None else torch.full((len(self.mask),), self.k).to(self.mask.device).double()
+        )
+
+    def _share(self, near: Tensor, other: TopSets) -> Tensor:
+        """Return the share of these sets that lies in a mask, (B,); NaN where these or the others are undefined."""
+        return (count_both(self.mask, near) / self._counts).where(self.valid & other.valid, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -282,11 +297,6 @@ def defined(a: Tensor) -> Tensor:
     """Mark the maps that have an order, (B,) bool: not constant, no NaN."""
     rows = flat(a.detach())
     return rows.amax(1) > rows.amin(1)
-
-
-def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
-    """Return the share of `scored` that lies in `within`, (B,); NaN where not valid."""
-    return (count(scored & within) / count(scored)).where(valid, torch.nan)
 
 
 def _local_mean(a: Tensor, w: int) -> Tensor:

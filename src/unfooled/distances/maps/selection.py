@@ -7,6 +7,7 @@ largest value several times as fast as torch's topk does. Other maps are selecte
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,15 @@ def count(mask: Tensor) -> Tensor:
     return rows.sum(1, dtype=torch.int32).double()  # int32 sums of bool are fastest
 
 
+def count_both(a: Tensor, b: Tensor) -> Tensor:
+    """Count the entries that are True in both masks, (B, *D) -> (B,) float64."""
+    if not _is_large(flat(a)):
+        return count(a & b)
+    pairs = zip(flat(a).numpy(), flat(b).numpy(), strict=True)
+    both = np.empty(a[0].numel(), dtype=bool)  # one for all maps, which stays in the cache
+    return torch.tensor([np.count_nonzero(np.logical_and(s, t, out=both)) for s, t in pairs], dtype=torch.float64)
+
+
 def _is_large(rows: Tensor) -> bool:
     return rows.device.type == "cpu" and rows.shape[1] >= LARGE
 
@@ -58,8 +68,7 @@ def _one_by_one(rows: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
     """Do the same one row after the other."""
     mask, ordered = np.empty(rows.shape, dtype=bool), np.empty(len(rows), dtype=bool)
     for row, marked, i in zip(rows, mask, range(len(rows)), strict=True):
-        top = np.partition(row, len(row) - k)[len(row) - k :]  # NaN comes last
-        least, most = top[0], top.max()
+        least, most = _least_and_most(row, k)
         if np.isnan(most):
             marked[:], ordered[i] = False, False
             continue
@@ -69,6 +78,27 @@ def _one_by_one(rows: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
             marked[np.flatnonzero(row == least)[-surplus:]] = False
         ordered[i] = most > least or most > row.min()
     return torch.from_numpy(mask), torch.from_numpy(ordered)
+
+
+def _least_and_most(row: np.ndarray, k: int) -> tuple[np.floating[Any], np.floating[Any]]:
+    """Return the k-th largest entry and the largest one, NaN where there is one; for blocks see `_kth_largest`.
+
+    Partition is slow where many entries are equal, as the zeros of sparse maps are; entries equal to the least of the
+    blocks' maxima need none.
+    """
+    n = len(row)
+    fold = math.isqrt(n // k)
+    size = n // fold
+    blocks, rest = row[: fold * size].reshape(fold, size), row[fold * size :]
+    maxima = blocks.max(0)
+    most = np.maximum(maxima.max(), rest.max()) if len(rest) else maxima.max()
+    if np.isnan(most):
+        return most, most
+    least = np.partition(maxima, size - k)[size - k]
+    above = np.take(blocks, np.flatnonzero(maxima > least), axis=1).ravel()
+    above = np.concatenate([above, rest]) if len(rest) else above
+    above = above[np.flatnonzero(above > least)]  # half the time of a mask
+    return (least if len(above) < k else np.partition(above, len(above) - k)[len(above) - k]), most
 
 
 def _kth_largest(rows: Tensor, k: int) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade, Certify
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.checks import untrusted
 from unfooled.core.model.modes import frozen
 from unfooled.core.pulse import OutOfTime, time_limit
@@ -34,6 +33,7 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
 from unfooled.runs.chunks import Rows
+from unfooled.runs.progress import Progress
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
     "the rest of the attack",

@@ -16,6 +16,7 @@ from unfooled.certification.certify import Effort, certify, effort_of, proven
 from unfooled.certification.graph import trace
 from unfooled.certification.region import Region
 from unfooled.core import losses
+from unfooled.core.access import Access
 from unfooled.core.ascent import ascend
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, logits_at
@@ -25,7 +26,6 @@ from unfooled.core.types import Model
 from unfooled.evaluation.audit.nearest_points import MAX_CLASSES_LISTED
 from unfooled.evaluation.audit.records import ClassEnds, CurvePoint
 from unfooled.evaluation.audit.values import Outcome, Setting
-from unfooled.models.black_boxes.box import Access
 from unfooled.runs.sealed import Rows
 from unfooled.statistics.intervals import share
 

@@ -21,13 +21,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.evaluation.audit.guard_fields import Guard
 from unfooled.evaluation.audit.possible import check_class_names, check_threat_text, check_verdict
 from unfooled.evaluation.audit.shown import Shown
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Trust
 from unfooled.evaluation.explanations.records import Attention, Movement, Reasons
+from unfooled.runs.progress import Progress
 from unfooled.runs.records import Count, Environment, Part, Passes, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 

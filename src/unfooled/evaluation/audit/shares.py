@@ -24,7 +24,8 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.proofs import QUICK
 from unfooled.evaluation.audit.summary import About
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.shares import Share, compute_share
+from unfooled.runs.share_records import Share
+from unfooled.runs.shares import compute_share
 
 COMMAND = "audit"
 

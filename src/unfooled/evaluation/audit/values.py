@@ -11,7 +11,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Certify
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
-from unfooled.attacks.ensembles.progress import Progress
+from unfooled.core.access import Access
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -24,9 +24,9 @@ from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
-from unfooled.models.black_boxes.box import Access
 from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
+from unfooled.runs.progress import Progress
 
 
 def finite(value: Tensor) -> float | None:

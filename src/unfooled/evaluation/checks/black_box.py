@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from unfooled.core.access import Access
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import Finding, Kind, finding
-from unfooled.models.black_boxes.box import Access, access_of, black_box_of
+from unfooled.evaluation.checks.table import NEED_GRADIENTS, Finding, Kind, finding
+from unfooled.models.black_boxes.box import access_of, black_box_of
 
-NEED_GRADIENTS = ("D5", "D6", "D7", "D9", "D19", "D27")
-"""Checks that compare answers with gradients, or decide which gradients are followed."""
 NOT_TRIED = "not tried: no gradient is to be had of a black box"
 NO_GRADIENTS = (
     "No gradients were to be had of this model: it was attacked through a network that was trained on its answers, by "

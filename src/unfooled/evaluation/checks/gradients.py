@@ -18,6 +18,7 @@ from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer, untrained
 from unfooled.attacks.gradients.unrounded import Unrounded
+from unfooled.core.access import Access
 from unfooled.core.model.calls import bare
 from unfooled.core.model.modes import channels_last
 from unfooled.core.model.wrappers import Counted
@@ -25,7 +26,7 @@ from unfooled.core.threats import Box, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
-from unfooled.models.black_boxes.box import Access, access_of
+from unfooled.models.black_boxes.box import access_of
 from unfooled.runs.chunks import ComputeOnce, Rows
 
 MAX_TWIN_SAMPLES = 200

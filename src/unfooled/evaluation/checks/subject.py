@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.core.access import Access
 from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.binding import free_entries
@@ -22,7 +23,7 @@ from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import REPEATS, rounding
 from unfooled.evaluation.checks.black_box import NO_GRADIENTS, TWIN_EXPLAINED
 from unfooled.explanations.recording import refusal
-from unfooled.models.black_boxes.box import Access, access_of
+from unfooled.models.black_boxes.box import access_of
 from unfooled.purification.guard import contains_guarded, noticing_guards
 from unfooled.runs.answers import answers_text
 from unfooled.runs.hashes import code_hashes, fingerprint

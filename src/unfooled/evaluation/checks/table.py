@@ -22,6 +22,9 @@ from pydantic import model_validator
 
 from unfooled.runs.records import Record
 
+NEED_GRADIENTS = ("D5", "D6", "D7", "D9", "D19", "D27")
+"""Checks that compare answers with gradients, or decide which gradients are followed; left out for black boxes."""
+
 
 class Kind(StrEnum):
     """Kind of a check: the consequence when it fires."""

@@ -9,6 +9,9 @@ from pydantic import Field
 from unfooled.runs.records import Count, Passes, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
+MAX_PIXELS_FOR_TAU = 4096
+"""Pixels of a map from which on candidates are not ranked by Kendall's tau, which would cost more than the attack."""
+
 
 class How(StrEnum):
     """Way of choosing the points that move an explanation."""

@@ -48,7 +48,7 @@ from unfooled.evaluation.explanations.judge import (
 )
 from unfooled.evaluation.explanations.movement import TOP_SHARE
 from unfooled.evaluation.explanations.nearer import MOVED_BELOW, BelowLabel
-from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
+from unfooled.evaluation.explanations.records import MAX_PIXELS_FOR_TAU, How, ReasonExample, ReasonPoint, Reasons
 from unfooled.evaluation.explanations.robustness import ExplanationRobustness, WorstPoints, robustness_by_radius
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
@@ -56,8 +56,6 @@ from unfooled.statistics import intervals
 
 LENS_RADIUS = 1
 """Reach of LENS in pixels."""
-MAX_PIXELS_FOR_TAU = 4096
-"""Pixels of a map from which on candidates are not ranked by Kendall's tau, which would cost more than the attack."""
 GALLERY_SIZE = 6
 """Cases in the gallery."""
 FINITE_DIFFERENCES = Differences(draws=4)

@@ -7,7 +7,6 @@ labels   (B,) whole numbers, or names of classes, read as rows that are 1 at the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from types import FunctionType
 from typing import Any
 
@@ -15,20 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unfooled.core.access import Access
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.calls import notice
 from unfooled.runs.hashes import function_hash
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class Access(StrEnum):
-    """Part of a model that an attack can use."""
-
-    GRADIENTS = "gradients"
-    SCORES = "scores"
-    LABELS = "labels"
 
 
 class BlackBox(nn.Module):

@@ -7,9 +7,8 @@ from typing import Any
 
 from unfooled.core.errors import BadInput, option
 from unfooled.models.black_boxes.estimators import from_estimator, is_estimator
+from unfooled.models.known import SKOPS
 from unfooled.models.readers.loaded import Loaded
-
-PICKLES, SKOPS = (".joblib", ".pkl", ".pickle"), ".skops"
 
 
 def from_estimator_file(path: Path, *, trust_pickle: bool = False) -> Loaded:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from unfooled.core.threats import eps_text, in_255ths
+from unfooled.core.threat_text import eps_text, in_255ths
 from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Tick, Trace, drawings, radius_ticks
 from unfooled.evaluation.audit.records import CurvePoint
 from unfooled.report.runs import Run

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 
-from unfooled.attacks.ensembles.progress import Progress
 from unfooled.drawing.plots import (
     TOP,
     Axes,
@@ -37,7 +36,9 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.report.runs import Run
 from unfooled.report.trust import Tone, tone
 from unfooled.report.words import finite, number, percent, plural, share_text
-from unfooled.statistics.intervals import Estimate
+from unfooled.runs.progress import Progress
+from unfooled.statistics.distributions import light_beta_quantile
+from unfooled.statistics.intervals import Estimate, share_of_hits
 
 STAGES = {
     "adopt": "points judged",
@@ -106,11 +107,7 @@ class EffortSection:
 @cache
 def share_of(k: int, n: int) -> Estimate:
     """Return the share k of n with its Clopper-Pearson interval."""
-    import torch
-
-    from unfooled.statistics.intervals import share
-
-    return share(torch.arange(n) < k)
+    return share_of_hits(k, n, quantile=light_beta_quantile)
 
 
 def stage_name(progress: Progress) -> str:

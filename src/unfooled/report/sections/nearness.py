@@ -21,7 +21,7 @@ from unfooled.report.sections.confusion import class_name
 from unfooled.report.sections.curves import ACCURACY, audited_radii, norm_of
 from unfooled.report.sections.effort import share_of
 from unfooled.report.words import finite, number
-from unfooled.statistics.distributions import binomial_quantile
+from unfooled.statistics.distributions import median_rank
 from unfooled.statistics.intervals import Mean
 
 NORMS: dict[str, tuple[str, str]] = {
@@ -137,7 +137,7 @@ def median_estimate(record: Nearness) -> Mean:
         return Mean(value=None, low=None, high=None, n=0)
     if record.interval is not None and value is not None:
         return Mean(value=value, low=record.interval[0], high=record.interval[1], n=n)
-    rank = binomial_quantile(0.025, n, 0.5)
+    rank = median_rank(0.025, n)
     counted = [(d, round((1 - a) * n)) for d, a in survival_curve(record)]
     low = max((d for d, k in counted if k <= rank), default=0.0) if rank else 0.0
     high = min((d for d, k in counted if k >= n + 1 - rank), default=None) if rank else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from unfooled.core.threats import eps_text, in_255ths
+from unfooled.core.threat_text import eps_text, in_255ths
 from unfooled.drawing.plots import (
     Axes,
     Axis,
@@ -20,8 +20,7 @@ from unfooled.drawing.plots import (
     linear_ticks,
     radius_ticks,
 )
-from unfooled.evaluation.explanations.records import How, ReasonPoint, Reasons
-from unfooled.evaluation.explanations.survival import MAX_PIXELS_FOR_TAU
+from unfooled.evaluation.explanations.records import MAX_PIXELS_FOR_TAU, How, ReasonPoint, Reasons
 from unfooled.report.runs import Run
 from unfooled.report.sections.curves import audited_radii, by_norm, norm_of
 from unfooled.report.sections.gallery import ReasonGallery, reason_galleries

@@ -17,7 +17,7 @@ from unfooled.core.model.batching import batched
 from unfooled.core.threats import Linf
 from unfooled.counterfactuals import AffineHead, flip_distance, pinv_attackability, radius, within_covariance
 from unfooled.data.formats.birds import BirdAttributes, load_birds
-from unfooled.data.sources import FOLDER
+from unfooled.data.known import FOLDER
 from unfooled.models import ConceptCnn
 from unfooled.studies.attackability.bench import LEARNT, area
 from unfooled.studies.attackability.records import Tables

@@ -23,8 +23,8 @@ from unfooled.counterfactuals import fit_probe
 from unfooled.counterfactuals.probes import USABLE
 from unfooled.data.formats.birds import load_class_table
 from unfooled.data.formats.npz import archive
+from unfooled.data.known import FOLDER
 from unfooled.data.load import load_dataset
-from unfooled.data.sources import FOLDER
 from unfooled.models import ConceptCnn
 from unfooled.studies.attackability.bench import LEARNT, area
 from unfooled.studies.attackability.records import Tables

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unfooled.core.threats import eps_text
+from unfooled.core.threat_text import eps_text
 from unfooled.distances.maps.attention import centroid
 from unfooled.drawing.figures import (
     Picture,

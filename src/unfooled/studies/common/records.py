@@ -68,6 +68,7 @@ class StudySummary(Record):
         tables: Title -> rows.
         claims: Claims with their verdicts.
         notes: Limits of the figures, in sentences.
+        answer: Answers to the question of the title, one sentence for each data set; the page begins with them.
         pictures: Pictures of the page, in their order.
         cpu_seconds: Processor seconds of the run. None: not measured.
         load: Load of the machine at the end of each start (average of five minutes). Empty: not measured.
@@ -83,6 +84,7 @@ class StudySummary(Record):
     tables: dict[str, Table]
     claims: list[Claim]
     notes: list[str]
+    answer: list[str] = Field(default_factory=list)
     pictures: list[Picture] = Field(default_factory=list)
     cpu_seconds: Size | None = None
     load: list[Size] = Field(default_factory=list)

@@ -40,6 +40,7 @@ class Findings:
         notes: Limits of the figures, in sentences.
         pictures: Pictures of the page, in their order.
         seconds: Seconds of all units.
+        answer: Answers to the question of the title, one sentence for each data set.
     """
 
     tables: Mapping[str, Table]
@@ -47,6 +48,7 @@ class Findings:
     notes: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     seconds: float = 0.0
+    answer: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class StudyRun:
             study=self.study, title=self.title, scale=self.scale, seeds=list(self.seeds),
             seconds=round(findings.seconds, 1), environment=Environment.here(self.device),
             tables=dict(findings.tables), claims=list(findings.claims), notes=list(findings.notes),
-            pictures=list(findings.pictures), command=self.command,
+            answer=list(findings.answer), pictures=list(findings.pictures), command=self.command,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         if self.out is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks.gradients import identity
 from unfooled.core.types import Model, Purify, TrainingLoss
-from unfooled.data.sources import FOLDER
+from unfooled.data.known import FOLDER
 from unfooled.features import Encoder
 from unfooled.models.architectures import build
 from unfooled.models.load import load_model

@@ -85,7 +85,7 @@ def purification_findings(results: Sequence[Results]) -> Findings:
         else "Accuracy under the worst attack does not rise with eps, before points are carried over to larger radii."
     )
     lossy = [LOST] if any(result.task.source == LOSSY for result in results) else []
-    return Findings(made, decided, [*first, rising, *lossy, *NOTES], drawn, seconds)
+    return Findings(made, decided, [rising, *lossy, *NOTES], drawn, seconds, first)
 
 
 def _first_line(result: Results, decided: Sequence[Claim]) -> str:

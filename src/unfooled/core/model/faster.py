@@ -1,0 +1,167 @@
+"""Faster copies of networks: they answer as a network does, to rounding, in less time.
+
+batch normalisation    folded into the convolution before it
+weights                channels last in memory on a CPU, where pooling and convolutions are faster that way
+parameters, hooks      without gradients; none
+compiled               by torch.compile, if asked and where that works
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sized
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from unfooled.core.goals import logits_at
+from unfooled.core.model.calls import bare, copied
+from unfooled.core.model.modes import channels_last, in_training
+from unfooled.core.model.wrappers import Counted
+from unfooled.core.types import Model
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, relative to the largest logit, that counts as rounding."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def faster(model: Model, x: Tensor, *, compiled: bool = False) -> Model:
+    """Return a faster copy of a network, for explanations and own attacks; the model itself where there is none.
+
+    Its answers and gradients are the network's to rounding, without the network's hooks and without gradients of its
+    parameters; what it proposes is judged on the network. A counted model counts the passes of the copy.
+
+    Args:
+        model: Any callable to logits. A module is copied, in eval mode and not in half precision. Not modified.
+        x: A few samples at which the answers are compared, (b, *D). Cost: 4 forwards of them, which are not counted.
+        compiled: True: compile the copy with torch.compile, for many calls of one shape. It has no second derivatives.
+            A warning says so where that does not work, and the copy is used as it is.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 3)).eval()
+        >>> x = torch.rand(4, 1, 8, 8)
+        >>> torch.allclose(faster(net, x)(x), net(x), atol=1e-5)
+        True
+    """
+    network = bare(model)
+    with torch.no_grad():
+        copy = faster_copy(network, x)
+    if copy is None:
+        return model
+    if compiled:
+        copy = _compiled(copy, x)
+    return model.standing_in(copy) if isinstance(model, Counted) else copy
+
+
+def _can_be_copied(network: Any) -> bool:
+    """Return whether a network is in eval mode, and its weights are float32 or float64."""
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule) or in_training(network):
+        return False
+    return all(p.dtype in (torch.float32, torch.float64) for p in network.parameters())
+
+
+def faster_copy(network: Any, x: Tensor) -> nn.Module | None:
+    """Return a faster copy of a network that answers alike; None where there is none.
+
+    There is none of a network in training mode, in half precision or as TorchScript, nor of one that changes when it is
+    called.
+
+    Args:
+        network: A module. Not modified.
+        x: A few samples at which the answers are compared, (b, *D). Cost: 4 forwards of them.
+    """
+    if not _can_be_copied(network):
+        return None
+    try:  # whatever a model does when it is copied or traced
+        copy = copied(network)
+        state, answer = _state(copy), logits_at(copy, x)
+        if not torch.equal(answer, logits_at(copy, x)) or _state(copy) != state:
+            return None
+        _prepare(copy, x)
+        own, others = logits_at(network, x), logits_at(copy, x)
+    except Exception:
+        return None
+    return copy if bool((own - others).abs().amax() <= TOLERANCE * own.abs().amax()) else None
+
+
+def _prepare(copy: nn.Module, x: Tensor) -> None:
+    """Change a copy so that it is faster."""
+    copy.requires_grad_(False)
+    for module in copy.modules():
+        for name in HOOKS:
+            getattr(module, name).clear()
+    inner = getattr(copy, "module", copy)
+    _fold(inner if isinstance(inner, nn.Module) else copy)
+    if x.device.type == "cpu":
+        channels_last(copy)
+
+
+def _fold(network: nn.Module) -> None:
+    """Fold batch normalisations into the convolutions before them, if the network's graph can be traced."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return
+    graph = None
+    with suppress(Exception):
+        graph = fx.Tracer().trace(network)
+    if graph is None:
+        return
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    targets = [node.target for node in calls]
+    for node in calls:
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        names = [str(before.target), str(node.target)]
+        convolution, norm = (network.get_submodule(name) for name in names)
+        once = all(targets.count(name) == 1 for name in names)
+        if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None and once:
+            _put(network, names[0], fuse_conv_bn_eval(convolution, norm))
+            _put(network, names[1], nn.Identity())
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace a submodule."""
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, module)
+
+
+def _state(network: nn.Module) -> list[Any]:
+    """Return what a call of a network may change: numbers, sizes of collections, tensors and buffers."""
+    state: list[Any] = []
+    for module in network.modules():
+        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
+            if isinstance(value, Tensor):
+                state.append((name, id(value), value._version))
+            elif isinstance(value, Sized) and not isinstance(value, str):
+                state.append((name, len(value)))
+            elif isinstance(value, (bool, int, float, str)):
+                state.append((name, value))
+    return state
+
+
+def _compiled(network: nn.Module, x: Tensor) -> nn.Module:
+    """Return a network compiled by torch.compile; the network itself, with a warning, where that does not work."""
+    try:  # whatever the compiler does on this machine
+        made = cast(nn.Module, torch.compile(network))
+        answers, slopes = zip(*(_first_derivative(model, x) for model in (network, made)), strict=True)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        sentence = f"torch.compile does not work here ({type(error).__name__}: {reason}); it is left out"
+        warnings.warn(sentence, stacklevel=3)
+        return network
+    for own, others in (answers, slopes):
+        if not bool((own - others).abs().amax() <= 10 * TOLERANCE * own.abs().amax()):
+            warnings.warn("the compiled network answers otherwise; torch.compile is left out", stacklevel=3)
+            return network
+    return made
+
+
+def _first_derivative(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits, and the gradient of their sum."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        logits = logits_at(model, leaf)
+        return logits.detach(), torch.autograd.grad(logits.sum(), leaf)[0]
