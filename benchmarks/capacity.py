@@ -1,12 +1,12 @@
 """Capacity: overhead of chunks and of a scheduler's tasks, a simulation of 1,000 workers, and the bill of an audit.
 
-    python benchmarks/capacity.py                        a few minutes on a quiet machine
-    python benchmarks/capacity.py --counts 10000 100000 --tasks 100000
+    python benchmarks/capacity.py --counts 10000 100000 --tasks 100000        some six minutes on a quiet machine
 
 - Empty chunks of one stage, by one process and by two that share a folder: processor and wall time of a chunk, by the
-  number of chunks; and the time in which a further process reads those of a finished stage, as each does at a barrier.
-- Empty tasks through a Dask scheduler with one worker (extra `cluster`): an audit submits one task per worker, whatever
-  its number of chunks, so this is a bound for other uses.
+  number of chunks. Of a large stage only the last `COMPUTED` chunks are computed, which cost most; the others lie there
+  as files of an earlier start. Also the time in which a process reads all chunks, as each does at a barrier.
+- Empty tasks through a Dask scheduler with one worker (extra `cluster`), as many as it does in `--seconds`: an audit
+  submits one task per worker, whatever its number of chunks, so this is a bound for other uses.
 - Simulated: a stage of 1,000,000 samples by 1,000 workers, each of which takes the next chunk, pays the measured
   overhead, and reads all chunks at the barrier. The store is taken to serve all workers at the measured speed.
 - Passes per sample of AutoAttack and of our cascade, from the records of `cascade_vs_autoattack.py`.
@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
@@ -32,12 +33,15 @@ from unfooled.runs.executors import processes
 from unfooled.runs.files import write_whole
 from unfooled.runs.helpers import Helpers, Watch
 from unfooled.runs.records import Environment
+from unfooled.runs.sealed import Seal, seal_rows
 
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "capacity.json"
 SHARE = 0.05
 """Share of the time that the overhead may have."""
 SAMPLES, WORKERS = 1_000_000, 1_000
+COMPUTED = 300
+"""Chunks of a stage that are computed."""
 NETWORKS = ("lenet5", "pgd-at", "trades")
 
 
@@ -46,48 +50,79 @@ def empty(rows: Tensor) -> dict[str, Tensor]:
     return {"value": rows}
 
 
-def work(folder: Path, count: int, start: Any, watch: Watch | None) -> None:
+class Ready:
+    """Progress callback that notes when the chunks of an earlier start are read, and then waits for the others."""
+
+    def __init__(self, folder: str, workers: int, watch: Watch | None = None) -> None:
+        self.folder, self.workers, self.watch = folder, workers, watch
+        self.began = self.busy = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Wait for the others at the first call."""
+        if self.watch is not None:
+            self.watch(stage, done, total)
+        if not self.began:
+            place = Path(f"{self.folder}.ready")
+            place.mkdir(exist_ok=True)
+            (place / str(os.getpid())).touch()
+            while len(list(place.iterdir())) < self.workers:
+                time.sleep(0.01)
+            self.began, self.busy = time.perf_counter(), time.process_time()
+
+
+def work(folder: str, count: int, start: Any, ready: Ready | None) -> None:
     """Compute the stage, one row per chunk."""
-    Run(folder, {"count": count}, chunk=1, progress=watch, start=start).map("empty", empty, count)
+    Run(folder, {"count": count}, chunk=1, progress=ready, start=start).map("empty", empty, count)
 
 
 class Job:
     """The work of a helper."""
 
-    def __init__(self, folder: str, count: int, watch: Watch) -> None:
-        self.folder, self.count, self.watch = folder, count, watch
+    def __init__(self, folder: str, count: int, workers: int, watch: Watch) -> None:
+        self.folder, self.count, self.workers, self.watch = folder, count, workers, watch
 
     def __call__(self) -> None:
         """Help with the stage."""
-        work(Path(self.folder), self.count, self.watch.start, self.watch)
+        work(self.folder, self.count, self.watch.start, Ready(self.folder, self.workers, self.watch))
+
+
+def fill(folder: str, count: int, stored: int) -> None:
+    """Store the first chunks of the stage, as an earlier start would have, without claims and flushes."""
+    opened = Run(folder, {"count": count}, chunk=1).folder
+    (Path(folder) / "chunks" / "empty").mkdir(parents=True)
+    facts = dict.fromkeys(("forwards", "backwards", "calls", "seconds"), 0.0)
+    for row in range(stored):
+        name = f"chunks/empty/{row}-{row + 1}.safetensors"
+        data = seal_rows(empty(torch.tensor([row])), facts, Seal(opened.config, name))
+        (Path(folder) / name).write_bytes(data)
 
 
 def chunks(count: int, workers: int) -> dict[str, float]:
-    """Time of a stage of empty chunks, and of reading it again."""
-    executor = processes(workers, threads=1)
-    if executor is not None:  # start the process, which takes seconds, before the clock
-        executor.submit(abs, 1).result()
-    helpers = Helpers(executor)
+    """Time of the last empty chunks of a stage, and of reading all of them again."""
+    computed = min(count, COMPUTED)
+    helpers = Helpers(processes(workers, threads=1))
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "run"
-        began, busy = time.perf_counter(), time.process_time()
-        with helpers.on(Job(str(folder), count, helpers.watch)):
-            work(folder, count, helpers.start, None)
-            wall, cpu = time.perf_counter() - began, time.process_time() - busy
+        folder = str(Path(place) / "run")
+        fill(folder, count, count - computed)
+        ready = Ready(folder, workers)
+        with helpers.on(Job(folder, count, workers, helpers.watch)):
+            work(folder, count, helpers.start, ready)
+            wall, cpu = time.perf_counter() - ready.began, time.process_time() - ready.busy
         busy = time.process_time()
         work(folder, count, helpers.start, None)
         read = time.process_time() - busy
     return {
         "chunks": count,
+        "computed": computed,
         "processes": workers,
-        "wall_ms": round(1000 * wall / count, 3),
-        "cpu_ms_of_the_first_process": round(1000 * cpu / count, 3),
+        "wall_ms": round(1000 * wall / computed, 3),
+        "cpu_ms_of_the_first_process": round(1000 * cpu / computed, 3),
         "cpu_ms_to_read": round(1000 * read / count, 4),
-        "chunks_per_second": round(count / wall, 1),
+        "chunks_per_second": round(computed / wall, 1),
     }
 
 
-def tasks(count: int) -> dict[str, Any]:
+def tasks(count: int, most: float) -> dict[str, Any]:
     """Time of empty tasks through a Dask scheduler; why not, where it is not installed."""
     try:
         from distributed import Client, LocalCluster
@@ -100,13 +135,15 @@ def tasks(count: int) -> dict[str, Any]:
     ):
         executor.submit(abs, 1).result()
         began, done = time.perf_counter(), 0
-        while done < count:  # in blocks, as the client keeps every future
-            block = min(10_000, count - done)
+        while done < count and time.perf_counter() - began < most:  # in blocks, as the client keeps every future
+            block = min(1000, count - done)
             for future in [executor.submit(abs, 1) for _ in range(block)]:
                 future.result()
             done += block
         seconds = time.perf_counter() - began
-    return {"tasks": count, "seconds": round(seconds, 2), "tasks_per_second": round(count / seconds, 1)}
+    return {
+        "asked": count, "tasks": done, "seconds": round(seconds, 2), "tasks_per_second": round(done / seconds, 1),
+    }  # fmt: skip
 
 
 def simulated(chunk: int, seconds_per_sample: float, overhead: float, read: float) -> dict[str, float]:
@@ -149,7 +186,7 @@ def bill(name: str) -> dict[str, Any]:
     }
 
 
-def record(counts: Sequence[int], workers: Sequence[int], count_tasks: int) -> dict[str, Any]:
+def record(counts: Sequence[int], workers: Sequence[int], count_tasks: int, most: float) -> dict[str, Any]:
     """Measure everything."""
     before, stages = os.getloadavg()[0], []
     for count in counts:
@@ -160,7 +197,7 @@ def record(counts: Sequence[int], workers: Sequence[int], count_tasks: int) -> d
     if not alone:
         raise BadInput("the simulation needs the overhead of one process; give --workers 1, or 1 2")
     overhead, read = alone[-1]["wall_ms"] / 1000, alone[-1]["cpu_ms_to_read"] / 1000
-    scheduler = tasks(count_tasks)
+    scheduler = tasks(count_tasks, most)
     print(scheduler, flush=True)
     return {
         "load": [round(before, 2), round(os.getloadavg()[0], 2)],
@@ -187,7 +224,8 @@ def lines(stored: dict[str, Any]) -> list[str]:
     last = max(stored["stages"], key=lambda row: (row["chunks"], -row["processes"]))
     rows = [
         (
-            f"An empty chunk, of {last['chunks']:,}, one process",
+            f"An empty chunk, {'' if last.get('computed', 0) in (0, last['chunks']) else 'beside others, '}"
+            f"of {last['chunks']:,}, one process",
             f"{last['wall_ms']:.0f} ms, {last['cpu_ms_of_the_first_process']:.1f} ms of them processor time",
         ),
         ("Reading a stored chunk at a barrier", f"{last['cpu_ms_to_read']:.2f} ms"),
@@ -221,11 +259,12 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="longest time for the tasks")
     parser.add_argument("--out", type=Path, default=FILE)
     asked = parser.parse_args()
     counts, workers = (" ".join(map(str, values)) for values in (asked.counts, asked.workers))
     command = f"python benchmarks/capacity.py --counts {counts} --workers {workers} --tasks {asked.tasks}"
-    result = {"command": command, **record(asked.counts, asked.workers, asked.tasks)}
+    result = {"command": command, **record(asked.counts, asked.workers, asked.tasks, asked.seconds)}
     write_whole(asked.out, (json.dumps(result, indent=1) + "\n").encode())
     print("\n".join(lines(result)))
 

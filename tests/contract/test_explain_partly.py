@@ -78,6 +78,16 @@ def test_the_page_and_an_attack_say_which(tmp_path: Path) -> None:
     assert "nan" not in re.sub(r"<script.*?</script>|base64,[^\"]*", "", page, flags=re.S)
 
 
+def test_an_attack_goes_on_where_the_first_samples_have_no_answer(tmp_path: Path) -> None:
+    """Also where these are all of a part of the samples."""
+    order = [4, 5, 0, 1]
+    inputs = workflows.Inputs(Partly(0.8, 1.0).eval(), (X[order], Y[order]))
+    attack = MapAttack(threat=Linf(0.02), steps=2)
+    workflows.explain(inputs, out=tmp_path, method="saliency", of="prediction", attack=attack)
+    statuses = np.load(tmp_path / "maps.npz")["status"].tolist()
+    assert [status == "skipped" for status in statuses] == [True, True, False, False]
+
+
 def test_a_model_that_never_answers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="NaN or infinite logits for 8 of 8 clean samples"):
         run(Partly(0, 1), tmp_path)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
+import time
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,8 @@ from unfooled.core.threats import Linf
 from unfooled.evaluation.audit.audit import audit
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
-from unfooled.runs.claims import Holder
-from unfooled.runs.executors import MAX_WORKERS, cores, dask, processes, worker_count
+from unfooled.runs.claims import Holder, process_start
+from unfooled.runs.executors import MAX_PER_CORE, WATCH_SECONDS, cores, dask, processes, worker_count
 from unfooled.runs.helpers import DriverEnded, Helpers, Watch
 from unfooled.workflows import Inputs, Machine
 
@@ -180,9 +183,39 @@ def test_a_helper_ends_with_its_driver() -> None:
 def test_numbers_of_processes() -> None:
     assert (worker_count("auto"), worker_count("3"), worker_count(2)) == (cores(), 3, 2)
     assert processes(1) is None
-    for text in ("0", "-1", "two", "1.5", str(MAX_WORKERS + 1)):
-        with pytest.raises(BadInput, match=f"workers is {text}; give a number of processes"):
+    most = MAX_PER_CORE * cores()
+    assert worker_count(most) == most
+    for text in ("0", "-1", "two", "1.5", str(most + 1), "1000000"):
+        with pytest.raises(BadInput, match=rf"workers is {text}, and .* from 1 to {most} \(4 per core\), or auto"):
             worker_count(text)
+    with pytest.raises(BadInput, match="workers is 1000000, and this machine has"):
+        processes(1_000_000)
+
+
+DRIVER = """
+import sys, time
+from unfooled.runs.executors import processes
+
+executor = processes(3, threads=1)
+started = [executor.submit(time.sleep, 0.2), executor.submit(time.sleep, 100)]
+started[0].result()
+print(*(pid for pool in executor._pools.values() for pid in pool._processes), flush=True)
+time.sleep(100)
+"""
+
+
+def test_helpers_leave_soon_after_their_driver_was_killed() -> None:
+    """One of them is at work, the other one waits for some."""
+    command = [sys.executable, "-c", DRIVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+        assert driver.stdout is not None
+        helpers = [int(pid) for pid in driver.stdout.readline().split()]
+        assert len(helpers) == 2 and all(process_start(pid) for pid in helpers)
+        driver.kill()
+    end = time.monotonic() + 10 * WATCH_SECONDS
+    while any(process_start(pid) for pid in helpers):
+        assert time.monotonic() < end, "a helper is still there"
+        time.sleep(0.1)
 
 
 def test_an_executor_that_does_not_say_its_size_gives_one_helper() -> None:

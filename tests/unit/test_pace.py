@@ -21,6 +21,7 @@ from unfooled.runs import pace
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.pace import PASSES, Pace
 from unfooled.runs.records import Config
+from unfooled.runs.spans import even_end, even_rows
 
 CONFIG = Config(model="m", data="d", n=40, threat="linf:0.1", seed=0)
 SHAPE = (1, 6, 5)
@@ -98,3 +99,25 @@ def test_an_audit_is_the_same_whatever_the_time_of_its_parts(tmp_path: Path, mon
     assert torch.allclose(x_adv, cut_x_adv, atol=1e-6)
     for name in ("verdict", "robust_accuracy", "curve", "passes", "progress", "diagnostics"):
         assert getattr(whole, name) == getattr(cut, name)
+
+
+def test_a_stage_begins_at_the_pace_of_the_last_one_of_its_kind() -> None:
+    known = Pace()
+    known.record("cascade-0-apgd", 10, {"forwards": 100, "backwards": 100, "seconds": 2.0})  # 20 passes a row
+    assert known.rows("cascade-1-square", 1000) == 1  # 500 passes a row are assumed
+    assert known.rows("cascade-11-apgd", 1000) == known.rows("cascade-0-apgd", 1000) == 25
+
+
+def test_even_parts_cover_a_stage_and_are_few(tmp_path: Path) -> None:
+    for n, chunk in [(1, 25), (2, 25), (11, 25), (26, 25), (29, 25), (50, 25), (93, 25), (185, 25), (1000, 7)]:
+        folder = tmp_path / f"{n}-{chunk}"
+        run = Run(folder, CONFIG, chunk=chunk, even=True)
+        rows = run.map("stage", lambda rows: {"rows": rows}, n)["rows"]
+        assert torch.equal(rows, torch.arange(n))
+        parts = lengths(folder, "stage")
+        most = even_rows(n, chunk)
+        assert max(parts) == most <= chunk
+        assert all(part == most for part in parts[:-1])
+        assert len(parts) == 2 or n == 1 or n > chunk
+        assert n <= chunk or len(parts) >= 3
+    assert [even_end(a, 30, 10, 3) for a in (0, 3, 6, 8, 27)] == [3, 6, 8, 11, 30]

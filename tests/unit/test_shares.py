@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from unfooled import workflows
+from unfooled.cli import show
 from unfooled.cli.app import run
 from unfooled.core.errors import BadInput
 from unfooled.evaluation.audit.plan import LabelAttack, Plan
@@ -42,7 +44,7 @@ def build():
 """
 QUICK = AuditOptions(effort="quick", reasons="none", certify="off")
 N, CHUNK = 30, 10
-CUTS = (0, 10, 15, N)
+CUTS = (0, 10, 20, N)
 """The third share begins within a part, which belongs to the second one."""
 COMMAND = ["audit", "--model", "nets.py:build", "--threat", "linf:0.04", "--n", str(N), "--effort", "quick"]
 COMMAND += ["--reasons", "none", "--chunk", str(CHUNK), "--quiet", "--certify", "off"]
@@ -322,8 +324,11 @@ def test_shares_of_objects(home: Path, tmp_path: Path) -> None:
 
 def test_rows() -> None:
     assert read_rows("0:500") == (0, 500)
-    for text in ("500", "5:", ":5", "5:5", "9:2", "-1:5", "a:b", "1:2:3", ""):
+    for text in ("500", "5:", ":5", "-1:5", "a:b", "1:2:3", ""):
         with pytest.raises(BadInput, match="give the first row and the one after the last, 0:500"):
+            read_rows(text)
+    for text in ("5:5", "9:2", "0:0"):
+        with pytest.raises(BadInput, match=f"rows is '{text}', which holds no row: the second number is the row after"):
             read_rows(text)
 
 
@@ -343,6 +348,7 @@ def test_refusals_of_the_command_line(home: Path, tmp_path: Path, capsys: pytest
     out = str(tmp_path / "out")
     for more, sentence in [
         (["--rows", "20:31", "--out", out], f"--rows 20:31 lies outside the {N} samples, 0:{N}"),
+        (["--rows", "0:0", "--out", out], "--rows is '0:0', which holds no row: the second number is the row after"),
         (["--rows", "7", "--out", out], "--rows is '7'; give the first row and the one after the last, 0:500"),
         (["--rows", "0:30", "--out", "memory://a/b"], "memory://a/b is a URL, and a share lies in a folder"),
         (["--rows", "0:30"], "--rows needs --out, the folder of the share"),
@@ -383,5 +389,27 @@ def test_the_rows_that_are_missing() -> None:
 
 
 def test_a_share_behind_a_url_is_refused_as_one() -> None:
-    with pytest.raises(BadInput, match="s3:/bucket/run is a URL, and a share lies in a folder; copy it"):
+    with pytest.raises(BadInput, match="s3://bucket/run is a URL, and a share lies in a folder; copy it"):
         read_share(Path("s3://bucket/run"))
+
+
+def test_urls_among_shares_are_refused_with_what_helps(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "m.pt").touch()
+    attack = ["attack", "--model", str(tmp_path / "m.pt"), "--threat", "linf:0.1", "--rows", "0:5"]
+    for arguments, sentence in [
+        ([*COMMAND, "--rows", "0:5", "--out", "s3://b/a"], "the same command without --rows, started several times"),
+        ([*attack, "--out", "s3://b/a"], "s3://b/a is a URL, and a share lies in a folder; give a folder of this mach"),
+        (["features", *attack[1:3], *attack[5:], "--out", "file:///b/a"], "file:///b/a is a URL, and a share lies in"),
+        (["merge", "s3://b/0", "s3://b/1", "--out", "o"], "s3://b/0 is a URL, and a share lies in a folder; copy it"),
+        (["merge", str(tmp_path / "file"), "--out", "o"], "file is no share: it was not made with --rows A:B"),
+    ]:
+        assert run(arguments) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split()), arguments
+
+
+def test_the_hint_after_a_share_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    done = Share(command="audit", rows=(0, 5), n=10, chunk=5)
+    show.share(done, Path("my shares") / "0", json=False, quiet=False)
+    hint = next(line for line in capsys.readouterr().out.splitlines() if "merge" in line)
+    assert shlex.split(hint.partition(": ")[2]) == ["unfooled", "merge", "my shares/0", "OTHERS", "--out", "RESULT"]

@@ -188,7 +188,7 @@ def share_folder(out: str | None, conditions: Gate) -> Path:
     Raises:
         Refused: There is none, or a condition, which only a whole audit can meet.
     """
-    from unfooled.runs.share_records import check_local
+    from unfooled.runs.share_records import check_audit_local
 
     if out is None:
         raise Refused("--rows needs --out, the folder of the share")
@@ -197,5 +197,5 @@ def share_folder(out: str | None, conditions: Gate) -> Path:
             raise Refused(
                 f"{as_flag(name)} judges a whole audit; give it to the same command without --rows, in the merged --out"
             )
-    check_local(out)
+    check_audit_local(out)
     return Path(out)

@@ -11,9 +11,9 @@ from unfooled.cli import options
 
 
 def merge(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of all shares.")],
+    runs: Annotated[list[str], typer.Argument(help="Folders of all shares.")],
     out: Annotated[
-        Path,
+        str,
         typer.Option("--out", help="Run folder of an audit, file of an attack or data set; a second start continues."),
     ],
     model: Annotated[
@@ -51,9 +51,10 @@ def merge(
     from unfooled import workflows
     from unfooled.cli import attack, features, show
     from unfooled.evaluation.audit.records import Summary
+    from unfooled.runs.opening import is_url
     from unfooled.runs.share_records import Share, read_share
 
-    before = read_share(runs[0]).work or {}
+    before = {} if is_url(runs[0]) else read_share(Path(runs[0])).work or {}
     place = device or str(before.get("machine", {}).get("device", "auto"))
     silent = quiet or json
     with show.stages(silent, answers=True) as progress:
@@ -68,7 +69,7 @@ def merge(
     elif isinstance(result, Summary):
         show.verdict(result) if quiet else show.summaries([result])
         if not quiet:
-            show.page(out / "report.html")
+            show.page(Path(out) / "report.html")
     elif isinstance(result, Share):
         if not quiet:
             waits = f"; next: {show.plain(result.waits)}" if result.waits else ""

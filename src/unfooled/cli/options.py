@@ -114,7 +114,9 @@ MemoryOpt = Annotated[
 WorkersOpt = Annotated[
     str,
     typer.Option(
-        "--workers", help="Processes that share the work, this one included: a number or auto.", rich_help_panel=SPEED
+        "--workers",
+        help="Processes that share the work, this one included: a number, at most 4 per core, or auto, one per core.",
+        rich_help_panel=SPEED,
     ),
 ]
 SchedulerOpt = Annotated[

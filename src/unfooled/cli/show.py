@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as lib
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -201,7 +202,12 @@ def share(result: Share, folder: Path, *, json: bool, quiet: bool) -> None:
             f"[yellow]A part has {result.chunk} samples, more than these rows: other shares may have nothing to do.",
             soft_wrap=True,
         )
-    out.print(f"then: unfooled merge {plain(folder)} ... --out RESULT", soft_wrap=True)
+    out.print(f"then, with the other shares: unfooled merge {quoted(folder)} OTHERS --out RESULT", soft_wrap=True)
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a shell reads it, for a command that is shown."""
+    return plain(shlex.quote(str(path)))
 
 
 def page(path: Path | str) -> None:

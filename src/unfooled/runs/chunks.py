@@ -9,12 +9,11 @@ on the chunks.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -23,6 +22,8 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import trim_heap
 from unfooled.core.model.wrappers import Counted
+from unfooled.runs.ahead import Ahead
+from unfooled.runs.chunk_files import StageChunks, span_of
 from unfooled.runs.clock import Clock
 from unfooled.runs.failures import ALONE, MAX_TRIES, Failures, Start, died, too_often
 from unfooled.runs.folder import Folder, open_folder
@@ -32,19 +33,17 @@ from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
 from unfooled.runs.share_records import Share
 from unfooled.runs.shares import Waiting
-from unfooled.runs.spans import Cover, Span
+from unfooled.runs.spans import Span, even_end, even_rows
 from unfooled.runs.stage_names import stage_name
-from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called at the start of a stage with the stored count, then after each chunk, unit or epoch."""
 
 ComputeOnce = Callable[[str, Callable[[], Rows]], Rows]
 """(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
-
-CHUNK = re.compile(r"(\d+)-(\d+)\.safetensors")
 
 
 @dataclass
@@ -58,6 +57,7 @@ class Run:
             interrupted run loses at most the current one.
         progress: Callback, see `Progress`. None: none.
         start: Start that this process works for, where several share its work: a chunk that fails is tried again.
+        even: True: parts of equal size, see `unfooled.runs.spans.even_rows`, so that processes share small stages too.
         share: Share of the samples to compute; a stage that lacks others then raises `Waiting`. None: all.
 
     Attributes:
@@ -68,6 +68,7 @@ class Run:
         clock: Wall time over all starts.
         pace: Pace of the stages, which limits the parts of a slow model in a folder.
         failures: Failed attempts at chunks in this start.
+        ahead: Work that is begun before its turn while this process waits for others.
 
     Raises:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
@@ -78,6 +79,7 @@ class Run:
     chunk: int = 100
     progress: Progress | None = None
     start: Start = ALONE
+    even: bool = False
     share: Share | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -86,13 +88,14 @@ class Run:
     clock: Clock = field(init=False, repr=False, compare=False)
     pace: Pace = field(default_factory=Pace, init=False, repr=False, compare=False)
     failures: Failures = field(init=False, repr=False, compare=False)
+    ahead: Ahead = field(default_factory=Ahead, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
         self.folder = open_folder(self.path, self.config)
         self.clock = Clock(self.folder.store)
-        self.folder.claims.start = self.start.token
+        self.folder.claims.start, self.folder.claims.instead = self.start.token, self._instead
         self.failures = Failures(self.folder.store, self.folder.claims, self.start)
 
     def map(
@@ -103,6 +106,7 @@ class Run:
         *,
         model: Counted | None = None,
         large: Collection[str] = (),
+        even: bool = False,
     ) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, and store each chunk.
 
@@ -112,13 +116,14 @@ class Run:
             n: Number of rows.
             model: Model whose passes are counted; the counts are stored with the chunks for resumed runs.
             large: Names of results that are left in the folder and streamed (`core.samples.Streamed`).
+            even: True: parts of equal size, as for a run that is `even`.
 
         Returns:
             The results of all rows, in order, on the CPU.
         """
-        chunks = _Chunks(self.folder, stage, n, large)
+        chunks = StageChunks(self.folder, stage, n, large, even=self.even or even)
         if self.share is not None:
-            chunks.cover.restrict(self.share.span(stage, n, self.chunk))
+            chunks.cover.restrict(self.share.span(stage, n, even_rows(n, self.chunk) if chunks.even else self.chunk))
         chunks.find()
         for (a, b), known in chunks.facts.items():
             self.pace.record(stage, b - a, known)
@@ -135,6 +140,8 @@ class Run:
             raise Waiting(stage_name(stage).description)
         spans = chunks.cover.spans
         facts = [chunks.facts[span] for span in spans]
+        for (a, b), known in zip(spans, facts, strict=True):
+            self.pace.record(stage, b - a, known)
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
         self.calls[stage] = sum(f.get("calls", 0) for f in facts)
@@ -150,24 +157,15 @@ class Run:
             fn: Function that computes them.
             model: Model whose passes are counted; the counts are stored with the records.
         """
-        file = f"chunks/{name}.json"
-        stored = self._records(file, kind)
+        piece = self._few(name, kind, fn, model)
+        self.ahead.take(piece.file)
+        stored = piece.read()
         self._report_whole(name, int(stored is not None))
         if stored is None:
-            with self.folder.claims.claimed(file, wait=True):
-                stored = self._records(file, kind)  # another process may have stored it meanwhile
-                if stored is None:
-                    before, began = (model.forwards, model.backwards), time.perf_counter()
-                    records = fn()
-                    spent = model.forwards - before[0], model.backwards - before[1]
-                    rows = [record.model_dump(mode="json") for record in records]
-                    facts = {"forwards": spent[0], "backwards": spent[1], "seconds": time.perf_counter() - began}
-                    self.folder.store_json(file, {"records": rows, **facts})
-                    stored = records, spent, facts["seconds"]
-                    self.clock.note_progress()
-                self._report_whole(name, 1)
-        self.passes[name], self.seconds[name] = stored[1:]
-        return stored[0]
+            stored = self._stored(piece)
+            self._report_whole(name, 1)
+        records, self.passes[name], self.seconds[name] = stored
+        return records
 
     def part(self, name: str, fn: Callable[[], Rows], *, model: Counted | None = None) -> tuple[Rows, tuple[int, int]]:
         """Compute some tensors, or read those of an earlier start; for work that is not a function of rows.
@@ -180,19 +178,70 @@ class Run:
         Returns:
             The tensors, on the CPU, and the forwards and backwards that they took.
         """
-        file = f"chunks/{name}.safetensors"
-        stored = self.folder.read_rows(file, None)
-        if stored is None:
-            with self.folder.claims.claimed(file, wait=True):
-                stored = self.folder.read_rows(file, None)  # another process may have stored it meanwhile
-                if stored is None:
-                    stored = self._timed(fn, model)
-                    self.folder.store_rows(file, *stored)
-                    self.clock.note_progress()
-        rows, facts = stored
+        piece = self._tensors(name, fn, model)
+        self.ahead.take(piece.file)
+        rows, facts = piece.read() or self._stored(piece)
         self.seconds[name] = facts["seconds"]
         self.passes[name] = facts["forwards"], facts["backwards"]
         return rows, self.passes[name]
+
+    def once_ahead(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> None:
+        """Offer work for `once` to processes that would wait meanwhile, see `unfooled.runs.ahead`."""
+        self._offer(self._few(name, kind, fn, model))
+
+    def part_ahead(self, name: str, fn: Callable[[], Rows], *, model: Counted | None = None) -> None:
+        """Offer work for `part` to processes that would wait meanwhile."""
+        self._offer(self._tensors(name, fn, model))
+
+    def _offer(self, piece: _Piece[Any]) -> None:
+        """Offer a piece that is not stored yet; a helper begins it at once."""
+        if self.folder.store is not None and piece.read() is None:
+            self.ahead.offer(piece.file, lambda: self._computed(piece) is not None)
+            if self.start.check is not None:
+                self.ahead.work()
+
+    def _stored(self, piece: _Piece[T]) -> T:
+        """Compute a piece, or wait for the process that computes it, and return what is stored."""
+        while True:
+            if (stored := self._computed(piece)) is not None or (stored := piece.read()) is not None:
+                return stored
+            self.folder.claims.pause()
+
+    def _computed(self, piece: _Piece[T]) -> T | None:
+        """Compute and store a piece; None where another process has it, or has begun it."""
+        with self.folder.claims.claimed(piece.file) as mine:
+            if not mine or piece.read() is not None:  # another process may have stored it meanwhile
+                return None
+            stored = piece.compute()
+            self.clock.note_progress()
+            return stored
+
+    def _few(
+        self, name: str, kind: type[R], fn: Callable[[], list[R]], model: Counted
+    ) -> _Piece[tuple[list[R], tuple[int, int], float]]:
+        """Return the piece of work that computes a few records."""
+        file = f"chunks/{name}.json"
+
+        def compute() -> tuple[list[R], tuple[int, int], float]:
+            before, began = (model.forwards, model.backwards), time.perf_counter()
+            records = fn()
+            spent = model.forwards - before[0], model.backwards - before[1]
+            rows = [record.model_dump(mode="json") for record in records]
+            facts = {"forwards": spent[0], "backwards": spent[1], "seconds": time.perf_counter() - began}
+            self.folder.store_json(file, {"records": rows, **facts})
+            return records, spent, facts["seconds"]
+
+        return _Piece(file, lambda: self._records(file, kind), compute)
+
+    def _tensors(self, name: str, fn: Callable[[], Rows], model: Counted | None) -> _Piece[tuple[Rows, dict[str, Any]]]:
+        """Return the piece of work that computes some tensors."""
+        file = f"chunks/{name}.safetensors"
+
+        def compute() -> tuple[Rows, dict[str, Any]]:
+            timed = self._timed(fn, model)
+            return self.folder.store_rows(file, *timed) or timed
+
+        return _Piece(file, lambda: self.folder.read_rows(file, None), compute)
 
     def _timed(self, fn: Callable[[], Rows], model: Counted | None) -> tuple[Rows, dict[str, Any]]:
         """Compute tensors, and return them on the CPU with the passes and seconds that they took."""
@@ -213,7 +262,7 @@ class Run:
         except (TypeError, KeyError, ValueError):
             return None
 
-    def _advance(self, chunks: _Chunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
+    def _advance(self, chunks: StageChunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
         """Compute one unclaimed chunk, or wait for other processes; return whether there are new chunks."""
         rows = self.chunk if self.folder.store is None else self.pace.rows(chunks.stage, self.chunk)
         free = self._free(chunks, rows)
@@ -221,10 +270,12 @@ class Run:
             self.folder.claims.pause()
             return chunks.find(again=True)
         a, b = free[0]
+        if chunks.even:
+            b = min(b, even_end(a, chunks.n, self.chunk, rows))
         with self.folder.claims.claimed(chunks.file(a, b)) as mine:
             if not mine:
                 return False
-            if chunks.find(again=True):  # another process may have stored it meanwhile
+            if chunks.arrived((a, b)):  # another process may have stored it meanwhile
                 return True
             try:
                 result, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
@@ -241,14 +292,20 @@ class Run:
             self.clock.note_progress()
         return True
 
-    def _free(self, chunks: _Chunks, rows: int) -> list[Span]:
+    def _instead(self) -> bool:
+        """Begin other work instead of waiting; a helper that nobody needs any more ends."""
+        if self.start.check is not None:
+            self.start.check()
+        return self.ahead.work()
+
+    def _free(self, chunks: StageChunks, rows: int) -> list[Span]:
         """Return the next part that may be computed now, and then the chunks that failed.
 
         Raises:
             BadInput: All that is missing has failed too often.
         """
         failed = self.failures.of(chunks.prefix)
-        attempts = {span: errors for file, errors in failed.items() if (span := _span(file)) is not None}
+        attempts = {span: errors for file, errors in failed.items() if (span := span_of(file)) is not None}
         claimed = chunks.claimed()
         free = list(islice(chunks.cover.missing(rows, claimed=[*claimed, *attempts]), 1))
         missing = [span for span in attempts if chunks.lacks(span)]
@@ -268,98 +325,9 @@ class Run:
         if self.progress is not None:
             self.progress(name, done, 1)
 
-    def _report(self, chunks: _Chunks) -> None:
+    def _report(self, chunks: StageChunks) -> None:
         if self.progress is not None:
             self.progress(chunks.stage, chunks.cover.done, chunks.n)
-
-
-@dataclass
-class _Chunks:
-    """Known chunks of one stage; they may overlap after starts with different chunk sizes."""
-
-    folder: Folder
-    stage: str
-    n: int
-    large: Collection[str] = ()
-    rows: dict[Span, Rows] = field(default_factory=dict)
-    locations: dict[tuple[str, Span], TensorLocation] = field(default_factory=dict)
-    facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
-    unusable: set[str] = field(default_factory=set)
-    read: set[str] = field(default_factory=set)
-    cover: Cover = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cover = Cover(self.n)
-
-    @property
-    def prefix(self) -> str:
-        """Start of the names of the stage's files."""
-        return f"chunks/{self.stage}/"
-
-    def file(self, a: int, b: int) -> str:
-        """Return the name of a chunk's file."""
-        return f"{self.prefix}{a}-{b}.safetensors"
-
-    def lacks(self, span: Span) -> bool:
-        """Return whether rows of a span are not known."""
-        return any(a < span[1] and span[0] < b for a, b in self.cover.missing(self.n))
-
-    def find(self, *, again: bool = False) -> bool:
-        """Read the complete chunks in the folder; return whether there are new ones.
-
-        Args:
-            again: True: retry files that could not be read before.
-        """
-        if again:
-            self.unusable.clear()
-        before = len(self.rows)
-        store = self.folder.store
-        files = [] if store is None else store.list(f"chunks/{self.stage}")
-        files = [file for file in files if file not in self.read]  # a stage may have very many
-        for file in files:
-            span = _span(file)
-            if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
-                self.folder.note_unusable(file)  # not a name that this library writes
-        for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
-            if b > self.n or file in self.unusable or (a, b) in self.rows:
-                continue
-            stored = self.folder.read_rows(file, b - a)
-            if stored is None:
-                self.unusable.add(file)
-            else:
-                self._add((a, b), *stored)
-        if len(self.rows) > before:
-            self.cover.renew(self.rows)
-        return len(self.rows) > before
-
-    def store_chunk(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
-        """Store a computed chunk; that of a process which stored it first counts."""
-        stored = self.folder.store_rows(self.file(*span), rows, facts, span[1] - span[0])
-        self._add(span, *(stored or (rows, facts)))
-        self.cover.add(span)
-
-    def _add(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
-        """Add the rows of a chunk; for large results in a store, only where they are stored."""
-        store, parts = self.folder.store, {}
-        for name, value in rows.items():
-            parts[name] = value
-            if store is not None and name in self.large:
-                self.locations[name, span] = locate_tensor(store, self.file(*span), name, value)
-                parts[name] = value.new_empty((0, *value.shape[1:]))
-        self.rows[span], self.facts[span] = parts, facts
-        self.read.add(self.file(*span))
-
-    def joined(self, name: str, spans: Sequence[Span]) -> Tensor:
-        """Return the rows of consecutive spans, joined; streamed for large results in a store."""
-        store, first = self.folder.store, self.rows[spans[0]][name]
-        if store is None or (name, spans[0]) not in self.locations:
-            return torch.cat([self.rows[span][name] for span in spans])
-        return stored_rows(store, {span: self.locations[name, span] for span in spans}, first)
-
-    def claimed(self) -> list[Span]:
-        """Return the spans that other processes are computing."""
-        spans = (_span(name) for name in self.folder.claims.live() if name.startswith(self.prefix))
-        return [span for span in spans if span is not None]
 
 
 def _counts(model: Counted | None) -> tuple[int, int, int]:
@@ -367,10 +335,10 @@ def _counts(model: Counted | None) -> tuple[int, int, int]:
     return (0, 0, 0) if model is None else (model.forwards, model.backwards, model.calls)
 
 
-def _span(file: str) -> Span | None:
-    """Return the rows in a chunk's file name."""
-    match = CHUNK.fullmatch(file.rpartition("/")[2])
-    if match is None:
-        return None
-    a, b = int(match[1]), int(match[2])
-    return (a, b) if a < b else None
+@dataclass(frozen=True)
+class _Piece(Generic[T]):
+    """Work that is one file: how it is read, None where it is missing, and how it is computed and stored."""
+
+    file: str
+    read: Callable[[], T | None]
+    compute: Callable[[], T]

@@ -21,7 +21,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -40,7 +40,9 @@ REFRESH_SECONDS = 15.0
 EXPIRY_SECONDS = 120.0
 """Seconds without a change of its heartbeat after which a process on another machine counts as gone."""
 POLL_SECONDS = 0.2
-"""Seconds between two checks while waiting for a claim."""
+"""Longest pause between two looks while waiting for other processes, in seconds."""
+FIRST_POLL_SECONDS = 0.01
+"""The first pause; each is twice as long as the one before."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,17 @@ class Claims:
     Args:
         store: Store that holds the claim files. None: work in memory.
         start: Start that this process works for, see `Holder`.
+        instead: Function that is called instead of a pause, and returns whether it did something useful.
     """
 
     store: Store | None
     start: str = ""
+    instead: Callable[[], bool] = field(default=lambda: False, repr=False)
     _own: dict[str, Holder] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _refresher: threading.Thread | None = field(default=None, repr=False)
     _idle: threading.Event = field(default_factory=threading.Event, repr=False)
+    _pauses: int = field(default=0, repr=False)
     _unreadable_since: dict[str, float] = field(default_factory=dict, repr=False)
     _unchanged_since: dict[str, tuple[str, float, float]] = field(default_factory=dict, repr=False)
 
@@ -156,8 +161,12 @@ class Claims:
             yield
 
     def pause(self) -> None:
-        """Wait before the next look at the store."""
-        time.sleep(POLL_SECONDS * (1.0 if self.store is None else self.store.patience))
+        """Do something useful or wait before the next look at the store, longer each time."""
+        if self.instead():
+            return
+        seconds = min(POLL_SECONDS, FIRST_POLL_SECONDS * 2 ** min(self._pauses, 10))
+        self._pauses += 1
+        time.sleep(seconds * (1.0 if self.store is None else self.store.patience))
 
     def holder(self, name: str) -> Holder | None:
         """Return the active process that holds a claim; None: there is none."""
@@ -204,6 +213,7 @@ class Claims:
         mine = Holder.here(name, self.start)
         if not store.create_exclusive(file, mine.data(), durable=False):
             return None
+        self._pauses = 0
         with self._lock:
             self._own[file] = mine
             if self._refresher is None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar
 
 from unfooled.core.errors import BadInput, describe_error, option
+from unfooled.runs.claims import process_start
 from unfooled.runs.records import Environment
 
 T = TypeVar("T")
-MAX_WORKERS = 1024
+MAX_PER_CORE = 4
+"""Processes per core at most; more than one per core is of use to a model that waits, such as a service."""
+WATCH_SECONDS = 1.0
+"""Seconds between two looks of a helping process at the one that started it."""
 IDLE_SECONDS = 60
 """Seconds without work after which a process of this machine ends."""
 
@@ -26,7 +34,7 @@ def worker_count(workers: str | int) -> int:
     """Read a number of processes; "auto" is one per core.
 
     Raises:
-        BadInput: It is no whole number from 1 to `MAX_WORKERS`.
+        BadInput: It is no whole number from 1 to `MAX_PER_CORE` per core.
     """
     if workers == "auto":
         return cores()
@@ -34,8 +42,13 @@ def worker_count(workers: str | int) -> int:
         count = int(workers)
     except ValueError:
         count = 0
-    if not 1 <= count <= MAX_WORKERS:
-        raise BadInput(f"{option('workers')} is {workers}; give a number of processes from 1 to {MAX_WORKERS}, or auto")
+    most = MAX_PER_CORE * cores()
+    if not 1 <= count <= most:
+        here = "1 core" if cores() == 1 else f"{cores()} cores"
+        raise BadInput(
+            f"{option('workers')} is {workers}, and this machine has {here}; give a number of processes from 1 to "
+            f"{most} ({MAX_PER_CORE} per core), or auto, one per core"
+        )
     return count
 
 
@@ -46,10 +59,13 @@ def processes(count: int, *, threads: int | None = None) -> Processes | None:
         count: Number of processes in all, this one included.
         threads: Threads of each process. None: the cores are shared evenly.
 
+    Raises:
+        BadInput: More than `MAX_PER_CORE` processes per core.
+
     Processes end with this one, and a while after their last work. Needs no `if __name__ == "__main__"`; functions of
     notebooks travel too.
     """
-    if count == 1:
+    if worker_count(count) == 1:
         return None
     return Processes(count - 1, threads or max(1, cores() // count))
 
@@ -80,6 +96,12 @@ class Processes(Executor):
         future.add_done_callback(lambda _: self._waiting.update({place: self._waiting[place] - 1}))
         return future
 
+    def warm(self, module: str) -> Processes:
+        """Start the processes, which import a module meanwhile; return this executor."""
+        for place in range(self.count):
+            self._pool(place).submit(import_module, module)
+        return self
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes once they have done their work; at once if `cancel_futures`."""
         for pool in [self._pools.pop(place) for place in list(self._pools)]:
@@ -97,9 +119,20 @@ class Processes(Executor):
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             self._pools[place] = ProcessPoolExecutor(
                 max_workers=1, timeout=IDLE_SECONDS, env={name: str(self.threads) for name in names},
-                initializer=_quiet_start,
+                initializer=_quiet_start, initargs=(os.getpid(), process_start(os.getpid()) or ""),
             )  # fmt: skip
         return self._pools[place]
+
+
+@contextmanager
+def dismissed_on_error(executor: Executor | None) -> Iterator[None]:
+    """End processes of this machine at once where the block fails, so that nobody waits for their start."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(executor, Processes):
+            executor.dismiss()
+        raise
 
 
 def died(error: BaseException) -> bool:
@@ -107,11 +140,23 @@ def died(error: BaseException) -> bool:
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"  # of Dask
 
 
-def _quiet_start() -> None:
-    """Let an interrupt of the terminal end the process that was started, which ends the others."""
+def _quiet_start(parent: int, started: str) -> None:
+    """Let an interrupt of the terminal end the process that was started, which ends the others; end with it.
+
+    Args:
+        parent: Number of the process that was started.
+        started: Its start time, see `process_start`.
+    """
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while (now := process_start(parent)) is None or (now and now == started):
+            time.sleep(WATCH_SECONDS)
+        os._exit(0)  # what it was computing is left as after a kill: another process takes it over
+
+    threading.Thread(target=watch, daemon=True, name="watch").start()
 
 
 def dask(address: str, *, timeout: float = 10.0) -> Executor:

@@ -30,10 +30,12 @@ class Start:
     Args:
         token: Identifier that the processes of the start share. Empty: the process works alone, and raises errors.
         helped: Function that says whether helpers are at work, who then try again what another one died of.
+        check: Function of a helper that raises an error once nobody needs its help. None: the process is no helper.
     """
 
     token: str = ""
     helped: Callable[[], bool] = field(default=lambda: False)
+    check: Callable[[], None] | None = None
 
     def retries(self, error: Exception) -> bool:
         """Return whether a chunk is tried again after an error; input that cannot be used is not."""

@@ -59,9 +59,13 @@ class Watch:
     @property
     def start(self) -> Start:
         """The start that a helper works for."""
-        return Start(self.driver.token)
+        return Start(self.driver.token, check=self.check)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Raise `DriverEnded` if the process is gone."""
+        self.check()
+
+    def check(self) -> None:
         """Raise `DriverEnded` if the process is gone."""
         if self.driver.of_this_machine and self.driver.has_ended:
             raise DriverEnded

@@ -15,6 +15,10 @@ from unfooled.runs.store import LocalStore, Store
 Place = str | os.PathLike[str] | Store
 """Folder, URL or open store of a run."""
 
+LOCAL = ("file", "local")
+"""Protocols of a folder of this machine."""
+WITH_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss")
+"""Protocols of URLs whose first part is a bucket or container, which is no folder."""
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+(?:::[^/]*)?):(//?)(.*)", re.DOTALL)
 """URL, or what `Path` makes of one; a single letter is a drive."""
 
@@ -27,6 +31,17 @@ def is_url(place: object) -> bool:
         (True, False, False)
     """
     return isinstance(place, (str, os.PathLike)) and URL.fullmatch(os.fspath(place)) is not None
+
+
+def url_text(place: object) -> str:
+    """Return a URL with all its slashes, of which `Path` leaves one.
+
+    Example:
+        >>> url_text("s3:/bucket/run")
+        's3://bucket/run'
+    """
+    text = str(place)
+    return re.sub(r"^([^/]*:)/(?!/)", r"\1///" if text.startswith(LOCAL) else r"\1//", text)
 
 
 def open_store(
@@ -49,11 +64,11 @@ def open_store(
         if options is not None:
             raise BadInput(f"{option('store_options')} belongs to a URL, and {place} is a folder; leave it out")
         return LocalStore(Path(place))
-    url = _checked(place)
+    url = _checked(place, option("out") if write else "a run")
     file = None if options is None or isinstance(options, Mapping) else Path(options)
     known = read_options(file) if file is not None else dict(options) if isinstance(options, Mapping) else {}
     protocol = url.partition("://")[0]
-    if protocol in ("file", "local"):
+    if protocol in LOCAL:
         return LocalStore(Path(_known(protocol, url)._strip_protocol(url)))
     _known(protocol, url)
     kind = MemoryStore if protocol == "memory" else RemoteStore
@@ -63,8 +78,12 @@ def open_store(
     return store
 
 
-def _checked(place: str | os.PathLike[str]) -> str:
+def _checked(place: str | os.PathLike[str], what: str) -> str:
     """Return a URL, whose spelling is one that a store can be opened by.
+
+    Args:
+        place: The URL.
+        what: Name of what lies there, for the error.
 
     Raises:
         BadInput: It went through `Path`, holds credentials, or is a chain of URLs.
@@ -75,17 +94,16 @@ def _checked(place: str | os.PathLike[str]) -> str:
     host = rest.partition("/")[0]
     if "@" in host:
         raise BadInput(
-            f"the URL of {option('out')} holds a user name or a password, which would be recorded; give them in the "
+            f"the URL of {what} holds a user name or a password, which would be recorded; give them in the "
             f"environment or with {option('store_options', 'FILE')}"
         )
     if slashes != "//":
-        raise BadInput(f"{option('out')} is the path {place}; give a URL as text, with two slashes")
+        raise BadInput(f"{what} is the path {place}; give a URL as text, with two slashes")
     if "?" in rest or "#" in rest or "::" in protocol + rest:
-        raise BadInput(
-            f"the URL of {option('out')} has a query or is a chain of URLs; give protocol://bucket/folder alone"
-        )
-    if not rest.strip("/"):
-        raise BadInput(f"{option('out')} is {place}; name a folder in it, such as {protocol}://bucket/run")
+        raise BadInput(f"the URL of {what} has a query or is a chain of URLs; give protocol://bucket/folder alone")
+    if not (rest.partition("/")[2] if protocol in WITH_BUCKETS else rest).strip("/"):
+        inside = f"{host or 'bucket'}/run" if protocol in WITH_BUCKETS else "folder/run"
+        raise BadInput(f"{what} is {place}, the root of a store; name a folder in it, such as {protocol}://{inside}")
     return f"{protocol}://{rest.rstrip('/')}"
 
 

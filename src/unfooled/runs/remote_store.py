@@ -220,7 +220,8 @@ class RemoteStore(Store):
             return BadInput(f"cannot {verb} {where}: there is no such bucket or container ({text}); create it first")
         if FULL.search(text) or getattr(error, "errno", None) in (28, 122):
             return BadInput(f"cannot {verb} {where}: the store is full ({text}); free some space")
-        return BadInput(f"cannot {verb} {where}: {text}; choose another {option('out')}, or try again")
+        another = "" if verb == "read" else f"choose another {option('out')}, or "
+        return BadInput(f"cannot {verb} {where}: {text}; {another}try again")
 
     def _hidden(self, text: str) -> str:
         """Return a text without the values of options and without credentials of the environment."""

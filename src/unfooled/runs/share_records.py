@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import Field
 
 from unfooled.core.errors import BadInput, option
-from unfooled.runs.opening import is_url
+from unfooled.runs.opening import is_url, url_text
 from unfooled.runs.records import Record, read_record
 
 FILE = "share.json"
 """File that marks a folder as a share."""
+COPY = "copy it to this machine"
+"""Remedy for a share behind a URL."""
 SPAN = re.compile(r"(\d+):(\d+)")
 
 
@@ -67,8 +69,13 @@ def read_rows(text: str) -> tuple[int, int]:
         BadInput: The text is something else.
     """
     match = SPAN.fullmatch(text.strip())
-    if match is None or int(match[1]) >= int(match[2]):
+    if match is None:
         raise BadInput(f"{option('rows')} is {text!r}; give the first row and the one after the last, 0:500")
+    if int(match[1]) >= int(match[2]):
+        raise BadInput(
+            f"{option('rows')} is {text!r}, which holds no row: the second number is the row after the last one, so "
+            "that 0:500 is rows 0 to 499"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -80,8 +87,8 @@ def read_share(folder: Path) -> Share:
     """
     if not (folder / FILE).is_file():
         if is_url(folder) and not folder.exists():
-            raise BadInput(f"{folder} is a URL, and a share lies in a folder; copy it to this machine")
-        what = f"is no share: it was not made with {option('rows', 'A:B')}" if folder.is_dir() else "does not exist"
+            check_local(folder, remedy=COPY)
+        what = f"is no share: it was not made with {option('rows', 'A:B')}" if folder.exists() else "does not exist"
         raise BadInput(f"{folder} {what}")
     share = read_record(folder / FILE, Share)
     if not share.finished:
@@ -89,14 +96,21 @@ def read_share(folder: Path) -> Share:
     return share.checked()
 
 
-def check_local(place: object) -> None:
-    """Refuse a URL: starts of a run behind a URL share it by themselves.
+def check_local(place: object, *, remedy: str = "give a folder of this machine") -> None:
+    """Refuse a URL as the place of a share.
 
     Raises:
         BadInput: It is a URL.
     """
     if is_url(place):
-        raise BadInput(
-            f"{place} is a URL, and a share lies in a folder; the same command without {option('rows')}, started "
-            "several times, shares a run behind a URL"
-        )
+        raise BadInput(f"{url_text(place)} is a URL, and a share lies in a folder; {remedy}")
+
+
+def check_audit_local(place: object) -> None:
+    """Refuse a URL as the place of a share of an audit: starts of an audit behind a URL share it by themselves.
+
+    Raises:
+        BadInput: It is a URL.
+    """
+    same = f"the same command without {option('rows')}"
+    check_local(place, remedy=f"{same}, started several times, shares a run behind a URL")

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 Span = tuple[int, int]
 """Rows [a, b)."""
+
+
+def even_rows(n: int, chunk: int) -> int:
+    """Return the rows per part that divide n rows evenly: into two parts up to `chunk` rows, else into a multiple of 4.
+
+    So 2 and 4 processes of one speed end a stage at the same time, whatever the number of its rows.
+
+    Example:
+        >>> [even_rows(n, 25) for n in (0, 1, 11, 29, 100, 185)]
+        [1, 1, 6, 8, 25, 24]
+    """
+    count = 2 if n <= chunk else 4 * math.ceil(n / (4 * chunk))
+    return max(1, math.ceil(n / count))
+
+
+def even_end(a: int, n: int, chunk: int, most: int) -> int:
+    """Return the row after the last one of a part that begins at row a, of at most `most` rows.
+
+    Where that is less than `even_rows`, each of those parts is divided evenly itself.
+
+    Example:
+        >>> [even_end(a, 100, 25, 17) for a in (0, 13, 25, 75)]
+        [13, 25, 38, 88]
+    """
+    rows = even_rows(n, chunk)
+    part = math.ceil(rows / math.ceil(rows / most))
+    return min(n, a + part, (a // rows + 1) * rows)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from unfooled.purification.guard import Guarded
 from unfooled.report import render_beside
 from unfooled.runs.chunks import Progress
 from unfooled.runs.claims import DRIVER, Claims
+from unfooled.runs.executors import dismissed_on_error
 from unfooled.runs.helpers import Helpers
 from unfooled.runs.opening import Place
 from unfooled.runs.spelling import spelled
@@ -205,7 +206,7 @@ def audit(
     store = open_out(out)
     device = machine.prepare(seed, shares=True)
     helpers = machine.helpers()
-    with memory_limit(machine.memory):
+    with memory_limit(machine.memory), dismissed_on_error(helpers):
         return _audited(
             inputs, allowed, options, machine.alone(device),
             out=store, title=title, chunk=chunk, seed=seed, command=command, notify=notify, progress=progress,

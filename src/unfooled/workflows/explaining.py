@@ -19,6 +19,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import Explain
 from unfooled.core.unanswered import check_answered
 from unfooled.evaluation.explanations.judge import attributions_of
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness
 from unfooled.report.sections.explained import Explained, compose_explained
 from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.files import write_whole
@@ -89,7 +90,7 @@ def explain(
         attack: Attack on the maps; None: none.
         out: Folder.
         seed: Random seed.
-        machine: The device, and the processes that share the maps. Its `batch` is not used.
+        machine: The device, and the processes that share the maps and the attack on them. Its `batch` is not used.
         progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
@@ -109,15 +110,14 @@ def explain(
     inputs.check()
     out = check_folder(out)
     device = machine.prepare(seed, shares=True)
-    task = _Task(inputs, function, name, of, seed, machine.alone(device))
+    task = _Task(inputs, function, name, of, attack, seed, machine.alone(device))
     work = task.work()
-    of, loaded, target = work.of, work.loaded, work.target
-    search = None if attack is None else MapSearch.of(loaded, target, work.function, attack)
+    of, loaded, target, search = work.of, work.loaded, work.target, work.search
     with shared_run(task, work.settings(), machine, SAMPLES_AT_ONCE, Path(out), progress) as (run, _):
-        maps = work.maps(run)
+        maps, found = work.compute(run)
     undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, work.prediction, name, row)
-    moved = attack_maps(search, seed=seed) if search is not None else None
+    moved = attack_maps(search, found, seed=seed) if search is not None and found is not None else None
     record = ExplanationRecord(
         model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
         files=[str(file) for file in _written(out, drawing, moved)],
@@ -139,12 +139,20 @@ class _Work:
     probability: Tensor
     prediction: Tensor
     target: Tensor
+    search: MapSearch | None
+    seed: int
 
     def settings(self) -> dict[str, Any]:
         """Return what identifies the work."""
         model, x = self.loaded.model, self.loaded.x
         answers = tensors_hash(self.probability)
         return {"model": network_hash(model) or answers, "data": tensors_hash(x, self.target), "method": self.name}
+
+    def compute(self, run: Run) -> tuple[Tensor, ExplanationRobustness | None]:
+        """Compute the maps, and what an attack makes of them; None where there is no attack."""
+        maps = self.maps(run)
+        _undefined(maps, self.name)
+        return maps, None if self.search is None else self.search.found(run, self.seed)
 
     def maps(self, run: Run) -> Tensor:
         """Compute the maps, (B, *D), of the samples that the model answers; NaN for the others."""
@@ -171,6 +179,7 @@ class _Task:
     function: Any
     name: str
     of: str
+    attack: MapAttack | None
     seed: int
     machine: Machine
 
@@ -186,13 +195,16 @@ class _Task:
         prediction = probability.argmax(1).where(known, NO_CLASS)
         target = prediction.clamp(min=0) if of == "prediction" else loaded.y
         function = with_background(self.function, loaded.x)
-        return _Work(loaded, function, self.name, of, unlabelled is None, probability, prediction, target)
+        search = None if self.attack is None else MapSearch.of(loaded, target, function, self.attack)
+        return _Work(
+            loaded, function, self.name, of, unlabelled is None, probability, prediction, target, search, self.seed
+        )
 
     def loaded(self) -> tuple[Settings, Callable[[Run], object]]:
         """Load model and data in another process."""
         self.machine.prepare(self.seed)
         work = self.work()
-        return work.settings(), work.maps
+        return work.settings(), work.compute
 
 
 def _probability(loaded: Loaded) -> Tensor:

@@ -17,6 +17,7 @@ from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard,
 from unfooled.purification.semantic import load_purifier
 from unfooled.purification.storage import UnknownEncoder, stored_layer
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.places import check_not_behind_url
 
 Purifier = str | Path | Purify
 """Folder of a saved purifier, "file.py:name" or "package.module:name" of a function x -> x, or the function."""
@@ -34,6 +35,7 @@ def read_purifier(source: Purifier, device: str = "cpu", model: Model | None = N
         BadInput: A folder without the two files, or with an encoder of other code than the model's, or user code that
             fails or is no function.
     """
+    check_not_behind_url(source, "purify")
     if not isinstance(source, (str, Path)):
         return on_device(source, device)
     if Path(source).is_dir() or ":" not in str(source):
@@ -68,6 +70,7 @@ def check_purifier(source: Purifier) -> None:
         return
     if not isinstance(source, (str, Path)) or not str(source).strip():
         raise BadOption("{purify} is {0!r}; give a folder, file.py:name, or a function x -> x", source)
+    check_not_behind_url(source, "purify")
     if ":" not in str(source) and not Path(source).is_dir():
         raise BadOption("{purify:{0}}: there is no such folder; give one, or file.py:name", source)
 

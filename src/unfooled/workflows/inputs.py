@@ -26,6 +26,7 @@ from unfooled.models.black_boxes import function_on_arrays
 from unfooled.models.load import load_model
 from unfooled.workflows.catalog import DEFAULT_N
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.places import check_not_behind_url
 from unfooled.workflows.several_labels import as_classes, check_single
 from unfooled.workflows.words import at_least, size_of, statistics
 
@@ -101,6 +102,7 @@ class Inputs:
         for option in ("model", "data", "split"):
             if isinstance(value := getattr(self, option), str) and not value.strip():
                 raise BadOption("{" + option + "} is empty; leave it out, or name something")
+            check_not_behind_url(value, option)
 
     def load(self, device: str, *, seed: int = 0, stream: bool = False) -> Loaded:
         """Load both, and check that they fit each other.

@@ -11,6 +11,8 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least
 
 MAX_THREADS = 1024
+WARM = "unfooled.workflows.auditing"
+"""Module that helping processes import while this one loads model and data."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Machine:
             return self.workers
         count = worker_count(self.workers)
         if self.scheduler is None:
-            return processes(count, threads=self.threads)
+            local = processes(count, threads=self.threads)
+            return None if local is None else local.warm(WARM)
         if count != 1:
             raise BadOption(
                 "{workers:{0}} asks for processes of this machine, {scheduler} for those of others; give one of them",

@@ -24,8 +24,11 @@ from unfooled.distances.maps.attention import centroid
 from unfooled.distances.maps.locality import as_maps
 from unfooled.evaluation.explanations.judge import ATTACKED, STATUSES, attributions_of
 from unfooled.evaluation.explanations.movement import TOP_SHARE
-from unfooled.evaluation.explanations.robustness import ExplanationRobustness, explanation_robustness
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, WorstPoints, explanation_robustness
+from unfooled.explanations.gradients import marking_undefined
+from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.records import Record
+from unfooled.runs.stage_names import StageName
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Loaded
@@ -183,15 +186,15 @@ def read_region(path: str | Path) -> Tensor:
     return mask[0]
 
 
-def attack_maps(search: MapSearch, *, seed: int) -> AttackedMaps:
-    """Attack the explanations, judge them, and score them beside chance.
+def attack_maps(search: MapSearch, result: ExplanationRobustness, *, seed: int) -> AttackedMaps:
+    """Score the attacked explanations beside chance.
 
     Args:
         search: The attack, fitted to the maps.
-        seed: Random seed.
+        result: What `search.found` returned.
+        seed: Random seed of the attack, for the record.
     """
     loaded, target, explain, spec = search.loaded, search.target, search.explain, search.spec
-    result = search.run(seed)
     scores = search.scores(result)
     decides = search.decides
     x_adv, status = result.attack.x_adv[decides], result.attack.status[decides]
@@ -250,7 +253,8 @@ class MapSearch:
         Raises:
             BadOption: k or a region that does not fit the maps.
         """
-        one = as_maps(attributions_of(loaded.model, loaded.x[:1], target[:1], explain, None))[0]
+        with marking_undefined():  # the first sample may have no answer
+            one = as_maps(attributions_of(loaded.model, loaded.x[:1], target[:1], explain, None))[0]
         pixels = one.numel()
         k = max(1, round(TOP_SHARE * pixels)) if spec.k is None else spec.k
         if k >= pixels:
@@ -275,22 +279,39 @@ class MapSearch:
         }
         return aims.get(self.decides)
 
-    def run(self, seed: int) -> ExplanationRobustness:
-        """Attack, and compare with random points."""
-        spec, options = self.spec, {"k": self.k, "w": self.spec.w, "mask": self.mask}
+    def found(self, run: Run, seed: int) -> ExplanationRobustness:
+        """Attack all samples, part by part, and return what is needed of the result, without its costs."""
+
+        def work(rows: Tensor) -> Rows:
+            result = self.attacked(rows.to(self.target.device), seed)
+            return {"clean": result.clean, "n": torch.full_like(rows, result.n)} | {
+                f"{method}.{name}": value
+                for method in METHODS
+                for name, value in _columns(getattr(result, method), self.decides).items()
+            }
+
+        rows = run.map(StageName("attack", "attack on explanations"), work, len(self.target), even=True)
+        rows = {name: value.to(self.target.device) for name, value in rows.items()}
+        attack, best_of_n, random = (_worst_points(rows, f"{method}.", self.decides) for method in METHODS)
+        return ExplanationRobustness(attack, best_of_n, random, rows["clean"], int(rows["n"][0]))
+
+    def attacked(self, rows: Tensor, seed: int) -> ExplanationRobustness:
+        """Attack the samples in `rows`, and compare with random points."""
+        loaded, spec, options = self.loaded, self.spec, {"k": self.k, "w": self.spec.w, "mask": self.mask}
         objective = catalog.resolve(catalog.OBJECTIVES[spec.attack].path)
         accepted = {name: value for name, value in options.items() if name in spec.takes}
-        return explanation_robustness(
-            self.loaded.model, self.loaded.x, self.target, threat_of(spec.threat), self.explain,
-            objectives=(objective(**accepted),), search=Search(spec.steps, restarts=spec.restarts),
-            scores={
-                "lens": partial(lens_recall, k=self.k, w=spec.w),
-                "top_k": partial(top_k_intersection, k=self.k),
-                "kendall": kendall,
-                **({} if self.aim is None else {self.decides: partial(_negative, self.aim)}),
-            },
-            generator=torch.Generator().manual_seed(seed),
-        )  # fmt: skip
+        with marking_undefined():  # a part may hold samples without an answer alone
+            return explanation_robustness(
+                loaded.model, loaded.x[rows], self.target[rows], threat_of(spec.threat).take(rows), self.explain,
+                objectives=(objective(**accepted),), search=Search(spec.steps, restarts=spec.restarts),
+                scores={
+                    "lens": partial(lens_recall, k=self.k, w=spec.w),
+                    "top_k": partial(top_k_intersection, k=self.k),
+                    "kendall": kendall,
+                    **({} if self.aim is None else {self.decides: partial(_negative, self.aim)}),
+                },
+                generator=torch.Generator().manual_seed(seed),
+            )  # fmt: skip
 
     def scores(self, result: ExplanationRobustness) -> dict[str, dict[str, Tensor]]:
         """Return each score by method, (B,), with its chance level, raw and corrected."""
@@ -314,6 +335,24 @@ class MapSearch:
             return {}
         by_method = {method: -getattr(result, method).scores[self.decides] for method in METHODS}
         return {"before": self.aim(result.clean, result.clean), **by_method}
+
+
+def _columns(worst: WorstPoints, decides: str) -> Rows:
+    """Return the scores of one method, and its points that the deciding score was lowest at."""
+    points = {"status": worst.status, "output_change": worst.output_change, "x_adv": worst.x_adv}
+    return {name: value[decides] for name, value in points.items()} | {
+        f"score.{name}": value for name, value in worst.scores.items()
+    }
+
+
+def _worst_points(rows: Rows, prefix: str, decides: str) -> WorstPoints:
+    """Return the points and scores of one method; its costs are not stored."""
+    own = {name.removeprefix(prefix): value for name, value in rows.items() if name.startswith(prefix)}
+    scores = {name.removeprefix("score."): value for name, value in own.items() if name.startswith("score.")}
+    return WorstPoints(
+        scores, {decides: own["status"]}, {decides: own["output_change"]}, {decides: own["x_adv"]},
+        explanations=0, forwards=0, backwards=0, seconds=0.0,
+    )  # fmt: skip
 
 
 def _share_inside(mask: Tensor | None, maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from unfooled.runs.opening import Place, is_url, open_store
+from unfooled.runs.opening import Place, is_url, open_store, url_text
 from unfooled.runs.store import Store
 from unfooled.workflows.errors import BadOption
 
@@ -37,6 +37,17 @@ def open_out(out: Place | None, store_options: str | Path | None = None, *, last
     if lasting and store.private:
         raise BadOption("{out} is {0}, which ends with this command; give a folder or another URL", store.place())
     return store
+
+
+def check_not_behind_url(place: object, option: str) -> None:
+    """Refuse a URL of a store for what is read from this machine; a model may be a service, http://HOST.
+
+    Raises:
+        BadOption: It is a URL.
+    """
+    if is_url(place) and not str(place).lower().startswith(("http:", "https:")):
+        sentence = "{" + option + "} is a URL, {0}; only a run of an audit is read from one, copy it to this machine"
+        raise BadOption(sentence, url_text(place))
 
 
 def check_folder(out: str | Path) -> Path:
@@ -84,7 +95,8 @@ def _as_path(out: str | Path, option: str = "out") -> Path:
         raise BadOption(f"{{{option}}} is {{0!r}}; give a name", str(out))
     if is_url(out):
         raise BadOption(
-            f"{{{option}}} is a URL, {{0}}; only a run of an audit is kept behind one, give a name on this machine", out
+            f"{{{option}}} is a URL, {{0}}; only a run of an audit is kept behind one, give a name on this machine",
+            url_text(out),
         )
     path = Path(out)
     if _query(path, "is_symlink", option) and not _query(path, "exists", option):

@@ -15,7 +15,8 @@ from unfooled.evaluation.audit.shares import audit_rows as audit_rows_
 from unfooled.features.making import Storage
 from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.share_records import Share, check_local, read_rows, read_share
+from unfooled.runs.opening import is_url, url_text
+from unfooled.runs.share_records import COPY, Share, check_audit_local, check_local, read_rows, read_share
 from unfooled.runs.shares import compute_share, join, write_share
 from unfooled.workflows.attacking import CHUNK_SAMPLES, AttackRecord, AttackTask, attack
 from unfooled.workflows.auditing import AuditOptions, PreparedAudit, audit
@@ -84,6 +85,7 @@ def audit_rows(
     Raises:
         BadInput: Rows outside the samples, or options, model, data or folder that cannot be used.
     """
+    check_audit_local(out)
     rows, allowed = _rows(rows, out), threat_of(threat)
     if options.budget is not None:
         raise BadOption("{budget} limits a whole audit; leave it out with {rows}")
@@ -216,10 +218,13 @@ def merge(
         BadInput: Shares that are not finished, overlap, leave out rows, belong to different runs or name code; or a
             place that holds something else.
     """
+    for place in runs:
+        check_local(place, remedy=COPY)
     folders = [Path(run) for run in runs]
     if not folders:
         raise BadOption("there is nothing to merge; name the folders of the shares")
-    check_local(out)
+    if is_url(out):
+        raise BadOption("{out} is a URL, {0}, and shares are merged on this machine; give a name on it", url_text(out))
     kind = read_share(folders[0]).command
     if kind not in ("audit", "attack", "features"):
         raise BadOption("{0} is a share of {1!r}, which this version does not merge", folders[0], kind)

@@ -41,6 +41,8 @@ class Family(StrEnum):
 
 LEARNED = "learned"
 """End of the method of a stage in which a twin is learned; the other stages of its family are its parts."""
+FIRST_PART = "clean"
+"""End of the method of the first of these parts."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,19 @@ class Ledger:
         """Compute some tensors, or read those of an earlier start, see `Run.part`."""
         rows, self.spent[key] = self.run.part(key.folder, fn, model=model)
         return rows
+
+    def once_ahead(self, key: StageKey, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> None:
+        """Offer work for `once` to processes that would wait meanwhile, see `unfooled.runs.ahead`."""
+        self.run.once_ahead(key.folder, kind, fn, model=model)
+
+    def part_ahead(self, key: StageKey, fn: Callable[[], Rows], *, model: Counted | None = None) -> None:
+        """Offer work for `part` to processes that would wait meanwhile."""
+        self.run.part_ahead(key.folder, fn, model=model)
+
+    def count_whole(self, key: StageKey, forwards: int) -> None:
+        """Count the forwards of a finished stage whose parts were computed elsewhere, and are not read any more."""
+        if replace(key, method=key.method.removesuffix(LEARNED) + FIRST_PART) not in self.spent:
+            self.spent[key] = forwards, 0
 
     def passes(self, *families: Family) -> tuple[int, int]:
         """Return the total forwards and backwards of some families."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade, Certify
-from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.core.checks import untrusted
 from unfooled.core.model.modes import frozen
@@ -24,9 +25,9 @@ from unfooled.evaluation.audit.missed import missed_by
 from unfooled.evaluation.audit.nearest_points import nearest
 from unfooled.evaluation.audit.plan import LabelAttack, Plan
 from unfooled.evaluation.audit.proofs import CHECKED, prover_of
-from unfooled.evaluation.audit.replays import replay, replay_first
+from unfooled.evaluation.audit.replays import replay, replay_ahead, replay_first
 from unfooled.evaluation.audit.values import Attacked, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, trial_ahead
 from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import Finding, Kind
@@ -114,7 +115,8 @@ def _results(
             state, findings = attack.log_stage(through.state, PURIFIER, s.n, 0), [*findings, *through.findings]
             result = replace(result, state=state, findings=findings, through=through, notes=tuple(through.notes))
         yield result
-        attack_frontier = state.frontier
+        attack_frontier, budget = state.frontier, max(spent // 10, label.floor)
+        near = trial_ahead(attack, attack_frontier, gradients, budget=budget)
         nearest_rows = nearest(s, plan.nearest, gradients, attack_frontier.fooled)
         missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
         state = replace(state, frontier=frontier)
@@ -127,7 +129,8 @@ def _results(
             nearest_points=_column(nearest_rows, "z").get(s.threat.norm),
         )  # fmt: skip
         yield replace(result, left_out=(CHECKS,))
-        checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
+        beside = partial(_replay_ahead, s, None if label.whole is None else attack_frontier)
+        checked = after(attack, frontier, gradients, budget=budget, meanwhile=beside, learned_from=near)
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
         state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
         state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
@@ -135,6 +138,11 @@ def _results(
         findings += replay(s, state.frontier, checked.gradients)
         result = replace(result, state=state, gradients=checked.gradients, findings=findings, left_out=())
         yield from _extended(s, label, attack, result)
+
+
+def _replay_ahead(s: Setting, own: Frontier | None, checked: Frontier, gradients: Gradients) -> None:
+    """Offer the replay of the points that are final, those of a whole attack or those after the checks."""
+    replay_ahead(s, checked if own is None else own, gradients)
 
 
 def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked) -> Iterator[Attacked]:

@@ -51,7 +51,7 @@ from unfooled.runs.store import Store
 
 CHUNK_IN_TIME = 25
 """Largest number of samples per file where there is a time limit: of a stage that is cut off, finished files count.
-Also where processes share the work, which they do file by file."""
+Also where processes share the work, which they do file by file. Where there are no more, stages are divided evenly."""
 
 
 def audit(
@@ -114,13 +114,14 @@ def audit(
     work = Work.of(model, x, y, threat, plan, about, seed)
     names = work.names(classes)
     batch = batch or fitting_batch(work.subject.model, work.x)
+    even = helpers.count > 0 or chunk <= CHUNK_IN_TIME
     chunk = fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with run_place(given, work.config, needed=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
         job = partial(
             _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
             code=code_hashes(work.subject.given),
         )  # fmt: skip
-        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start))
+        ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start, even=even))
         with leading(given, ledger.run.folder.claims) as settle:
             with helpers.on(job):
                 outcome = work.perform(plan, seed, batch, ledger)
@@ -238,7 +239,8 @@ def _assist(
     work = Work.of(model, x, y, threat, plan, about, seed)
     prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or dict(code))
     config = work.config.model_copy(update={"fingerprint": prints})
-    work.perform(plan, seed, batch, Ledger(Run(place, config, chunk=chunk, progress=watch, start=watch.start)))
+    run = Run(place, config, chunk=chunk, progress=watch, start=watch.start, even=True)
+    work.perform(plan, seed, batch, Ledger(run))
 
 
 def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel, Subject]:

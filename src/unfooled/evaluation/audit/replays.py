@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from unfooled.attacks.ensembles.frontier import Frontier
@@ -41,14 +43,27 @@ def replay(s: Setting, frontier: Frontier, gradients: Gradients, *, again: bool 
         gradients: Gradients that the ascent follows.
         again: True after the attack went on.
     """
+    key = StageKey(Family.CHECKS, "replay", part=int(again))
+    look = _replaying(s, frontier, gradients)
+    return [] if look is None else s.ledger.once(key, Finding, look, model=s.counted)
+
+
+def replay_ahead(s: Setting, frontier: Frontier, gradients: Gradients) -> None:
+    """Offer the work of `replay` to processes that would wait meanwhile."""
+    look = _replaying(s, frontier, gradients)
+    if look is not None:
+        s.ledger.once_ahead(StageKey(Family.CHECKS, "replay"), Finding, look, model=s.counted)
+
+
+def _replaying(s: Setting, frontier: Frontier, gradients: Gradients) -> Callable[[], list[Finding]] | None:
+    """Return the work of `replay`; None where there is nothing to replay."""
     rows = frontier.remaining_rows()[:MAX_REPLAYED]
     if s.subject.random or not len(rows):
-        return []
+        return None
 
     def look() -> list[Finding]:
         few, points = rows[:MAX_ITERATED], frontier.points[rows]
         ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
         return memory_findings(s.original, s.subject.given, s.counted, s.y[rows], points, ends)
 
-    key = StageKey(Family.CHECKS, "replay", part=int(again))
-    return s.ledger.once(key, Finding, look, model=s.counted)
+    return look

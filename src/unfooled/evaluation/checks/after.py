@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ TRIAL_PASSES = 18_300
 """Passes that the trials take at full size."""
 MAX_TRANSFERRED = 64
 """Survivors at most that points made on a twin are tried on."""
+REFUSALS = StageKey(Family.CHECKS, "refusals")
 RANDOM_DRAWS = 10
 """Evaluations of a random model that are averaged at every gradient."""
 
@@ -130,7 +132,36 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     ]
 
 
-def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: int) -> Checked:
+def n_transferred(budget: int) -> int:
+    """Return the number of survivors that points made on a twin are tried on.
+
+    Args:
+        budget: Passes that the checks after the attack may take.
+    """
+    return max(8, int(MAX_TRANSFERRED * min(max(0, budget - RESERVED_PASSES) / TRIAL_PASSES, 1)))
+
+
+def trial_ahead(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: int) -> Tensor:
+    """Offer the twin that `after` will ask for to processes that would wait meanwhile.
+
+    Returns:
+        Samples that it learns from, for `after`: their choice must not depend on what is found meanwhile.
+    """
+    rows, problem = _near_first(frontier, n_transferred(budget)), attack.problem
+    if len(frontier.remaining_rows()) and budget > RESERVED_PASSES:
+        gradients.with_twin_ahead(problem.x[rows], problem.threat.take(rows), brief=True)
+    return rows
+
+
+def after(
+    attack: Cascade,
+    frontier: Frontier,
+    gradients: Gradients,
+    *,
+    budget: int,
+    meanwhile: Callable[[Frontier, Gradients], None] = lambda frontier, gradients: None,
+    learned_from: Tensor | None = None,
+) -> Checked:
     """Try other attacks on the samples that the attack could not fool.
 
     Args:
@@ -138,27 +169,27 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         frontier: Best points that it found.
         gradients: Gradients of the model; its twin is asked too.
         budget: Passes that all this may take.
+        meanwhile: Function that offers further work to processes that would wait, once all attacks are tried.
+        learned_from: Samples that the twin of the trials learns from. None: those nearest to the boundary.
 
     Returns:
         A `Checked`. Where no sample is left to fool, no check fires.
     """
     rows = frontier.remaining_rows()[:16]
     if not len(rows):
-        return Checked(
-            [finding(key, False, "no sample is left to fool") for key in (*WORDS, "D18")], frontier, gradients
-        )
+        attack.ledger.run.ahead.clear()
+        none = [finding(key, False, "no sample is left to fool") for key in (*WORDS, "D18")]
+        return Checked(none, frontier, gradients)
     n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
     scale = max(0.0, spare / TRIAL_PASSES)
     stages = [(key, s) for key, s in trials(scale) if allowed(s, problem.threat)]
     if spare > 0:
-        n_twin = max(8, int(MAX_TRANSFERRED * min(scale, 1)))
-        near = _near_first(frontier, n_twin)  # the twin's parts count their passes
-        gradients = gradients.with_twin(problem.x[near], problem.threat.take(near), brief=True)
-        stages += [
-            ("D15", TransferPoints(gradients.transferred, most=n_twin)),
-            *labels_only_trials(gradients, n_twin, scale),
-        ]
+        n_twin = n_transferred(budget)
+        near = _near_first(frontier, n_twin) if learned_from is None else learned_from
+        gradients = gradients.with_twin(problem.x[near], problem.threat.take(near), brief=True)  # counts its passes
+        stages.append(("D15", TransferPoints(gradients.transferred, most=n_twin)))
+        stages += labels_only_trials(gradients, n_twin, scale)
     state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0.0), dict.fromkeys(WORDS, 0)
     for number, (key, stage) in zip(Numbers.CHECKS, stages, strict=False):
         before_stage, (state, result) = state, attack.stage(state, stage, number, check=key)
@@ -167,6 +198,9 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
             n_tried[key] = max(n_tried[key], result.n_attacked)
     findings = [_trial_finding(key, n_fooled[key], n_tried[key], n) for key in WORDS]
+    if problem.decisive:
+        attack.ledger.part_ahead(REFUSALS, _refusal_search(problem, rows), model=problem.model)
+    meanwhile(state.frontier, gradients)
     findings += attack.ledger.once(
         StageKey(Family.CHECKS, "last"), Finding, lambda: _remaining_checks(problem, state.frontier, gradients, rows),
         model=problem.model,
@@ -200,7 +234,14 @@ def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients
 
 def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
     """D22: search for points without a finite answer near some samples, and add them to the frontier."""
-    problem = attack.problem
+    stored = attack.ledger.part(REFUSALS, _refusal_search(attack.problem, rows), model=attack.problem.model)
+    with_point, points = rows[stored["lone"].to(rows.device)], stored["points"].to(rows.device)
+    d22 = refusal_finding(stored["refused"])
+    return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
+
+
+def _refusal_search(problem: Problem, rows: Tensor) -> Callable[[], Rows]:
+    """Return the search for points without a finite answer near some samples."""
 
     def search() -> Rows:
         near = problem.take(rows)
@@ -209,10 +250,7 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
             refused = find_refusals(problem.model, near.x, near.y, near.threat)
         return {"refused": refused, "lone": observer.seen, "points": observer.points[observer.seen]}
 
-    stored = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
-    with_point, points = rows[stored["lone"].to(rows.device)], stored["points"].to(rows.device)
-    d22 = refusal_finding(stored["refused"])
-    return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
+    return search
 
 
 def _trial_finding(check: str, n_fooled: float, n_tried: int, n: int) -> Finding:

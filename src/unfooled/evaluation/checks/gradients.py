@@ -123,21 +123,12 @@ class Gradients:
             brief: True: a twin that was trained for a trial alone will do. Cost: 13 F for each of 200 samples; of a
                 brief one 9 F for each of 64.
         """
-        if self.twin is not None and (brief or not self.brief):
+        if self._has_twin(brief):
             return self
-        ledger, trial = self.ledger or Ledger.of(None, len(x)), "trial-" if brief else ""
-
-        def keep(name: str, compute: Callable[[], Rows]) -> Rows:
-            return ledger.part(StageKey(Family.TWIN, trial + name), compute, model=self.model)
-
-        # Its parts count the passes, and are read only until it is finished.
-        before = ledger.passes(Family.TWIN)[0]
-
-        def learn() -> Rows:
-            rows = self._learn(x, threat, keep, brief)
-            return rows | {"forwards": torch.tensor(ledger.passes(Family.TWIN)[0] - before)}
-
-        rows = ledger.part(StageKey(Family.TWIN, trial + LEARNED), learn)
+        ledger = self.ledger or Ledger.of(None, len(x))
+        key, learn = self._twin_work(x, threat, ledger, brief)
+        rows = ledger.part(key, learn)
+        ledger.count_whole(key, int(rows["forwards"]))
 
         def learned(name: str) -> nn.Module:
             net = untrained(x[:1], int(rows["classes"]), seed=self.seed, brief=brief).to(x.device, x.dtype)
@@ -147,6 +138,30 @@ class Gradients:
         twin, forwards = learned("scores"), self.forwards + int(rows["forwards"])
         labels = learned("labels") if any(k.startswith("labels.") for k in rows) else twin
         return replace(self, twin=twin, labels=labels, brief=brief, forwards=forwards)
+
+    def with_twin_ahead(self, x: Tensor, threat: Threat, *, brief: bool = False) -> None:
+        """Offer the work of `with_twin` to processes that would wait meanwhile; its result is stored."""
+        if self.ledger is not None and not self._has_twin(brief):
+            self.ledger.part_ahead(*self._twin_work(x, threat, self.ledger, brief))
+
+    def _has_twin(self, brief: bool) -> bool:
+        """Return whether there is a twin that is good enough."""
+        return self.twin is not None and (brief or not self.brief)
+
+    def _twin_work(self, x: Tensor, threat: Threat, ledger: Ledger, brief: bool) -> tuple[StageKey, Callable[[], Rows]]:
+        """Return the key of the stage in which the twin is learned, and the work."""
+        trial = "trial-" if brief else ""
+
+        def keep(name: str, compute: Callable[[], Rows]) -> Rows:
+            return ledger.part(StageKey(Family.TWIN, trial + name), compute, model=self.model)
+
+        def learn() -> Rows:
+            # Its parts count the passes, and are read only until it is finished.
+            before = ledger.passes(Family.TWIN)[0]
+            rows = self._learn(x, threat, keep, brief)
+            return rows | {"forwards": torch.tensor(ledger.passes(Family.TWIN)[0] - before)}
+
+        return StageKey(Family.TWIN, trial + LEARNED), learn
 
     def _learn(self, x: Tensor, threat: Threat, keep: ComputeOnce, brief: bool) -> Rows:
         """Distil the twins, and return their weights and the number of classes."""
