@@ -12,9 +12,8 @@ Load      load_model, load_data, load_features, load_shapes, Classifier (a modul
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
-Judge     robust_accuracy (by one attack), assert_robust (in tests); verify -> Verdict; counted, frozen; predicted,
-          least_likely (classes); show (a picture); BadInput (what is wrong and what to do); faster (a copy that answers
-          alike in less time)
+Judge     robust_accuracy (by one attack), assert_robust (in tests); verify -> Verdict; counted, frozen, faster;
+          predicted, least_likely (classes); show (a picture); BadInput (what is wrong and what to do)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:

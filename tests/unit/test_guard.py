@@ -33,6 +33,12 @@ class Shifted:
         return (x + 0 * self.module(x).sum()).clamp(0, 1)
 
 
+def autoencoder() -> DenoisingAutoencoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DenoisingAutoencoder(1, 4)
+
+
 def net() -> nn.Sequential:
     return tiny_net(3, SHAPE, dtype=torch.float32).eval()
 
@@ -50,7 +56,7 @@ def test_the_logits_are_those_of_the_purified_input() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("purify", [median, DenoisingAutoencoder(1, 2), Shifted(tiny_net(3, SHAPE))])
+@pytest.mark.parametrize("purify", [median, autoencoder(), Shifted(tiny_net(3, SHAPE))])
 def test_images_of_other_precisions_are_computed_in_that_of_the_weights(purify: Purify, dtype: torch.dtype) -> None:
     model, x = net(), points(5, SHAPE, dtype=torch.float32).to(dtype)
     guarded = guard(model, purify)
@@ -245,3 +251,37 @@ def test_values_are_only_checked_where_the_input_lies_in_the_box() -> None:
     model = guard(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), lambda x: x * 1)
     with torch.no_grad():
         assert model(torch.tensor([[1.001, -0.001]])).shape == (1, 2), "differences step out of the box"
+
+
+class Averaging(nn.Module):
+    """A purifier with a running mean, which every use moves."""
+
+    mean: Tensor
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_place:
+            self.mean.mul_(0.9).add_(0.1 * x.detach().mean())
+        else:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return (0.9 * x + 0.1 * self.mean).clamp(0, 1)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_purifier_with_memory_is_not_called_random(in_place: bool) -> None:
+    for stochastic in (False, True):
+        guarded = guard(net(), Averaging(in_place=in_place), stochastic=stochastic)
+        with pytest.raises(BadInput, match="changes its own state while it is used"):
+            guarded(points(5, SHAPE, dtype=torch.float32))
+
+
+def test_a_purifier_that_differs_where_gradients_are_computed() -> None:
+    def other(x: Tensor) -> Tensor:
+        return (x * 0.5).clamp(0, 1) if torch.is_grad_enabled() else x.clone()
+
+    with torch.no_grad(), pytest.raises(BadInput, match="returns other images where gradients are computed"):
+        guard(net(), other)(points(5, SHAPE, dtype=torch.float32))

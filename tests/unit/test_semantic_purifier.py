@@ -307,3 +307,50 @@ def test_options_that_cannot_be_used(options: dict[str, Any], sentence: str) -> 
         replace(identity_purifier(), dictionaries=torch.zeros(1, 2, 1, 4, 4))
     with pytest.raises(BadInput, match=r"they are \(M, A, C, size, size\)"):
         replace(identity_purifier(), dictionaries=torch.zeros(2, 2, 16))
+
+
+def test_another_function_is_not_taken_for_the_encoder_of_the_fit(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    x, y = data
+    own = fit_purifier(lambda z: z.flatten(1)[:, ::7], x[:120], y[:120], seed=0, size=4, atoms=4, max_clusters=1)
+    own.save(tmp_path / "plain")
+    assert torch.equal(load_purifier(tmp_path / "plain", lambda z: z.flatten(1)[:, ::7])(x[:3]), own(x[:3]))
+    with pytest.raises(BadInput, match="gives other latents than the encoder"):
+        load_purifier(tmp_path / "plain", lambda z: 0 * z.flatten(1)[:, ::7] + 7)
+
+
+def test_an_encoder_of_ones_own_is_not_said_to_lie_in_the_folder(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    x, y = data
+
+    def mine(seed: int) -> nn.Sequential:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Tanh()).eval()
+
+    own = fit_purifier(Encoder(mine(0), "1"), x[:120], y[:120], seed=0, size=4, atoms=4, max_clusters=1)
+    own.save(tmp_path / "mine")
+    with pytest.raises(BadInput, match="give the one that it was fitted with"):
+        load_purifier(tmp_path / "mine", Encoder(mine(1), "1"))
+
+
+def test_counts_that_are_no_whole_numbers(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    for name, value in (("atoms", 2.5), ("max_clusters", "2"), ("size", 4.0), ("min_size", True)):
+        with pytest.raises(BadInput, match=f"{name} is {value!r}; it must be a whole number"):
+            fit(net, data, **{name: value})
+
+
+def test_files_that_were_edited(purify: SemanticPurifier, tmp_path: Path) -> None:
+    purify.save(tmp_path / "p")
+    whole = dict(np.load(tmp_path / "p" / "purifier.npz"))
+    for name, value, words in (
+        ("dictionaries", whole["dictionaries"] * np.nan, "NaN or infinite"),
+        ("clusters/mean", whole["clusters/mean"][0], "do not fit together"),
+    ):
+        np.savez(tmp_path / "p" / "purifier.npz", **(whole | {name: value}))
+        with pytest.raises(BadInput, match=words):
+            load_purifier(tmp_path / "p")
+    np.savez(tmp_path / "p" / "purifier.npz", **whole)
+    facts = json.loads((tmp_path / "p" / "purifier.json").read_text())
+    facts["options"]["stride"] = 99
+    (tmp_path / "p" / "purifier.json").write_text(json.dumps(facts))
+    with pytest.raises(BadInput, match="stride is 99 and patches have a side of 4; they must touch"):
+        load_purifier(tmp_path / "p")

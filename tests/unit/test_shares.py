@@ -44,7 +44,7 @@ def build():
 """
 QUICK = AuditOptions(effort="quick", reasons="none", certify="off")
 N, CHUNK = 30, 10
-CUTS = (0, 10, 20, N)
+CUTS = (0, 10, 15, N)
 """The third share begins within a part, which belongs to the second one."""
 COMMAND = ["audit", "--model", "nets.py:build", "--threat", "linf:0.04", "--n", str(N), "--effort", "quick"]
 COMMAND += ["--reasons", "none", "--chunk", str(CHUNK), "--quiet", "--certify", "off"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -10,6 +12,9 @@ from typer.core import TyperCommand
 from unfooled.cli.errors import Refused
 from unfooled.core.errors import BadInput, printable
 from unfooled.workflows.errors import MOST
+
+RUNNING: ContextVar[Mapping[str, Any] | None] = ContextVar("running", default=None)
+"""Arguments of the running command by name; None: there is none."""
 
 
 class CheckedCommand(TyperCommand):
@@ -22,6 +27,7 @@ class CheckedCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run, and say which options were given twice."""
+        running = RUNNING.set(ctx.params)
         try:
             return super().invoke(ctx)
         except BadInput as error:
@@ -30,6 +36,7 @@ class CheckedCommand(TyperCommand):
             self.repeated = ()
             raise
         finally:
+            RUNNING.reset(running)
             for sentence in self.repeated:
                 typer.echo(f"note: {sentence}", err=True)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from unfooled.cli.command import RUNNING
 from unfooled.data import known as known_data
 from unfooled.models import known as known_models
 
@@ -17,7 +21,20 @@ def check_sources(model: str | None = None, data: str | None = None, model_kind:
     Raises:
         BadInput: There is no such file.
     """
+    if _has_url():  # what is said of it comes first
+        return
     if model is not None:
         known_models.check_there(model, model_kind)
     if data is not None:
         known_data.check_there(data)
+
+
+def _has_url() -> bool:
+    """Return whether an option of the running command is a URL, or belongs to one."""
+    given = RUNNING.get() or {}
+    return given.get("store_options") is not None or any(":/" in text for text in _texts(given.values()))
+
+
+def _texts(values: Iterable[Any]) -> Iterable[str]:
+    for value in values:
+        yield from _texts(value) if isinstance(value, (list, tuple)) else [str(value)]

@@ -74,8 +74,9 @@ def lens(
         unfooled lens clean.npy perturbed.npy --k 1000 --w 1 2 3
     """
     ks, ws = numbers(k, "--k"), numbers(w or ["1"], "--w")
-    existing_maps(clean)
-    existing_maps(perturbed)
+    if all([*ks, *ws]):  # else these are refused first
+        existing_maps(clean)
+        existing_maps(perturbed)
     from unfooled import workflows
     from unfooled.cli import show
 

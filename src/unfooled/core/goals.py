@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_labels, check_logits, is_trusted
+from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import batched
 from unfooled.core.model.calls import run, run_checked
 from unfooled.core.model.outputs import labelled, logits_of
 from unfooled.core.model.precision import HALF
 from unfooled.core.types import Loss, Model, Objective
+
+ANSWERS_COMPARED = 64
+"""Samples on which it is compared whether a model answers classes or sets of labels."""
 
 
 def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int | None = None) -> Tensor:
@@ -195,3 +199,27 @@ def least_likely(model: Model, x: Tensor, *, batch: int | None = 256) -> Tensor:
     """
     with torch.no_grad():
         return read_logits(model, x, batch=batch).argmin(1)
+
+
+def refuse_one_hot(model: Model, x: Tensor, y: Tensor, sets: Model, classes: Tensor) -> None:
+    """Refuse labels of which exactly one is set in each row, where the model answers classes: `y` is written otherwise.
+
+    Args:
+        model: The model as it was given.
+        x: Samples, (n, *D); the first 64 are used.
+        y: Labels, (n, L) of 0 and 1.
+        sets: The model of sets of labels, see `multi_label`.
+        classes: The set of each sample, (n,).
+
+    Raises:
+        BadInput: The largest output is right more often than the set of labels.
+    """
+    if y.shape[1] < 2 or not bool((y.sum(1) == 1).all()):
+        return
+    few = x[:ANSWERS_COMPARED]
+    as_classes = (logits_at(model, few).argmax(1) == y[: len(few)].argmax(1).to(few.device)).sum()
+    if as_classes > (logits_at(sets, few).argmax(1) == classes[: len(few)].to(few.device)).sum():
+        raise BadInput(
+            f"y has shape {tuple(y.shape)} and looks one-hot; give the classes, y.argmax(1), or where samples do have "
+            "several labels, model, y, names = uf.multi_label(model, y, x)"
+        )

@@ -12,10 +12,10 @@ from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.core.checks import check_attack, check_run
 from unfooled.core.errors import BadInput
 from unfooled.core.given import as_samples, in_precision_of
-from unfooled.core.goals import predicted
+from unfooled.core.goals import predicted, refuse_one_hot
 from unfooled.core.memory import max_bytes_in_memory
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.two_class import multi_label, refuse_one_hot
+from unfooled.core.model.two_class import multi_label
 from unfooled.core.samples import Streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -61,8 +61,9 @@ def robust_accuracy(
     x, y = _read(x, y, seed) if isinstance(x, (Dataset, DataLoader)) else as_samples(x, y)
     y = predicted(model, x) if y is None else y
     if isinstance(y, Tensor) and y.ndim == 2:
-        refuse_one_hot(y)
-        model, y, _ = multi_label(model, y, x)
+        several, places, _ = multi_label(model, y, x)
+        refuse_one_hot(model, x, y, several, places)
+        model, y = several, places
     x, _ = in_precision_of(model, x)
     check_run(seed)
     x = check_attack(x, y, threat)

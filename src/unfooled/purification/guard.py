@@ -114,6 +114,7 @@ class Guarded(nn.Module):
             if not torch.equal(given.nan_to_num(), some.nan_to_num()):
                 raise BadInput("the purifier writes into its input; begin it with x = x.clone()")
             check_purified(first, some)
+            own = [value.clone() for value in _buffers(self.purify)]
             again = purified_by(self.purify, some.clone())
         changed = [m for m, mode in zip(self.modules(), modes, strict=True) if m.training != mode]
         if changed:
@@ -123,11 +124,45 @@ class Guarded(nn.Module):
                 f"the purifier changes the mode of {type(changed[0]).__name__}; leave the modes as they are, or "
                 "restore them"
             )
+        if not all(map(same, own, _buffers(self.purify))):
+            raise BadInput(
+                "the purifier changes its own state while it is used, such as a running mean; freeze it: an attack "
+                "would move it, too"
+            )
         if not self.stochastic and not torch.equal(first, again):
             raise BadInput(
                 "the purifier returns different images for the same input; declare it, guard(model, purify, "
                 "stochastic=True), so that attacks average its draws"
             )
+        self._check_with_gradients(some, first)
+
+    def _check_with_gradients(self, some: Tensor, first: Tensor) -> None:
+        """Refuse a purifier that returns other images where gradients are computed: attacks would see another one."""
+        if self.stochastic or torch.is_inference_mode_enabled() or not some.is_floating_point():
+            return
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            try:
+                other = self.purify(some.clone().requires_grad_())
+            except Exception:  # a purifier without gradients, which is an answer
+                return
+        if isinstance(other, Tensor) and other.shape == first.shape:
+            apart = (other.detach() - first).abs().nan_to_num(0.0)
+            if bool((apart > 1e-3).any()):
+                raise BadInput(
+                    "the purifier returns other images where gradients are computed; an attack would be made on "
+                    "another purifier: leave out torch.is_grad_enabled()"
+                )
+
+
+def _buffers(purify: Purify) -> list[Tensor]:
+    """Return the buffers of a purifier's modules, such as running means."""
+    roots = [module for module in modules_of(purify) if isinstance(module, nn.Module)]
+    return [value.detach() for root in roots for value in root.buffers()]
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are equal, NaN included."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def purified_by(purify: Purify, x: Tensor) -> Tensor:

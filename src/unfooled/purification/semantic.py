@@ -101,6 +101,10 @@ class SemanticPurifier:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.coding not in CODINGS:
             raise BadInput(f'coding is {self.coding!r}; it must be "patches" or "convolutional"')
+        if self.coding == "patches" and self.stride > self.size:
+            raise BadInput(f"stride is {self.stride} and patches have a side of {self.size}; they must touch")
+        if not bool(torch.isfinite(self.dictionaries).all()):
+            raise BadInput("dictionaries hold NaN or infinite values; fit the purifier again")
 
     @property
     def module(self) -> Encode:
@@ -257,6 +261,10 @@ def fit_purifier(
             other numbers that cannot be used.
     """
     check_run(seed, batch)
+    counts = {"atoms": atoms, "size": size, "max_clusters": max_clusters, "min_size": min_size}
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise BadInput(f"{name} is {value!r}; it must be a whole number")
     _check_encoder(encode)
     check_images(x)
     check_inputs(x, y)

@@ -5,7 +5,7 @@
 
 The folder is enough to use the purifier in front of any model where the encoder is a layer of a network that
 `models.ARCHITECTURES` names. An encoder that is the user's own code cannot be built from the folder: it is passed to
-`load_purifier`, and its weights must be those of the fit.
+`load_purifier`; its weights must be those of the fit, and its latents of some noise.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from unfooled.core.limits import read_regular
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.encoder import Encoder, root_of
+from unfooled.core.model.modes import evaluating
 from unfooled.data.formats.npz import archive
 from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like
 from unfooled.purification.clusters import ClassFit, Clusters
@@ -37,6 +38,8 @@ Encode = Callable[[Tensor], Tensor]
 """x (B, C, H, W) -> latents (B, *F), differentiable; a sample's latents do not depend on the others."""
 
 ARRAYS, FACTS = "purifier.npz", "purifier.json"
+PROBE, PROBES, MAX_LATENTS = "encoder/latents of noise", 2, 64
+"""Array that tells encoders apart whose code differs and not their weights; images of noise, and latents of each."""
 FORMAT = 1
 MAX_JSON = 1 << 26
 """Largest size of the JSON file in bytes."""
@@ -86,6 +89,8 @@ def write_purifier(purify: Stored, folder: str | Path) -> None:
     arrays["dictionaries"] = purify.dictionaries
     for i, module in enumerate(modules_of(purify.encode)):
         arrays |= {f"encoder/{i}/{name}": value for name, value in module.state_dict().items()}
+    if (latents := _probed(purify.encode, purify.about)) is not None:
+        arrays[PROBE] = latents
     content = io.BytesIO()
     np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})
     facts = {
@@ -120,12 +125,18 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
         if encode is None:
             encode = _rebuilt(folder, facts, arrays)
         elif encoder_hash(encode) != facts["encoder"]["hash"]:
+            known = facts["encoder"]["architecture"] in ARCHITECTURES
+            mend = "leave it out: the folder has its own encoder" if known else "give the one that it was fitted with"
             raise BadInput(
-                f"encode has other weights, or another layer, than the encoder that {folder} was fitted with; leave it "
-                "out: the folder has its own encoder, and any model may be guarded by the purifier"
+                f"encode has other weights, or another layer, than the encoder that {folder} was fitted with; {mend}, "
+                "and any model may be guarded by the purifier"
             )
+        elif not _answers_alike(encode, facts["about"], arrays.get(PROBE)):
+            raise BadInput(f"encode gives other latents than the encoder that {folder} was fitted with; give that one")
         return Stored(encode, clusters, arrays["dictionaries"], facts["options"], facts["about"])
-    except (KeyError, TypeError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        if isinstance(error, BadInput):
+            raise
         raise damaged(folder, error) from None
 
 
@@ -214,8 +225,32 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     return encode
 
 
+def _probed(encode: Encode, about: Mapping[str, Any]) -> Tensor | None:
+    """Return an encoder's latents of some fixed noise; None where the shape of images is not known, or it fails."""
+    if not (shape := about.get("shape")):
+        return None
+    noise = torch.rand(PROBES, *shape, generator=torch.Generator().manual_seed(0))
+    weight = next((p for module in modules_of(encode) for p in module.parameters() if p.is_floating_point()), noise)
+    try:
+        with torch.no_grad(), evaluating(encode):
+            latents = encode(noise.to(weight.device, weight.dtype))
+    except Exception:
+        return None
+    return latents.detach().double().flatten(1)[:, :MAX_LATENTS].cpu() if isinstance(latents, Tensor) else None
+
+
+def _answers_alike(encode: Encode, about: Mapping[str, Any], stored: Tensor | None) -> bool:
+    """Return whether an encoder gives the latents that were stored; True where none were."""
+    own = None if stored is None else _probed(encode, about)
+    if stored is None or own is None:
+        return True
+    return own.shape == stored.shape and torch.allclose(own, stored.double(), rtol=1e-2, atol=1e-4)
+
+
 def _check_shapes(clusters: Clusters) -> None:
     """Refuse arrays of clusters that do not fit together."""
+    if clusters.mean.ndim != 2 or clusters.offset.ndim != 1:
+        raise TypeError(f"mean has shape {tuple(clusters.mean.shape)}, offset {tuple(clusters.offset.shape)}")
     m, d = clusters.mean.shape
     p = len(clusters.offset)
     wanted = {"precision": (m, d, d), "logdet": (m,), "label": (m,), "basis": (p, d), "offset": (p,)}

@@ -169,15 +169,6 @@ def multi_label(
     return found, classes, titles
 
 
-def refuse_one_hot(y: Tensor) -> None:
-    """Refuse labels of which exactly one is set in each row: they are classes, written otherwise."""
-    if y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() & (y.sum(1) == 1).all()):
-        raise BadInput(
-            f"y has shape {tuple(y.shape)} and looks one-hot; give the classes, y.argmax(1), or where samples do have "
-            "several labels, model, y, names = uf.multi_label(model, y, x)"
-        )
-
-
 def checked_labels(y: Tensor) -> Tensor:
     """Return labels (n, L) of 0 and 1 as integers; refuse others."""
     if y.ndim != 2 or not bool(((y == 0) | (y == 1)).all()):

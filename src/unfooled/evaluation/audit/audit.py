@@ -18,11 +18,11 @@ from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput, OneOutput
 from unfooled.core.given import Array, as_samples, in_precision_of
-from unfooled.core.goals import predicted
+from unfooled.core.goals import predicted, refuse_one_hot
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.calls import notes_on, noticing
-from unfooled.core.model.two_class import multi_label, refuse_one_hot, two_class
+from unfooled.core.model.two_class import multi_label, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
@@ -114,12 +114,12 @@ def audit(
     work = Work.of(model, x, y, threat, plan, about, seed)
     names = work.names(classes)
     batch = batch or fitting_batch(work.subject.model, work.x)
-    even = helpers.count > 0 or chunk <= CHUNK_IN_TIME
+    even = helpers.count > 0 and chunk > CHUNK_IN_TIME  # processes share small stages, too; else parts are as asked
     chunk = fitting_chunk(chunk, work.x, plan.budget, shared=helpers.count > 0)
     with run_place(given, work.config, needed=helpers.count > 0 or isinstance(work.x, Streamed)) as place:
         job = partial(
             _assist, helpers.source, work.threat, plan, about, seed, place, chunk, batch, helpers.watch,
-            code=code_hashes(work.subject.given),
+            code=code_hashes(work.subject.given), even=even,
         )  # fmt: skip
         ledger = Ledger(Run(place, work.config, chunk=chunk, progress=progress, start=helpers.start, even=even))
         with leading(given, ledger.run.folder.claims) as settle:
@@ -162,9 +162,10 @@ class Work:
         model, sets = as_model(model), list[str]()
         x, y, threat, notes = _samples(model, x, y, threat, seed)
         if isinstance(y, Tensor) and y.ndim == 2:
-            refuse_one_hot(y)
             with noticing():  # it is reminded of when the model is inspected
-                model, y, sets = multi_label(model, y, x)
+                several, places, sets = multi_label(model, y, x)
+                refuse_one_hot(model, x, y, several, places)
+            model, y = several, places
         model, original, subject = _inspected(model, x, y)
         threat = _within_reach(threat, x)
         threat = threat if subject.free is None else replace(threat, free=subject.free)
@@ -228,6 +229,7 @@ def _assist(
     watch: Watch,
     *,
     code: Mapping[str, str],
+    even: bool,
 ) -> None:
     """Help with an audit in another process: run its stages in its store, and write no result.
 
@@ -239,7 +241,7 @@ def _assist(
     work = Work.of(model, x, y, threat, plan, about, seed)
     prints = dict(work.config.fingerprint) | (code_hashes(work.subject.given) or dict(code))
     config = work.config.model_copy(update={"fingerprint": prints})
-    run = Run(place, config, chunk=chunk, progress=watch, start=watch.start, even=True)
+    run = Run(place, config, chunk=chunk, progress=watch, start=watch.start, even=even)
     work.perform(plan, seed, batch, Ledger(run))
 
 

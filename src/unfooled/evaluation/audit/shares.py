@@ -19,7 +19,7 @@ from unfooled.core.errors import BadInput, option
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.audit.audit import CHUNK_IN_TIME, Work, fitting_chunk
+from unfooled.evaluation.audit.audit import Work, fitting_chunk
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.proofs import QUICK
 from unfooled.evaluation.audit.summary import About
@@ -73,11 +73,11 @@ def audit_rows(
         raise BadInput(f"{option('budget')} limits a whole audit; leave it out with {option('rows')}")
     work = Work.of(model, x, y, threat, plan, about, seed)
     batch = batch or fitting_batch(work.subject.model, work.x)
-    given, chunk = chunk, fitting_chunk(chunk, work.x, None, shared=False)
+    chunk = fitting_chunk(chunk, work.x, None, shared=False)
     clean = [StageKey(Family.CLEAN), *(StageKey(family, "clean") for family in (Family.AUTOATTACK, Family.CASCADE))]
     if plan.label_attack.certify == QUICK:  # else proofs cost more than the attack, and are shared
         clean.append(StageKey(Family.CASCADE, "proofs"))
     whole = tuple(sorted(str(key.folder) for key in clean))
     share = Share(command=COMMAND, rows=rows, n=len(work.x), chunk=chunk, whole=whole).checked()
-    run = Run(Path(out), work.config, chunk=chunk, progress=progress, share=share, even=given <= CHUNK_IN_TIME)
+    run = Run(Path(out), work.config, chunk=chunk, progress=progress, share=share)
     return compute_share(Path(out), share, lambda: work.perform(plan, seed, batch, Ledger(run)))

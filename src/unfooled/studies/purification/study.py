@@ -76,7 +76,11 @@ def purification_findings(results: Sequence[Results]) -> Findings:
         *(rows for r in results for rows in (r.networks, r.grid, r.transfer, r.unseen, r.detected, r.clusters)),
         *(r.pictures for r in results),
     )
-    first = [_first_line(result, of_set) for result, of_set in zip(results, by_set, strict=True) if of_set]
+    first = [
+        _first_line(result, of_set)
+        for result, of_set in zip(results, by_set, strict=True)
+        if any("other arms" in one.claim for one in of_set)
+    ]
     rises = [f"{r.task.name}: {cell}" for r in results for cell in Grid(r.grid, r.task.eps).raw_rises()]
     rising = (
         "Before points were carried over to larger radii, accuracy under the worst attack rose with eps for "
@@ -89,11 +93,23 @@ def purification_findings(results: Sequence[Results]) -> Findings:
 
 
 def _first_line(result: Results, decided: Sequence[Claim]) -> str:
-    """Return the answer to the question of the page, in one sentence."""
-    best = decided[0]
-    figure = "" if best.value is None else f": {best.value:+.2f} [{best.low:.2f}, {best.high:.2f}], n = {best.n}"
+    """Return the answer to the question of the page, with the arm that is best and both controls."""
+    best, *others = [one for one in decided if "other arms" in one.claim]
     words = {"holds": "Something beats", "fails": "Nothing beats", "undecided": "Nothing surely beats"}[best.verdict]
-    return f"{result.task.name}: {words} plain PGD-AT at equal compute under the worst attack{figure}."
+    text = f"{result.task.name}: {words} plain PGD-AT at equal compute under the worst attack{_figure(best)}"
+    arm = best.claim.partition("other arms, ")[2].partition(", beats")[0]
+    text += f"; the best arm is {arm}." if arm and best.value is not None else "."
+    if not others:
+        return text
+    longer = others[0]
+    arm = longer.claim.partition("other arms, ")[2].partition(", beats")[0]
+    words = {"holds": "beats", "fails": "does not beat", "undecided": "does not surely beat"}[longer.verdict]
+    return f"{text} Trained for longer, PGD-AT is harder to beat: {arm} {words} it{_figure(longer)}."
+
+
+def _figure(one: Claim) -> str:
+    """Return the difference of a claim with its interval."""
+    return "" if one.value is None else f": {one.value:+.2f} [{one.low:.2f}, {one.high:.2f}], n = {one.n}"
 
 
 LOST = (
