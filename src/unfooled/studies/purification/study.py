@@ -103,8 +103,8 @@ def _first_line(result: Results, decided: Sequence[Claim]) -> str:
         return text
     longer = others[0]
     arm = longer.claim.partition("other arms, ")[2].partition(", beats")[0]
-    words = {"holds": "beats", "fails": "does not beat", "undecided": "does not surely beat"}[longer.verdict]
-    return f"{text} Trained for longer, PGD-AT is harder to beat: {arm} {words} it{_figure(longer)}."
+    words = {"holds": "wins", "fails": "does not win", "undecided": "does not surely win"}[longer.verdict]
+    return f"{text} Against PGD-AT that is trained for longer, {arm} {words}{_figure(longer)}."
 
 
 def _figure(one: Claim) -> str:
