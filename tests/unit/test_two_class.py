@@ -195,7 +195,9 @@ class Listed(IterableDataset[Any]):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
-@pytest.mark.parametrize("kind", ["set", "loader", "lists", "streamed lists", "own collate", "tensors"])
+@pytest.mark.parametrize(
+    "kind", ["set", "loader", "lists", "streamed lists", "as many as labels", "own collate", "tensors"]
+)
 def test_data_sets_with_several_labels(kind: str, dtype: torch.dtype) -> None:
     x = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     head = nn.Linear(16, 3)
@@ -210,6 +212,7 @@ def test_data_sets_with_several_labels(kind: str, dtype: torch.dtype) -> None:
         "set": pairs, "loader": DataLoader(pairs, 5), "tensors": TensorDataset(x, y),
         "lists": DataLoader([(a, b.tolist()) for a, b in zip(x, y, strict=True)], 3),  # type: ignore[arg-type]
         "streamed lists": DataLoader(Listed(x, y), 5),
+        "as many as labels": DataLoader(Listed(x, y), 3),
         "own collate": DataLoader(pairs, 5, collate_fn=lambda items: tuple(map(torch.stack, zip(*items, strict=True)))),
     }  # fmt: skip
     threat = uf.Linf(0.02)

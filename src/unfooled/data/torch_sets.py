@@ -192,17 +192,19 @@ def _labels(y: Any, keys: Sequence[Any]) -> Tensor:
     return torch.from_numpy(targets(array, "the data set")[0])
 
 
-def batch_of(item: Any, keys: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
+def batch_of(item: Any, keys: Sequence[Any] | None = None, *, by_label: bool = False) -> tuple[Tensor, Tensor]:
     """Return the samples and labels of a collated batch.
 
     Args:
         item: Batch of a loader.
         keys: Names of its items in messages. None: 0, 1, 2, ...
+        by_label: True: torch made the batch, which turns lists of labels into one tensor for each label. False: such a
+            sequence is known by its length, which is not the number of samples.
     """
     x, y = _pair(item)
     x = _inputs(x)
     y = y.reshape(-1) if isinstance(y, Tensor) and not y.ndim else y if hasattr(y, "__len__") else [y]
-    y = torch.stack([*y], 1) if _by_label(y, len(x)) else y
+    y = torch.stack([*y], 1) if _one_for_each_label(y, len(x)) and (by_label or len(y) != len(x)) else y
     return x, _labels(y, range(len(x)) if keys is None else keys)
 
 
@@ -211,10 +213,11 @@ def _inputs(x: Any) -> Tensor:
     return widened(x if isinstance(x, Tensor) and x.is_floating_point() else torch.stack([single(one) for one in x]))
 
 
-def _by_label(y: Any, n: int) -> bool:
-    """Return whether labels of n samples are a sequence of one tensor for each label, as torch collates lists."""
-    columns = isinstance(y, (list, tuple)) and len(y) != n
-    return columns and all(isinstance(one, Tensor) and one.shape == (n,) for one in y)
+def _one_for_each_label(y: Any, n: int) -> bool:
+    """Return whether labels of n samples are a sequence of tensors of n entries each."""
+    return (
+        isinstance(y, (list, tuple)) and len(y) > 0 and all(isinstance(one, Tensor) and one.shape == (n,) for one in y)
+    )
 
 
 class _Spool:
@@ -253,7 +256,7 @@ def _spooled(source: Any) -> tuple[Tensor, Tensor]:
         pair = _pair(item)
         if batched:
             count = len(pair[0])
-            x, y = batch_of(item, range(n, n + count))
+            x, y = batch_of(item, range(n, n + count), by_label=source.collate_fn is default_collate)
         else:
             x, y = _sample(pair[0], n)[None], _labels([pair[1]], [n])
         n += len(x)

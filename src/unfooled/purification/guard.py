@@ -124,7 +124,7 @@ class Guarded(nn.Module):
                 f"the purifier changes the mode of {type(changed[0]).__name__}; leave the modes as they are, or "
                 "restore them"
             )
-        if not all(map(same, own, _buffers(self.purify))):
+        if not all(map(_same, own, _buffers(self.purify))):
             raise BadInput(
                 "the purifier changes its own state while it is used, such as a running mean; freeze it: an attack "
                 "would move it, too"
@@ -160,7 +160,7 @@ def _buffers(purify: Purify) -> list[Tensor]:
     return [value.detach() for root in roots for value in root.buffers()]
 
 
-def same(a: Tensor, b: Tensor) -> bool:
+def _same(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors are equal, NaN included."""
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 

@@ -18,7 +18,7 @@ MOST = 4
 def show_purified(s: Setting, through: ThroughPurifier | None, right: Tensor, points: Judged) -> PurifiedShown | None:
     """Purify a few samples and their attacked points, the fooled ones first; None without a purifier or images.
 
-    Cost: two passes of the purifier over at most `MOST` samples.
+    Cost: two passes of the purifier over at most `MOST` samples, with clusters two more of its encoder.
 
     Args:
         s: The audit.
