@@ -202,7 +202,7 @@ APPLY = ("purify", "apply", "purifier", "--out", "refused")
         ((*FIT, "--data", "colour.npz"), "--channels 1"),
         ((*FIT[:4], "--out", "net.pt"), "cannot write net.pt: it is no folder"),
         ((*FIT[:4], "--out", "images"), "images holds other files, such as 0; choose another --out"),
-        ((*APPLY, "--data", "colour.npz"), "fitted to images of 1 channels, colour has 3; convert them, --channels 1"),
+        ((*APPLY, "--data", "colour.npz"), "fitted to images of 1 channel, colour has 3; convert them, --channels 1"),
         ((*APPLY, "--data", "tiny.npz"), "images are 3x3, patches of the purifier 4x4; resize them (--size)"),
         ((*APPLY, "--data", "rows.npz"), "rows has samples of shape (64,); a purifier takes images"),
         ((*APPLY, "--channels", "2"), "--channels is 2; it must be 1 (grey) or 3 (colour)"),
@@ -237,3 +237,12 @@ def test_errors_speak_python(home: Path) -> None:
             purify_fit(Inputs("net.pt", split="train"), "refused", options=PurifierOptions(patch=9), machine=CPU)
         with pytest.raises(workflows.BadOption, match=r"convert them, channels=1"):
             purify_apply("purifier", "colour.npz", "refused.npz", machine=CPU)
+
+
+def test_images_of_one_class_are_said(home: Path) -> None:
+    x, y = uf.load_data("digits", "train", n=400)
+    options = PurifierOptions(clusters=2, atoms=8, patch=4, min_size=10)
+    record = purify_fit(
+        Inputs(uf.load_model(home / "net.pt"), (x[y == 0], y[y == 0])), home / "zeros", options=options, machine=CPU
+    )
+    assert any("all images are of one class, 0" in sentence for sentence in record.warnings)

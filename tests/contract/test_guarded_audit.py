@@ -465,7 +465,7 @@ def test_purifiers_that_break_a_rule_are_refused(net: Classifier, name: str) -> 
 def test_a_grey_purifier_on_colour_images(semantic: SemanticPurifier) -> None:
     colour = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 10))).eval()
     x, y = samples(4)
-    with pytest.raises(BadInput, match="images of 1 channels, these have 3"):
+    with pytest.raises(BadInput, match="images of 1 channel, these have 3"):
         uf.audit(guard(colour, semantic), x.expand(-1, 3, -1, -1).contiguous(), y, EPS, plan=PLAN)
 
 

@@ -102,8 +102,9 @@ def test_every_claim_of_the_paper_is_answered_static_and_adaptive(done: tuple[Pa
     _, summary = done
     texts = [claim.claim for claim in summary.claims]
     for words in ("is more accurate than PGD-AT alone", "beat the global", "adds accuracy to the network behind SRD",
-                  "purifiers of other networks", "digits, l2", "digits, shifts"):  # fmt: skip
+                  "purifiers of other networks", "digits, l2"):  # fmt: skip
         assert {("static" in t, "adaptive" in t) for t in texts if words in t} == {(True, False), (False, True)}, words
+    assert [t for t in texts if "digits, shifts" in t and "natural" in t] == [t for t in texts if "digits, shifts" in t]
     assert any("of the perturbation" in text for text in texts)
     assert all(claim.n > 0 or claim.verdict == "undecided" for claim in summary.claims)
 

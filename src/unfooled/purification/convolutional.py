@@ -165,7 +165,7 @@ def learn_convolutional(
             raise BadInput(f"{name} is {value}; it must be at least 1")
     high = high.detach()
     if not bool((high.abs() > 1e-6).any()):
-        raise BadInput("the high band of every image is 0; no filter can be learnt from constant images: give others")
+        raise BadInput("every image is constant, so that the high band is 0; give images with some detail")
     source = torch.Generator().manual_seed(rng.base_seed(generator))
     filters = torch.randn(atoms, high.shape[1], size, size, generator=source, dtype=torch.float64).to(high)
     _check_fit(high, filters)

@@ -261,9 +261,11 @@ def _training_patches(
         by_cluster.append(joined[pick])
     everything = torch.cat(by_cluster)
     if not len(everything):
+        if not any(bool((one.abs() > least).any()) for one in parts):
+            raise BadInput("every image is constant, so that the high band is 0; give images with some detail")
         raise BadInput(
-            f"no patch of the high band has a standard deviation of {least:g}; no filter can be learnt from "
-            "constant images: give others, or raise smooth, which is the weight of the low-pass filter"
+            f"no patch of the high band has a standard deviation of {least:g}; give images with more detail, or raise "
+            "smooth, which is the weight of the low-pass filter"
         )
     fallback = everything[torch.randperm(len(everything), generator=source)[:most].to(everything.device)]
     by_cluster = [rows if len(rows) else fallback for rows in by_cluster]

@@ -43,8 +43,9 @@ class Guarded(nn.Module):
     """A model behind a purifier: x -> model(purify(x)).
 
     The purifier stays in eval mode when the module is trained. At the first call the module checks that the purifier
-    does not write into its input, change a module's mode, or return different images for the same input (unless
-    `stochastic`); in every call without gradients, that it keeps the shape and returns finite values in [0, 1].
+    does not write into its input, change a module's mode, return different images for the same input (unless
+    `stochastic`), or depend on the other images of the batch; in every call without gradients, that it keeps the shape
+    and returns finite values in [0, 1].
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
@@ -56,7 +57,7 @@ class Guarded(nn.Module):
         purify: The purifier.
         stochastic: True: the purifier is random.
 
-    Cost: 1 forward of each.
+    Cost: 1 forward of each; at the first call 3 more of the purifier on a few images.
     """
 
     def __init__(self, model: Model, purify: Purify, *, stochastic: bool = False) -> None:
@@ -74,8 +75,8 @@ class Guarded(nn.Module):
         """Return the logits, (B, K); inputs of another precision are computed in float32 where all weights have it.
 
         Raises:
-            BadInput: The purifier changes the shape or its input, leaves [0, 1], returns NaN, changes a mode, or is
-                random without `stochastic`.
+            BadInput: The purifier changes the shape or its input, leaves [0, 1], returns NaN, changes a mode, depends
+                on the batch, or is random without `stochastic`.
         """
         if (called := _CALLED.get()) is not None:
             called.append(self)
@@ -134,6 +135,11 @@ class Guarded(nn.Module):
                 "the purifier returns different images for the same input; declare it, guard(model, purify, "
                 "stochastic=True), so that attacks average its draws"
             )
+        if not self.stochastic and len(some) > 1 and _differ(purified_by(self.purify, some[:1].clone()), first[:1]):
+            raise BadInput(
+                "what the purifier makes of an image depends on the other images of its batch, so that no image has an "
+                "answer of its own; let it treat each image by itself"
+            )
         self._check_with_gradients(some, first)
 
     def _check_with_gradients(self, some: Tensor, first: Tensor) -> None:
@@ -145,19 +151,22 @@ class Guarded(nn.Module):
                 other = self.purify(some.clone().requires_grad_())
             except Exception:  # a purifier without gradients, which is an answer
                 return
-        if isinstance(other, Tensor) and other.shape == first.shape:
-            apart = (other.detach() - first).abs().nan_to_num(0.0)
-            if bool((apart > 1e-3).any()):
-                raise BadInput(
-                    "the purifier returns other images where gradients are computed; an attack would be made on "
-                    "another purifier: leave out torch.is_grad_enabled()"
-                )
+        if isinstance(other, Tensor) and other.shape == first.shape and _differ(other, first):
+            raise BadInput(
+                "the purifier returns other images where gradients are computed; an attack would be made on another "
+                "purifier: leave out torch.is_grad_enabled()"
+            )
 
 
 def _buffers(purify: Purify) -> list[Tensor]:
     """Return the buffers of a purifier's modules, such as running means."""
     roots = [module for module in modules_of(purify) if isinstance(module, nn.Module)]
     return [value.detach() for root in roots for value in root.buffers()]
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """Return whether images differ by more than rounding."""
+    return bool(((a.detach() - b).abs().nan_to_num(0.0) > 1e-3).any())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -212,8 +212,8 @@ class SemanticPurifier:
         channels = self.dictionaries.shape[2]
         if x.shape[1] != channels:
             raise BadInput(
-                f"the purifier was fitted to images of {channels} channels, these have {x.shape[1]}; convert them or "
-                "fit another purifier"
+                f"the purifier was fitted to images of {channels} channel{'s' * (channels != 1)}, these have "
+                f"{x.shape[1]}; convert them or fit another purifier"
             )
         if min(x.shape[-2:]) < self.size:
             raise BadInput(

@@ -357,12 +357,17 @@ def _classes(purify: SemanticPurifier, names: list[str]) -> list[ClassClusters]:
 
 
 def _small_classes(purify: SemanticPurifier, names: list[str], options: PurifierOptions) -> list[str]:
-    """Return a sentence about classes that are one cluster because they have fewer images than the least size."""
+    """Return sentences about classes that are one cluster for want of images, and about images of a single class."""
     few = [fit for fit in purify.clusters.fits if fit.n < options.min_size]
+    if len(purify.clusters.fits) == 1:
+        only = names[purify.clusters.fits[0].label]
+        found = [f"all images are of one class, {only}; every image will be rebuilt from its dictionaries"]
+    else:
+        found = []
     if not few:
-        return []
+        return found
     listed = ", ".join(f"{names[fit.label]} ({fit.n})" for fit in few[:8]) + (", ..." if len(few) > 8 else "")
-    return [f"classes with fewer than {options.min_size} images are one cluster: {listed}"]
+    return [*found, f"classes with fewer than {options.min_size} images are one cluster: {listed}"]
 
 
 def _number(value: float) -> float | None:
@@ -390,7 +395,7 @@ def _check_fit(purify: SemanticPurifier, images: Dataset) -> None:
     if x.ndim != 4:
         raise BadOption("{0} has samples of shape {1}; a purifier takes images", images.name, tuple(x.shape[1:]))
     if x.shape[1] != channels:
-        sentence = "the purifier was fitted to images of {0} channels, {1} has {2}"
+        sentence = f"the purifier was fitted to images of {{0}} channel{'s' * (channels != 1)}, {{1}} has {{2}}"
         advice = f"; convert them, {{channels:{channels}}}" if channels in (1, 3) else "; fit another purifier"
         raise BadOption(sentence + advice, channels, images.name, x.shape[1])
     if min(x.shape[2:]) < purify.size:

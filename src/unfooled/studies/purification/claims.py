@@ -11,7 +11,7 @@ from unfooled.studies.common.records import Claim, array
 from unfooled.studies.purification.figures import Grid, by_name, column_of, interval, median_interval, minus
 from unfooled.studies.purification.judging import STATIC, WORST
 from unfooled.studies.purification.scale import AT, GLOBAL, LATENT, LONGER, NONE, RANDOM, SRD, STANDARD, THROUGH
-from unfooled.studies.purification.units import Moved, Results
+from unfooled.studies.purification.units import AIMED, Moved, Results
 
 SILVA = "Silva et al. 2021, arXiv:2104.02155"
 OWN = "unfooled"
@@ -109,14 +109,15 @@ def _agnostic(results: Results, where: str) -> list[Claim]:
 
 
 def _unseen(results: Results, where: str) -> list[Claim]:
-    """Decide claim 5: attacks that nobody was trained on."""
+    """Decide claim 5: attacks that nobody was trained on, and natural changes, which are the same for every model."""
+    both = (("static", "static"), ("behind", "adaptive"))
     return [
         claim(
-            f"{where}, {row[0]}, {word}: {LATENT} behind SRD is more accurate than {AT}; difference.",
-            SILVA, interval(_averaged(row[1], field, "plain")), MIN_DIFFERENCE,
+            f"{where}, {name}, {word}: {LATENT} behind SRD is more accurate than {AT}; difference.",
+            SILVA, interval(_averaged(rows, field, "plain")), MIN_DIFFERENCE,
         )
-        for row in by_name(results.unseen).items()
-        for field, word in (("static", "static"), ("behind", "adaptive"))
+        for name, rows in by_name(results.unseen).items()
+        for field, word in (both if name in AIMED else (("static", "natural"),))
     ]  # fmt: skip
 
 

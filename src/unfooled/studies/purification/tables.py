@@ -22,7 +22,7 @@ from unfooled.studies.purification.figures import (
 from unfooled.studies.purification.judging import ATTACKS, STATIC, WORST
 from unfooled.studies.purification.pictures import curves
 from unfooled.studies.purification.scale import NONE
-from unfooled.studies.purification.units import Moved, Results
+from unfooled.studies.purification.units import AIMED, Moved, Results
 
 ATTACKED = ("static", "end to end", *(f"joint {kappa:g}" for kappa in KAPPAS))
 """Names of the attacks that a detector is tested on."""
@@ -37,7 +37,9 @@ def tables(results: Results) -> dict[str, Table]:
         made[f"{where}: accuracy at eps {eps:g}"] = _grid(results, grid, eps)
     made[f"{where}: random purifiers, {_submissions(results)}"] = _random(results, grid)
     made[f"{where}: purifiers in front of other networks, eps {task.eps[0]:g}"] = _transfer(results)
-    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in by_name(results.unseen).items()]
+    changed = by_name(results.unseen).items()
+    made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in changed if name in AIMED]
+    made[f"{where}: natural changes"] = [_natural(name, rows) for name, rows in changed if name not in AIMED]
     made[f"{where}: detection, eps {task.eps[0]:g}"] = [row for one in results.detected for row in _detected(one)]
     made[f"{where}: clusters of each class"] = [
         {
@@ -132,6 +134,13 @@ def _unseen(name: str, rows: list[Moved]) -> dict[str, object]:
     return {
         "change": name, "network": rows[0].network, "bare": _share(rows, "bare"), "static": _share(rows, "static"),
         "behind SRD, worst": _share(rows, "behind"), "PGD-AT": _share(rows, "plain"),
+    }  # fmt: skip
+
+
+def _natural(name: str, rows: list[Moved]) -> dict[str, object]:
+    return {
+        "change": name, "network": rows[0].network, "bare": _share(rows, "bare"), "behind SRD": _share(rows, "static"),
+        "PGD-AT": _share(rows, "plain"),
     }  # fmt: skip
 
 
