@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -71,9 +71,9 @@ class Defence:
     seed: int = 0
     twin: Model | None = None
 
-    @property
+    @cached_property
     def guarded(self) -> Model:
-        """The network behind the purifier, as it is used."""
+        """The network behind the purifier, as it is used; one module, whose purifier is checked once."""
         return guard(self.model, self.purify, stochastic=self.random)
 
     @property
