@@ -255,12 +255,12 @@ class StoredFile:
         Raises:
             BadInput: There is no such file.
         """
-        if isinstance(self.store, LocalStore):
-            yield self.store.root / self.name
-            return
         size = self.store.size(self.name)
         if size is None:
             raise BadInput(f"{self} is not there")
+        if isinstance(self.store, LocalStore):
+            yield self.store.root / self.name
+            return
         with tempfile.TemporaryDirectory(prefix="unfooled-") as folder:
             path = Path(folder) / self.last
             with path.open("wb") as file:

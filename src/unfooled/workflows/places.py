@@ -77,7 +77,7 @@ def check_not_behind_url(place: object, option: str) -> None:
         BadOption: It is a URL.
     """
     if is_url(place) and not str(place).lower().startswith(("http:", "https:")):
-        sentence = "{" + option + "} is a URL, {0}; only results are kept behind one, copy it to this machine"
+        sentence = "{" + option + "} is a URL, {0}; only a run of an audit is read from one, copy it to this machine"
         raise BadOption(sentence, url_text(place))
 
 
