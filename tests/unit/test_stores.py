@@ -459,7 +459,6 @@ def test_options_without_a_url_and_options_on_the_command_line_are_refused(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["train", "--data", "digits", "--out", "s3://b/net.pt"],
         ["certify", "--model", "m.pt", "--threat", "linf:0.1", "--out", "s3://b/c.cert"],
         ["audit", "--model", "m.pt", "--threat", "linf:0.1", "--out", "runs/a", "--write-baseline", "s3://b/a.json"],
         ["report", "runs/a", "--out", "s3://b/report.html"],
