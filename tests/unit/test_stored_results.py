@@ -230,6 +230,7 @@ def test_helpers_share_results_on_s3(alone: Any, options: Path) -> None:  # noqa
 @every_command
 def test_a_store_that_only_this_process_sees_is_refused_where_others_should_help(command: str) -> None:
     helper = processes(2, threads=1)
+    assert helper is not None
     with pytest.raises(BadInput, match="is seen by this process alone, so that no others can help"):
         COMMANDS[command](open_store(memory()), machine=Machine("cpu", workers=helper))
 
