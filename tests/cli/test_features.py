@@ -65,10 +65,10 @@ def test_other_settings_are_refused_unless_fresh(home: Path) -> None:
 
 
 def test_what_a_kill_left_is_continued(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unfooled.data.formats import feature_sets as store
+    from unfooled.runs import store
 
     def killed(file: Path, data: bytes) -> None:
-        if file.suffix == ".json":
+        if file.name == "killed.json":
             raise KeyboardInterrupt
         whole(file, data)
 

@@ -22,12 +22,12 @@ from unfooled.attacks.pgd import pgd
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L2
-from unfooled.data.formats import feature_sets as store
 from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features, stored, to_bytes
 from unfooled.features.cleaning import open_mask
 from unfooled.features.datasets import GREY, NOISE, d_det, d_rand, non_robust_set, robust_set, smallest_threat
 from unfooled.features.inversion import Encoder
 from unfooled.features.making import Search, Storage
+from unfooled.runs import store
 from unfooled.runs.hashes import weights_hash
 
 

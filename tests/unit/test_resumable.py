@@ -28,9 +28,10 @@ from unfooled.features import Encoder, Storage, robust_set
 from unfooled.features.making import Search
 from unfooled.models import SmallCnn
 from unfooled.runs import claims
-from unfooled.runs.archives import parts_of, read_archive, write_archive
+from unfooled.runs.archives import read_archive, write_archive
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.folder import discard, open_folder, started
+from unfooled.runs.opening import open_file
 from unfooled.runs.records import Config, read_record
 from unfooled.runs.store import LocalStore
 from unfooled.runs.units import Units
@@ -172,9 +173,9 @@ class Archive:
                 note(int(rows[0]) // 2)
                 return {"x": rows.float() + seed}
 
-            made = Run(parts_of(out), settings, chunk=2).map("attack", compute, 6)
+            made = Run(open_file(out).parts, settings, chunk=2).map("attack", compute, 6)
             write_archive(out, {"x": made["x"].numpy(), "names": np.array(["a", "b"])}, settings)
-            assert discard(parts_of(out))
+            assert discard(open_file(out).parts)
             found = read_archive(out, settings)
         assert found is not None
         assert found["names"].tolist() == ["a", "b"]

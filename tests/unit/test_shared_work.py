@@ -116,7 +116,7 @@ def test_attacks_on_explanations(home: Path, two: Processes, monkeypatch: pytest
 
     def attacked(self: MapSearch, rows: torch.Tensor, seed: int) -> Any:
         end = time.monotonic() + 60
-        while not list(home.glob("shared.parts-*/chunks/attack/*")):  # the helper attacks the other half
+        while not list(home.glob("shared/parts-*/chunks/attack/*")):  # the helper attacks the other half
             assert time.monotonic() < end, "nobody helps"
             time.sleep(0.05)
         own.extend(rows.tolist())
@@ -143,7 +143,7 @@ def test_scores_of_maps(home: Path, two: Processes, monkeypatch: pytest.MonkeyPa
         assert shared.scores == alone.scores and shared.warnings == alone.warnings
         assert seen[0] == (0, 70) and seen[-1] == (70, 70)
     monkeypatch.setattr("unfooled.workflows.machine.dask", lambda _: two)
-    with pytest.raises(BadOption, match="scheduler needs out, a folder that its workers see"):
+    with pytest.raises(BadOption, match="scheduler needs out, a place that its workers see"):
         workflows.lens("a.npy", "b.npy", k=[5], machine=Machine(scheduler="tcp://10.0.0.1:8786"))
 
 

@@ -399,7 +399,7 @@ def test_urls_among_shares_are_refused_with_what_helps(capsys: pytest.CaptureFix
     attack = ["attack", "--model", str(tmp_path / "m.pt"), "--threat", "linf:0.1", "--rows", "0:5"]
     for arguments, sentence in [
         ([*COMMAND, "--rows", "0:5", "--out", "s3://b/a"], "the same command without --rows, started several times"),
-        ([*attack, "--out", "s3://b/a"], "s3://b/a is a URL, and a share lies in a folder; give a folder of this mach"),
+        ([*attack, "--out", "s3://b/a"], "a share lies in a folder; the same command without --rows, started several"),
         (["features", *attack[1:3], *attack[5:], "--out", "file:///b/a"], "file:///b/a is a URL, and a share lies in"),
         (["merge", "s3://b/0", "s3://b/1", "--out", "o"], "s3://b/0 is a URL, and a share lies in a folder; copy it"),
         (["merge", str(tmp_path / "file"), "--out", "o"], "file is no share: it was not made with --rows A:B"),

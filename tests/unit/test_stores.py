@@ -459,18 +459,14 @@ def test_options_without_a_url_and_options_on_the_command_line_are_refused(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["attack", "--model", "m.pt", "--threat", "linf:0.1", "--out", "s3://b/a.npz"],
-        ["features", "--model", "m.pt", "--out", "s3://b/a.npz"],
-        ["study", "broken-defences", "--out", "s3://b/study"],
+        ["certify", "--model", "m.pt", "--threat", "linf:0.1", "--out", "s3://b/c.cert"],
         ["audit", "--model", "m.pt", "--threat", "linf:0.1", "--out", "runs/a", "--write-baseline", "s3://b/a.json"],
         ["report", "runs/a", "--out", "s3://b/report.html"],
     ],
 )
 def test_other_results_are_kept_on_this_machine(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(arguments, capsys)
-    assert re.search(
-        r"is a URL, s3://b/.*; only a run of an audit is kept behind one, give a name on this machine", said
-    )
+    assert re.search(r"is a URL, s3://b/.*; what is written here is kept on this machine, give a name on it", said)
 
 
 class Answering(MemoryFileSystem):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,9 +20,12 @@ def attack(
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     model_kind: options.ModelKindOpt = None,
-    out: Annotated[Path, typer.Option("--out", help="File of the points, an .npz that --data reads.")] = Path(
-        "adversarial.npz"
-    ),
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", help="File of the points, an .npz that --data reads, or a URL such as s3://bucket/a.npz."
+        ),
+    ] = "adversarial.npz",
     attack: Annotated[
         str | None, typer.Option("--attack", help=f"Attack: {', '.join(catalog.ATTACKS)}; apgd-margin if not given.")
     ] = None,
@@ -56,6 +58,7 @@ def attack(
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
     rows: options.RowsOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -88,18 +91,20 @@ def attack(
     )
     machine = workflows.Machine(device, threads, batch, None, workers, scheduler)
     with show.stages(quiet or json) as progress:
-        if rows is not None:
+        if rows is None:
+            record = workflows.attack(
+                inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify,
+                out=workflows.open_out_file(out, ".npz", store_options, lasting=True), seed=seed, machine=machine,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            folder = options.share_folder(out, store_options)
             choices = workflows.AttackOptions(attack, steps, restarts, effort, purify)
             share = workflows.attack_rows(
-                inputs, threat, rows, out, options=choices, seed=seed, machine=machine, progress=progress
+                inputs, threat, rows, folder, options=choices, seed=seed, machine=machine, progress=progress
             )
-        else:
-            record = workflows.attack(
-                inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, purify=purify, out=out,
-                seed=seed, machine=machine, progress=progress,
-            )  # fmt: skip
     if rows is not None:
-        show.share(share, out, json=json, quiet=quiet)
+        show.share(share, folder, json=json, quiet=quiet)
         return
     if json:
         show.record(record)

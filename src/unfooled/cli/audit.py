@@ -142,7 +142,7 @@ def audit(
     )
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
     conditions.check(out)
-    folder = None if rows is None else share_folder(out, conditions)
+    folder = None if rows is None else share_folder(out, store_options, conditions)
     place = None if rows is not None else workflows.open_out(out, store_options, lasting=True)
     no_progress = quiet or json
     choices = workflows.AuditOptions(
@@ -182,14 +182,12 @@ def audit(
     workflows.enforce(workflows.gate(summary, conditions, out=place), conditions)
 
 
-def share_folder(out: str | None, conditions: Gate) -> Path:
+def share_folder(out: str | None, store_options: Path | None, conditions: Gate) -> Path:
     """Return the folder of a share.
 
     Raises:
         Refused: There is none, or a condition, which only a whole audit can meet.
     """
-    from unfooled.runs.share_records import check_audit_local
-
     if out is None:
         raise Refused("--rows needs --out, the folder of the share")
     for name, value in asdict(conditions).items():
@@ -197,5 +195,4 @@ def share_folder(out: str | None, conditions: Gate) -> Path:
             raise Refused(
                 f"{as_flag(name)} judges a whole audit; give it to the same command without --rows, in the merged --out"
             )
-    check_audit_local(out)
-    return Path(out)
+    return options.share_folder(out, store_options)

@@ -30,9 +30,9 @@ def explain(
         str, typer.Option("--method", help=f"Explanation: {', '.join(catalog.EXPLANATIONS)}.")
     ] = "integrated-gradients",
     of: Annotated[str, typer.Option("--of", help="Class that is explained: label or prediction.")] = "label",
-    out: Annotated[Path, typer.Option("--out", help="Folder for maps.npz, maps.png and report.html.")] = Path(
-        "explanations"
-    ),
+    out: Annotated[
+        str, typer.Option("--out", help="Folder or URL for maps.npz, maps.png and report.html.")
+    ] = "explanations",
     threat: Annotated[
         str | None,
         typer.Option("--threat", help="Threat model of an attack on the maps that keeps the label: linf:8/255, ..."),
@@ -71,6 +71,7 @@ def explain(
     threads: options.ThreadsOpt = None,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -91,9 +92,10 @@ def explain(
         model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits,
         label=label,
     )  # fmt: skip
+    place = workflows.open_out(out, store_options, lasting=True) or out
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
-            inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,
+            inputs, method=method, of=of, attack=map_attack, out=place, seed=seed,
             machine=workflows.Machine(device, threads, None, None, workers, scheduler), progress=progress,
         )  # fmt: skip
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +15,10 @@ from unfooled.workflows import catalog
 def features(
     model: options.ModelOpt,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--out", help="Data set: an .npz that --data reads, or a folder of images; a second start continues it."
+            "--out",
+            help="Data set: an .npz that --data reads, or its URL, or a folder of images; a second start continues.",
         ),
     ],
     kind: Annotated[str, typer.Option("--kind", help=f"Kind of set: {', '.join(catalog.FEATURES)}.")] = "robust",
@@ -70,6 +70,7 @@ def features(
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
     rows: options.RowsOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -95,20 +96,21 @@ def features(
     machine = workflows.Machine(device, threads, batch, None, workers, scheduler)
     choices = workflows.FeatureOptions(layer, relu, start, steps, tol, clean, shard)
     with show.stages(quiet or json) as progress:
-        if rows is not None:
-            if fresh:
-                raise Refused("--fresh is not for a share; remove its folder, or choose another --out")
-            share = workflows.features_rows(
-                inputs, rows, out, kind=kind, threat=threat, options=choices, seed=seed, machine=machine,
-                progress=progress,
+        if rows is None:
+            record = workflows.features(
+                inputs, workflows.open_set(out, store_options, lasting=True), kind=kind, threat=threat,
+                options=choices, fresh=fresh, seed=seed, machine=machine, progress=progress,
             )  # fmt: skip
         else:
-            record = workflows.features(
-                inputs, out, kind=kind, threat=threat, options=choices, fresh=fresh, seed=seed, machine=machine,
+            if fresh:
+                raise Refused("--fresh is not for a share; remove its folder, or choose another --out")
+            folder = options.share_folder(out, store_options)
+            share = workflows.features_rows(
+                inputs, rows, folder, kind=kind, threat=threat, options=choices, seed=seed, machine=machine,
                 progress=progress,
             )  # fmt: skip
     if rows is not None:
-        show.share(share, out, json=json, quiet=quiet)
+        show.share(share, folder, json=json, quiet=quiet)
         return
     if json:
         show.record(record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,7 +55,9 @@ def lens(
             "--reduce", help=f"Reduction of channels to one map: {', '.join(catalog.REDUCTIONS)}; abs-sum if not given."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for lens.json and the page, report.html.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder or URL for lens.json and the page, report.html.")
+    ] = None,
     max_bytes: options.BytesOpt = options.BYTES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -64,6 +65,7 @@ def lens(
     batch: options.BatchOpt = None,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -80,9 +82,10 @@ def lens(
     from unfooled import workflows
     from unfooled.cli import show
 
+    place = workflows.open_out(out, store_options, lasting=True)
     with show.stages(quiet or json) as progress:
         record = workflows.lens(
-            clean, perturbed, k=ks, w=ws, diverse=diverse, reduce=reduce, out=out, seed=seed,
+            clean, perturbed, k=ks, w=ws, diverse=diverse, reduce=reduce, out=place, seed=seed,
             limits=workflows.Limits(max_bytes=max_bytes),
             machine=workflows.Machine(device, threads, batch, None, workers, scheduler),
             command=options.command(), progress=progress,
@@ -91,8 +94,8 @@ def lens(
         show.record(record)
     elif not quiet:
         print_tables(record.scores, record.warnings)
-        if out is not None:
-            show.page(out / "report.html")
+        if place is not None:
+            show.page(place.place("report.html"))
 
 
 def numbers(given: list[str], option: str) -> list[int]:

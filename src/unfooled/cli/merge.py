@@ -14,7 +14,9 @@ def merge(
     runs: Annotated[list[str], typer.Argument(help="Folders of all shares.")],
     out: Annotated[
         str,
-        typer.Option("--out", help="Run folder of an audit, file of an attack or data set; a second start continues."),
+        typer.Option(
+            "--out", help="Run folder of an audit, file of an attack or set, or a URL; a second start continues."
+        ),
     ],
     model: Annotated[
         str | None, typer.Option("--model", help="Model, where it lies elsewhere than for the shares.")
@@ -38,6 +40,7 @@ def merge(
     memory: options.MemoryOpt = None,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -59,7 +62,7 @@ def merge(
     silent = quiet or json
     with show.stages(silent, answers=True) as progress:
         result = workflows.merge(
-            runs, out, model=model, data=data, finish=finish, trust_shares=trust_shares,
+            runs, out, store_options=store_options, model=model, data=data, finish=finish, trust_shares=trust_shares,
             machine=workflows.Machine(place, threads, batch, memory, workers, scheduler), command=options.command(),
             notify=None if silent else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,
@@ -69,7 +72,7 @@ def merge(
     elif isinstance(result, Summary):
         show.verdict(result) if quiet else show.summaries([result])
         if not quiet:
-            show.page(Path(out) / "report.html")
+            show.page(f"{out.rstrip('/')}/report.html")
     elif isinstance(result, Share):
         if not quiet:
             waits = f"; next: {show.plain(result.waits)}" if result.waits else ""

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from unfooled.cli.errors import Refused
 from unfooled.core.limits import Limits
 
 SOURCE = "Inputs"
@@ -152,3 +153,17 @@ QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars,
 def command() -> str:
     """Return the command line that reproduces this run."""
     return "unfooled " + shlex.join(sys.argv[1:])
+
+
+def share_folder(out: str, store_options: Path | None) -> Path:
+    """Return the folder of a share.
+
+    Raises:
+        BadInput: It is a URL, or options of one are given.
+    """
+    from unfooled.runs.share_records import check_local
+
+    check_local(out)
+    if store_options is not None:
+        raise Refused("--store-options belongs to a URL, and a share lies in a folder; leave it out")
+    return Path(out)

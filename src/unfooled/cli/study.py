@@ -23,7 +23,8 @@ def reproduce(
     name: Annotated[str | None, typer.Argument(help="Name of the study; --list shows them.")] = None,
     scale: Annotated[str, typer.Option("--scale", help=f"Scale: {', '.join(SCALES)}.")] = "small",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; a second start continues it. runs/NAME-SCALE if not given.")
+        str | None,
+        typer.Option("--out", help="Folder or URL; a second start continues it. runs/NAME-SCALE if not given."),
     ] = None,
     list_studies: Annotated[bool, typer.Option("--list", help="List the studies and their costs.")] = False,
     seed: options.SeedOpt = 0,
@@ -53,6 +54,7 @@ def reproduce(
     threads: options.ThreadsOpt = None,
     workers: options.WorkersOpt = "1",
     scheduler: options.SchedulerOpt = None,
+    store_options: options.StoreOptionsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
@@ -72,11 +74,11 @@ def reproduce(
     from unfooled import workflows
     from unfooled.cli import show
 
-    folder = out or Path("runs") / f"{name}-{scale}"
+    place = workflows.open_out(out or Path("runs") / f"{name}-{scale}", store_options, lasting=True)
     part = None if split == "test" else split
     with show.stages(quiet or json) as progress:
         summary = workflows.study(
-            name, scale, out=folder, seeds=range(seed, seed + seeds), data=data,
+            name, scale, out=place, seeds=range(seed, seed + seeds), data=data,
             own=workflows.OwnNetwork(
                 model, boxes, arch, n, part, mean, std, size, labels, channels, trust_pickle or None
             ),
@@ -88,7 +90,7 @@ def reproduce(
         show.record(summary)
     elif not quiet:
         print_claims(summary)
-        show.page(folder / "report.html")
+        show.page(place.place("report.html"))
 
 
 def listing(*, json: bool) -> None:

@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from unfooled.features.inversion import weights_of
 from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.failures import ALONE, Start
 from unfooled.runs.hashes import code_hashes, network_hash, tensors_hash
+from unfooled.runs.opening import Place
 from unfooled.runs.settings import PRINTS, difference
 from unfooled.runs.share_records import Share
 
@@ -56,7 +56,7 @@ class Storage:
     """Storage of unfinished work on a set, which a second run continues.
 
     Args:
-        folder: Folder of the chunks, which stay there until `runs.folder.discard`. None: in memory.
+        folder: Folder, URL or store of the chunks, which stay there until `runs.folder.discard`. None: in memory.
         chunk: Images per file in the folder.
         finished: Set that is already stored; returned if it was made with the same settings, else refused. None: no
             such set.
@@ -64,7 +64,7 @@ class Storage:
         share: Share of the rows to compute, see `Run`. None: all.
     """
 
-    folder: str | Path | None = None
+    folder: Place | None = None
     chunk: int = 500
     finished: FeatureSet | None = None
     start: Start = ALONE
@@ -82,8 +82,8 @@ class Storage:
         Raises:
             BadInput: The folder was written with other settings; the message names the first that differs.
         """
-        folder = None if self.folder is None else Path(self.folder)
-        run = Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress, start=self.start, share=self.share)
+        config = {**about, "n": n}
+        run = Run(self.folder, config, chunk=self.chunk, progress=progress, start=self.start, share=self.share)
         return run.map(about["kind"], work, n)
 
 

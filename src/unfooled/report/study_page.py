@@ -15,7 +15,8 @@ from unfooled.core.threat_text import eps_text
 from unfooled.report import words
 from unfooled.report.frame import fill, png_element
 from unfooled.runs.files import write_whole
-from unfooled.runs.records import read_json
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.records import MAX_BYTES, parse_json
 
 WIDE_COLUMN_CHARACTERS = 40  # characters of text from which a column is wide
 REQUIRED_FIELDS = (
@@ -26,16 +27,17 @@ THREAT = re.compile(r"(?P<name>L(?:inf|0|1|2))\(eps=(?P<eps>[0-9.e-]+), box=Box\
 VERDICTS = ("holds", "fails", "undecided")
 
 
-def read_study(folder: Path) -> dict[str, Any]:
+def read_study(folder: Place) -> dict[str, Any]:
     """Read the summary of a study, as plain values.
 
     Raises:
         BadInput: no finished study in that folder, or a damaged file.
     """
-    path = Path(folder) / "summary.json"
-    if not path.exists():
-        raise BadInput(f"{folder} has no summary.json: its study has not finished; start it again to resume it")
-    summary = read_json(path)
+    store = open_store(folder, write=False)
+    path, data = store.place("summary.json"), store.read("summary.json", most=MAX_BYTES)
+    if data is None:
+        raise BadInput(f"{store.place()} has no summary.json: its study has not finished; start it again to resume it")
+    summary = parse_json(data, path)
     missing = (
         [name for name in REQUIRED_FIELDS if name not in summary]
         if isinstance(summary, dict)
@@ -151,8 +153,19 @@ def render_study(folder: Path, out: Path | None = None) -> Path:
     Raises:
         BadInput: a folder without a finished study, a damaged file, or a page that cannot be written.
     """
-    folder = Path(folder)
-    page = compose_study(read_study(folder))
     out = folder / "report.html" if out is None else Path(out)
-    write_whole(out, page.encode("utf-8", "replace"))
+    write_whole(out, compose_study(read_study(folder)).encode("utf-8", "replace"))
     return out
+
+
+def render_study_beside(study: Place) -> None:
+    """Write the page of a study as `report.html` beside its summary.
+
+    Args:
+        study: Folder of a finished study, its URL, or an open store.
+
+    Raises:
+        BadInput: as for `render_study`.
+    """
+    store = open_store(study, write=False)
+    store.write_whole("report.html", compose_study(read_study(store)).encode("utf-8", "replace"))

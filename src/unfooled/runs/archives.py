@@ -1,12 +1,13 @@
 """Results in one `.npz` file together with their settings, such as those of `unfooled attack`.
 
-The work is kept in chunks in a folder beside the archive (`parts_of`) until the archive is written:
+The work is kept in chunks in a folder beside the archive until the archive is written:
 
+    out = open_file("adversarial.npz")                     or a URL
     found = read_archive(out, settings, kind="attack")     None: not made yet
-    run = Run(parts_of(out), settings, progress=progress)
+    run = Run(out.parts, settings, progress=progress)
     rows = run.map("attack", compute, n, model=model)
     write_archive(out, arrays, settings)
-    discard(parts_of(out))
+    discard(out.parts)
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfooled.core.errors import BadInput, option
-from unfooled.runs.files import read_file, write_whole
 from unfooled.runs.hashes import content_hash
+from unfooled.runs.opening import FilePlace, open_file
 from unfooled.runs.settings import Settings, as_text, parse, plain, refuse_changed
 
 if TYPE_CHECKING:
@@ -32,12 +32,7 @@ SUM = "sha256"
 OTHER_OUT = f"choose another {option('out')}"
 
 
-def parts_of(path: Path) -> Path:
-    """Return the folder beside a result that holds its chunks until the result is complete."""
-    return path.parent / f"{path.name}.parts"
-
-
-def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settings) -> None:
+def write_archive(out: FilePlace, arrays: Mapping[str, np.ndarray], settings: Settings) -> None:
     """Write arrays and their settings to an archive atomically.
 
     Raises:
@@ -48,14 +43,14 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settin
     content = {**arrays, SETTINGS: np.array(as_text(settings))}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **content, **{SUM: np.array(_hash(content))})  # type: ignore[arg-type]
-    write_whole(path, buffer.getvalue())
+    open_file(out).write(buffer.getvalue())
 
 
-def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dict[str, np.ndarray] | None:
+def read_archive(out: FilePlace, settings: Settings, *, kind: str = "result") -> dict[str, np.ndarray] | None:
     """Read an archive and compare its settings; None where there is no file.
 
     Args:
-        path: The archive.
+        out: The archive.
         settings: Settings that the archive must have.
         kind: Name of the work in the error message.
 
@@ -65,7 +60,8 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
     """
     import numpy as np
 
-    data = read_file(path)
+    file = open_file(out)
+    data = file.read()
     if data is None:
         return None
     try:
@@ -73,13 +69,13 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
             arrays = {name: archive[name] for name in archive.files}
         layout, before = parse(str(arrays[SETTINGS]))
     except Exception as error:  # a damaged archive makes the reader raise nearly anything
-        raise BadInput(f"{path} exists and is no result of this command; {OTHER_OUT}") from error
+        raise BadInput(f"{file} exists and is no result of this command; {OTHER_OUT}") from error
     now = plain(settings)
     if "fingerprint" not in before:  # of an earlier version
         now.pop("fingerprint", None)
-    refuse_changed(path, before, now, layout=layout, kind=kind, remedy=OTHER_OUT)
+    refuse_changed(str(file), before, now, layout=layout, kind=kind, remedy=OTHER_OUT)
     if str(arrays.pop(SUM, "")) != _hash(arrays):
-        raise BadInput(f"{path} is damaged: it does not hold what was written there; remove it, or {OTHER_OUT}")
+        raise BadInput(f"{file} is damaged: it does not hold what was written there; remove it, or {OTHER_OUT}")
     del arrays[SETTINGS]
     return arrays
 

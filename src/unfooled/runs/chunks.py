@@ -119,7 +119,7 @@ class Run:
             even: True: parts of equal size, as for a run that is `even`.
 
         Returns:
-            The results of all rows, in order, on the CPU.
+            The results of all rows, in order, on the CPU; their names in any order, since files do not keep one.
         """
         chunks = StageChunks(self.folder, stage, n, large, even=self.even or even)
         if self.share is not None:

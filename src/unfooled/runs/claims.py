@@ -28,7 +28,8 @@ from functools import cache
 from pathlib import Path
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.store import LocalStore, Store
+from unfooled.runs.opening import FilePlace, open_file
+from unfooled.runs.store import Store
 
 FOLDER = ".claims"
 PRESENT = "present "
@@ -274,17 +275,18 @@ class Claims:
 
 
 @contextmanager
-def claimed_file(path: Path, *, wait: bool = True) -> Iterator[bool]:
+def claimed_file(place: FilePlace, *, wait: bool = True) -> Iterator[bool]:
     """Claim the work whose result is one file, such as the training of a network.
 
     Args:
-        path: The result file; the claim lies in a folder beside it.
+        place: The result file; the claim lies in a folder beside it, or in that of its store.
         wait: True: wait until no other process holds the claim; check then whether the file exists.
 
     Raises:
         BadInput: The folder cannot be written.
     """
-    with Claims(LocalStore(path.parent)).claimed(path.name, wait=wait) as mine:
+    file = open_file(place)
+    with Claims(file.store).claimed(file.name, wait=wait) as mine:
         yield mine
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from unfooled.core.errors import BadInput, describe_error, option
 from unfooled.runs.remote_store import PACKAGES, MemoryStore, RemoteStore, read_options
-from unfooled.runs.store import LocalStore, Store
+from unfooled.runs.store import LocalStore, Store, StoredFile
 
 Place = str | os.PathLike[str] | Store
 """Folder, URL or open store of a run."""
+FilePlace = str | os.PathLike[str] | StoredFile
+"""Path, URL or open file of a result."""
 
 LOCAL = ("file", "local")
 """Protocols of a folder of this machine."""
@@ -76,6 +78,46 @@ def open_store(
     if write:
         store.check()
     return store
+
+
+def open_file(
+    place: FilePlace, options: Mapping[str, Any] | str | os.PathLike[str] | None = None, *, write: bool = True
+) -> StoredFile:
+    """Open the place of a result that is one file; arguments and errors as for `open_store`."""
+    if isinstance(place, StoredFile):
+        return place
+    if not is_url(place):
+        path = Path(place)
+        if options is not None:
+            raise BadInput(f"{option('store_options')} belongs to a URL, and {place} is a file; leave it out")
+        return StoredFile(LocalStore(path.parent), path.name)
+    url = _checked(place, option("out") if write else "a file")
+    parts = open_store(f"{url}.parts", options, write=write)  # where exclusive creation is needed
+    if isinstance(parts, LocalStore):
+        return StoredFile(LocalStore(parts.root.parent), parts.root.name.removesuffix(".parts"))
+    assert isinstance(parts, RemoteStore)
+    folder, _, name = parts.url.removesuffix(".parts").rpartition("/")
+    return StoredFile(parts.at(f"{folder}/" if folder.endswith(":/") else folder), name)
+
+
+def seen_by_helpers(store: Store, *, helped: bool) -> Store:
+    """Return a store as helping processes open it.
+
+    Args:
+        store: The store.
+        helped: True if other processes help.
+
+    Raises:
+        BadInput: It is seen by this process alone, and others should help.
+    """
+    if not helped:
+        return store
+    if store.private:
+        raise BadInput(
+            f"{store.place()} is seen by this process alone, so that no others can help; leave out "
+            f"executor, or give a folder or another URL as {option('out')}"
+        )
+    return store.absolute()
 
 
 def _checked(place: str | os.PathLike[str], what: str) -> str:

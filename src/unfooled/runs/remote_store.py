@@ -72,6 +72,26 @@ class RemoteStore(Store):
         """Return the URL of a file or of the store."""
         return f"{self.url}/{name}" if name else self.url
 
+    def inside(self, folder: str) -> RemoteStore:
+        """Return the store of a subfolder, with the same connection."""
+        return self.at(self.place(folder))
+
+    def at(self, url: str) -> RemoteStore:
+        """Return another folder of the same file system, with the same connection."""
+        other = type(self)(url, self.options, self.options_file)
+        object.__setattr__(other, "_fs", self._fs)
+        return other
+
+    def size(self, name: str) -> int | None:
+        """Return the length of a file."""
+
+        def length(fs: Any, path: str) -> int | None:
+            fs.invalidate_cache()
+            found = fs.info(path)
+            return int(found["size"]) if found["type"] == "file" else None
+
+        return self._or_none(name, length)
+
     def check(self) -> None:
         """Write, create exclusively and remove a small object.
 
@@ -89,7 +109,7 @@ class RemoteStore(Store):
 
     def read(self, name: str, *, most: int | None = None) -> bytes | None:
         """Return the content of a file."""
-        size = None if most is None else self._or_none(name, lambda fs, path: fs.info(path)["size"])
+        size = None if most is None else self.size(name)
         if most is not None and size is not None and size > most:
             raise BadInput(
                 f"{self.place(name)} has {size:,} bytes, more than the {most:,} that are read of such a file"

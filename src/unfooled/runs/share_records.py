@@ -96,21 +96,16 @@ def read_share(folder: Path) -> Share:
     return share.checked()
 
 
-def check_local(place: object, *, remedy: str = "give a folder of this machine") -> None:
-    """Refuse a URL as the place of a share.
+def check_local(place: object, *, remedy: str = "") -> None:
+    """Refuse a URL as the place of a share: starts of one command behind a URL share its work by themselves.
+
+    Args:
+        place: Folder of the share.
+        remedy: What to do. Empty: start the command without rows.
 
     Raises:
         BadInput: It is a URL.
     """
     if is_url(place):
-        raise BadInput(f"{url_text(place)} is a URL, and a share lies in a folder; {remedy}")
-
-
-def check_audit_local(place: object) -> None:
-    """Refuse a URL as the place of a share of an audit: starts of an audit behind a URL share it by themselves.
-
-    Raises:
-        BadInput: It is a URL.
-    """
-    same = f"the same command without {option('rows')}"
-    check_local(place, remedy=f"{same}, started several times, shares a run behind a URL")
+        same = f"the same command without {option('rows')}, started several times, shares its work behind a URL"
+        raise BadInput(f"{url_text(place)} is a URL, and a share lies in a folder; {remedy or same}")

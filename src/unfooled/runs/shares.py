@@ -17,10 +17,11 @@ from typing import Any
 from unfooled.core.errors import BadInput, option
 from unfooled.runs.claims import Claims
 from unfooled.runs.folder import CONFIG, Folder, open_folder, started
+from unfooled.runs.opening import Place, open_store
 from unfooled.runs.records import write_record
 from unfooled.runs.settings import parse, refuse_changed, settings_hash
 from unfooled.runs.share_records import FILE, Share, read_share
-from unfooled.runs.store import LocalStore
+from unfooled.runs.store import LocalStore, Store
 
 ONE_RUN = "merge shares of one run"
 """Remedy for shares that do not belong together."""
@@ -62,12 +63,12 @@ def compute_share(folder: Path, share: Share, compute: Callable[[], object]) -> 
     return write_share(folder, share.model_copy(update={"finished": True, "waits": waits}))
 
 
-def join(folders: Sequence[Path], out: Path) -> Share:
-    """Join the chunks of all shares of a run in one folder, in which the run goes on as at any other start.
+def join(folders: Sequence[Path], out: Place) -> Share:
+    """Join the chunks of all shares of a run in one place, in which the run goes on as at any other start.
 
     Args:
         folders: Folders of the shares, in any order.
-        out: Folder of the run; a second start continues.
+        out: Folder, URL or open store of the run; a second start continues.
 
     Returns:
         The record of the first share.
@@ -128,20 +129,29 @@ def _opened(folder: Path) -> tuple[dict[str, Any], Folder]:
     return settings, Folder(store, settings_hash(settings), Claims(store))
 
 
-def _target(out: Path, settings: dict[str, Any]) -> Folder:
-    """Open the folder of the merged run.
+def _target(out: Place, settings: dict[str, Any]) -> Folder:
+    """Open the place of the merged run.
 
     Raises:
         BadInput: It holds something else, or another process works there.
     """
-    if not started(out) and out.is_dir() and any(out.iterdir()):
-        raise BadInput(f"{out} is not empty and holds no merged run; choose another {option('out')}")
-    if (out / FILE).is_file():
-        raise BadInput(f"{out} is itself a share; choose another {option('out')}")
-    target = open_folder(out, settings)
+    store = open_store(out)
+    place = store.place()
+    if not started(store) and not _is_empty(store):
+        raise BadInput(f"{place} is not empty and holds no merged run; choose another {option('out')}")
+    if store.size(FILE) is not None:
+        raise BadInput(f"{place} is itself a share; choose another {option('out')}")
+    target = open_folder(store, settings)
     if target.claims.live():
-        raise BadInput(f"another process works in {out}; wait for it, or choose another {option('out')}")
+        raise BadInput(f"another process works in {place}; wait for it, or choose another {option('out')}")
     return target
+
+
+def _is_empty(store: Store) -> bool:
+    """Return whether there is nothing in a store, folders included."""
+    if isinstance(store, LocalStore):
+        return not (store.root.is_dir() and any(store.root.iterdir()))
+    return not store.list(deep=True)
 
 
 def _copy(source: Folder, target: Folder) -> None:

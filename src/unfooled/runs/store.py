@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from unfooled.core.errors import BadInput
 from unfooled.runs.files import Buffer, create_exclusive, read_file, read_part, write_whole
+
+COPIED_BYTES = 1 << 26
+"""Bytes of a file that are copied at once."""
 
 
 class Store(ABC):
@@ -33,6 +36,22 @@ class Store(ABC):
     @abstractmethod
     def place(self, name: str = "") -> str:
         """Return the path or URL of a file, or of the store itself, for messages."""
+
+    @abstractmethod
+    def inside(self, folder: str) -> Store:
+        """Return the store of a subfolder."""
+
+    def absolute(self) -> Store:
+        """Return the store as processes with another working directory open it."""
+        return self
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Return the length of a file in bytes; None where it does not exist.
+
+        Raises:
+            BadInput: The store cannot be read.
+        """
 
     @abstractmethod
     def read(self, name: str, *, most: int | None = None) -> bytes | None:
@@ -114,6 +133,22 @@ class LocalStore(Store):
         """Return the path of a file or of the folder."""
         return str(self.root / name)
 
+    def inside(self, folder: str) -> LocalStore:
+        """Return the store of a subfolder."""
+        return LocalStore(self.root / folder)
+
+    def absolute(self) -> LocalStore:
+        """Return the store by its absolute path."""
+        return LocalStore(self.root.resolve())
+
+    def size(self, name: str) -> int | None:
+        """Return the length of a file; None for what is no file."""
+        path = self.root / name
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+
     def read(self, name: str, *, most: int | None = None) -> bytes | None:
         """Return the content of a file."""
         return read_file(self.root / name, most=most)
@@ -165,3 +200,70 @@ class LocalStore(Store):
                 return max(0.0, os.fstat(now.fileno()).st_mtime - file.stat().st_mtime)
         except OSError:
             return 0.0
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a store, such as the result of a command; `unfooled.runs.opening.open_file` makes one.
+
+    Args:
+        store: The store.
+        name: Name of the file there.
+    """
+
+    store: Store
+    name: str
+
+    def __str__(self) -> str:
+        return self.store.place(self.name)
+
+    def beside(self, name: str) -> StoredFile:
+        """Return another file of the same folder."""
+        folder, slash, _ = self.name.rpartition("/")
+        return StoredFile(self.store, f"{folder}{slash}{name}")
+
+    @property
+    def last(self) -> str:
+        """Name without its folder."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def parts(self) -> Store:
+        """Folder beside the file for unfinished work on it."""
+        return self.store.inside(f"{self.name}.parts")
+
+    def exists(self) -> bool:
+        """Return whether there is such a file."""
+        return self.store.size(self.name) is not None
+
+    def read(self, *, most: int | None = None) -> bytes | None:
+        """Return the content; None where the file does not exist."""
+        return self.store.read(self.name, most=most)
+
+    def write(self, data: bytes | Iterable[Buffer]) -> None:
+        """Write or replace the file whole."""
+        self.store.write_whole(self.name, data)
+
+    def remove(self) -> None:
+        """Remove the file, if it exists."""
+        self.store.remove(self.name)
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Yield a path of this machine for readers that need one: the file itself, or a copy for the block.
+
+        Raises:
+            BadInput: There is no such file.
+        """
+        size = self.store.size(self.name)
+        if size is None:
+            raise BadInput(f"{self} is not there")
+        if isinstance(self.store, LocalStore):
+            yield self.store.root / self.name
+            return
+        with tempfile.TemporaryDirectory(prefix="unfooled-") as folder:
+            path = Path(folder) / self.last
+            with path.open("wb") as file:
+                for start in range(0, size, COPIED_BYTES):
+                    file.write(self.store.read_part(self.name, start, COPIED_BYTES) or b"")
+            yield path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
-from unfooled.runs.files import read_file, write_whole
+from unfooled.runs.opening import FilePlace, open_file
 from unfooled.runs.sealed import seal_mapping, unchanged
 from unfooled.runs.settings import LAYOUT, OTHER_FILE, plain, refuse_changed
 from unfooled.training.averaging import Average
@@ -28,12 +27,12 @@ class Checkpoint:
     the version of its layout (see `unfooled.runs.settings`) and the SHA-256 of everything else.
 
     Args:
-        path: File to write, `.pt`, which `load_model` reads.
+        path: File to write, `.pt`, which `load_model` reads; or the URL or open file of one.
         about: Facts for a loader, stored beside the weights: arch, input_shape, num_classes, mean, std, classes.
         settings: Settings that must agree for a run to be resumed: loss, data, batch size, seed, ...
     """
 
-    path: Path
+    path: FilePlace
     about: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,7 +56,7 @@ class Checkpoint:
         if average is not None:
             state["average"] = average.state()
         torch.save(seal_mapping({**self.about, **state, "layout": LAYOUT, "settings": plain(self.settings)}), buffer)
-        write_whole(self.path, buffer.getvalue())
+        open_file(self.path).write(buffer.getvalue())
 
     def load(
         self,
@@ -75,13 +74,13 @@ class Checkpoint:
         Raises:
             BadInput: The file was made with other settings or by version 0.1, is damaged, or is no checkpoint.
         """
-        data = read_file(self.path)
+        data = open_file(self.path).read()
         if data is None:
             return []
         try:
             state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
             layout, before = state.get("layout"), state["settings"]
-            refuse_changed(self.path, before, self.settings, layout=layout, kind="training", remedy=OTHER_FILE)
+            refuse_changed(str(self.path), before, self.settings, layout=layout, kind="training", remedy=OTHER_FILE)
             if not unchanged(state):
                 raise ValueError("it does not hold what was written there")
             _network(model).load_state_dict(state["model"])
@@ -97,6 +96,13 @@ class Checkpoint:
                 f"{self.path} is no checkpoint to resume from ({str(error) or type(error).__name__}); {OTHER_FILE}"
             ) from error
         return list(state["history"])
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the epochs already trained; an empty list where there is no file."""
+        data = open_file(self.path).read()
+        if data is None:
+            return []
+        return list(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["history"])
 
 
 def _network(model: nn.Module) -> nn.Module:

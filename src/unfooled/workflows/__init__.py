@@ -82,6 +82,8 @@ _NAMES = {
     "make_loss": "losses",
     "merge": "sharing",
     "open_out": "places",
+    "open_out_file": "places",
+    "open_set": "rebuilding",
     "purify_apply": "purify",
     "purify_fit": "purify",
     "read_baseline": "baselines",

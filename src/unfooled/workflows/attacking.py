@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +19,14 @@ from unfooled.core.types import Model, Purify
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.evaluation.verify import verify
-from unfooled.runs.archives import parts_of, read_archive, write_archive
+from unfooled.runs.archives import read_archive, write_archive
 from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.folder import discard, recomputed_note
 from unfooled.runs.helpers import Helpers, Watch
+from unfooled.runs.opening import FilePlace, seen_by_helpers
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
+from unfooled.runs.store import Store, StoredFile
 from unfooled.statistics.intervals import Estimate, mean_of_shares, share
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import BoundAttack, bind_attack, clip_to_threat, needs_clusters
@@ -33,7 +34,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_file
+from unfooled.workflows.places import open_out_file
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_reach, choose, threat_of
 
@@ -92,7 +93,7 @@ def attack(
     restarts: int = 1,
     effort: str | None = None,
     purify: Purifier | None = None,
-    out: str | Path = "adversarial.npz",
+    out: FilePlace = "adversarial.npz",
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
@@ -109,8 +110,8 @@ def attack(
         effort: Name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
         purify: Purifier in front of the model, attacked with it: the folder of a saved one, "file.py:name", or a
             function x -> x. None: none.
-        out: The .npz file: x (the points), y, clean_x, success, distance, and for a minimal-norm attack nearest_x and
-            nearest_distance. Finished chunks are stored in a folder beside it until all are done.
+        out: The .npz file, path or URL: x (the points), y, clean_x, success, distance, and for a minimal-norm attack
+            nearest_x and nearest_distance. Finished chunks are stored in a folder beside it until all are done.
         seed: Random seed.
         machine: The device, samples computed at once, and the processes that share the work.
         progress: Called as `(stage, samples done, samples in all)`.
@@ -123,19 +124,16 @@ def attack(
     """
     device = machine.prepare(seed, shares=True)
     task = AttackTask.of(inputs, threat, attack, steps, restarts, effort, purify, seed, machine.alone(device))
-    out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
+    file, helpers = open_out_file(out, ".npz"), Helpers(machine.helpers())
+    parts = seen_by_helpers(file.parts, helped=helpers.count > 0)
     work, settings = task.loaded()
-    read_archive(out, settings, kind="attack")  # refuses a file of another content
-    parts, bound, helpers = (
-        parts_of(out).resolve(),
-        task.choice.bound(task.threat, work.batch),
-        Helpers(machine.helpers()),
-    )
+    read_archive(file, settings, kind="attack")  # refuses a file of another content
+    bound = task.choice.bound(task.threat, work.batch)
     chunk = helpers.chunk(CHUNK_SAMPLES, len(work.loaded.x))
     run = Run(parts, work.config(settings), chunk=chunk, progress=progress, start=helpers.start)
     with helpers.on(partial(_help, task, parts, chunk, helpers.watch)):
         points = bound(work, run)
-    record = work.judged(points, bound.label, run, settings, out, notes=helpers.notes)
+    record = work.judged(points, bound.label, run, settings, file, notes=helpers.notes)
     discard(parts)
     return record
 
@@ -199,7 +197,7 @@ class AttackTask:
         return _Work(loaded, subject, self.threat, self.seed, batch), settings
 
 
-def _help(task: AttackTask, parts: Path, chunk: int, watch: Watch) -> None:
+def _help(task: AttackTask, parts: Store, chunk: int, watch: Watch) -> None:
     """Help with an attack in another process: compute chunks, and write no result."""
     work, settings = task.loaded()
     run = Run(parts, work.config(settings), chunk=chunk, progress=watch, start=watch.start)
@@ -266,7 +264,7 @@ class _Work:
         return Config(**known, options={k: v for k, v in settings.items() if k not in known})
 
     def judged(
-        self, points: dict[str, Tensor], label: str, run: Run, settings: dict[str, Any], out: Path, *,
+        self, points: dict[str, Tensor], label: str, run: Run, settings: dict[str, Any], out: StoredFile, *,
         notes: Sequence[str] = (),
     ) -> AttackRecord:  # fmt: skip
         """Judge the points, write the file, and return the record."""

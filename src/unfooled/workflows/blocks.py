@@ -1,4 +1,4 @@
-"""Work on blocks of samples that helping processes share through a folder, which is removed at the end."""
+"""Work on blocks of samples that several processes share through a folder, which is removed at the end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from unfooled.runs.chunks import Progress, Run
+from unfooled.runs.folder import discard
 from unfooled.runs.helpers import Helpers, Watch
-from unfooled.runs.settings import Settings
+from unfooled.runs.opening import seen_by_helpers
+from unfooled.runs.settings import Settings, settings_hash
+from unfooled.runs.store import LocalStore, Store
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.machine import Machine
 
@@ -25,38 +28,52 @@ class Task(Protocol):
 
 @contextmanager
 def shared_run(
-    task: Task, settings: Settings, machine: Machine, block: int, out: Path | None, progress: Progress | None = None
+    task: Task, settings: Settings, machine: Machine, block: int, out: Store | None, progress: Progress | None = None
 ) -> Iterator[tuple[Run, Helpers]]:
     """Yield a run whose stages helpers share while the block of code works on it.
+
+    Its chunks lie in the place of the result, in a folder that is named by the settings, so that a second start after a
+    kill goes on. They are removed at the end.
 
     Args:
         task: The work, for the helpers.
         settings: What identifies the work, as `task` returns it; a helper with another is refused.
-        machine: Machine whose helpers are used; without any the run is in memory.
+        machine: Machine whose helpers are used.
         block: Samples per chunk.
-        out: Path of the result, beside which the folder lies. None: a temporary folder of this machine.
+        out: Place of the result; without helpers only a URL is used, since work on this machine is quick. None: the
+            run is in memory, or in a temporary folder of this machine.
         progress: Callback, see `Run`.
 
     Raises:
-        BadInput: Helpers of other machines, and no path.
+        BadInput: Helpers of other machines, and no place; or a place that is seen by this process alone.
     """
     helpers = Helpers(machine.helpers())
-    if not helpers.count:
+    if not helpers.count and (out is None or isinstance(out, LocalStore)):
         yield Run(None, settings, chunk=block, progress=progress), helpers
         return
     if machine.scheduler is not None and out is None:
-        raise BadOption("{scheduler} needs {out}, a folder that its workers see")
-    place, name = (None, "unfooled-") if out is None else (out.resolve().parent, f"{out.name}.parts-")
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=name, dir=place) as folder:
-        run = Run(Path(folder), settings, chunk=block, progress=progress, start=helpers.start)
-        with helpers.on(partial(_help, task, Path(folder), block, helpers.watch)):
+        raise BadOption("{scheduler} needs {out}, a place that its workers see")
+    with _parts(out, settings) as parts:
+        store = seen_by_helpers(parts, helped=helpers.count > 0)
+        run = Run(store, settings, chunk=block, progress=progress, start=helpers.start)
+        with helpers.on(partial(_help, task, store, block, helpers.watch)):
             yield run, helpers
         run.failures.clear()
 
 
-def _help(task: Task, folder: Path, block: int, watch: Watch) -> None:
+@contextmanager
+def _parts(out: Store | None, settings: Settings) -> Iterator[Store]:
+    """Yield the folder of the chunks; after an error it stays where there is a place for it."""
+    if out is None:
+        with TemporaryDirectory(prefix="unfooled-") as folder:
+            yield LocalStore(Path(folder))
+        return
+    store = out.inside(f"parts-{settings_hash(settings)[:12]}")
+    yield store
+    discard(store)
+
+
+def _help(task: Task, store: Store, block: int, watch: Watch) -> None:
     """Help in another process: compute blocks, and write no result."""
     settings, work = task.loaded()
-    work(Run(folder, settings, chunk=block, progress=watch, start=watch.start))
+    work(Run(store, settings, chunk=block, progress=watch, start=watch.start))

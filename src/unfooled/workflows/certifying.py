@@ -17,10 +17,10 @@ from unfooled.certification.certificate import threat_facts
 from unfooled.certification.certify import EFFORTS
 from unfooled.core.model.batching import batched
 from unfooled.core.threats import L0, Threat
-from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import discard, recomputed_note
 from unfooled.runs.hashes import model_hash, tensors_hash
+from unfooled.runs.opening import open_file
 from unfooled.runs.records import Config, Record
 from unfooled.statistics.intervals import Estimate, share
 from unfooled.workflows.errors import BadOption
@@ -151,7 +151,7 @@ def _proven(
             "model": model_hash(loaded.model), "data": tensors_hash(loaded.x, loaded.y), "threat": threat_facts(threat),
         },
     )  # fmt: skip
-    place = None if out is None else parts_of(out)
+    place = None if out is None else open_file(out).parts
     run = Run(place, config, chunk=SLOW_CHUNK if EFFORTS[effort].limits else CHUNK, progress=progress)
     proof = certify_(loaded.model, loaded.x, loaded.y, threat, effort=effort, run=run)
     notes = recomputed_note(run.folder.damaged)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,12 @@ from unfooled.evaluation.explanations.judge import attributions_of
 from unfooled.evaluation.explanations.robustness import ExplanationRobustness
 from unfooled.report.sections.explained import Explained, compose_explained
 from unfooled.runs.chunks import Progress, Rows, Run
-from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import network_hash, tensors_hash
+from unfooled.runs.opening import Place
 from unfooled.runs.settings import Settings
 from unfooled.runs.spelling import spelled
 from unfooled.runs.stage_names import StageName
+from unfooled.runs.store import Store
 from unfooled.workflows import catalog
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.blocks import shared_run
@@ -34,7 +34,7 @@ from unfooled.workflows.choices import with_options
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import AttackedMaps, MapAttack, MapAttackRecord, MapSearch, attack_maps
-from unfooled.workflows.places import check_folder
+from unfooled.workflows.places import open_out
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_choice, choose
 
@@ -75,7 +75,7 @@ def explain(
     method: str | Explain = "integrated-gradients",
     of: str = "label",
     attack: MapAttack | None = None,
-    out: str | Path = "explanations",
+    out: Place = "explanations",
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
@@ -88,7 +88,7 @@ def explain(
         method: Name in `catalog.EXPLANATIONS`, with options as in "lime:samples=1000,ridge=0.01", or an `Explain`.
         of: Class that is explained, "label" or "prediction".
         attack: Attack on the maps; None: none.
-        out: Folder.
+        out: Folder, URL or open store.
         seed: Random seed.
         machine: The device, and the processes that share the maps and the attack on them. Its `batch` is not used.
         progress: Called as `(stage, samples done, samples in all)`.
@@ -108,23 +108,24 @@ def explain(
     if attack is not None:
         attack = attack.checked()
     inputs.check()
-    out = check_folder(out)
+    store = open_out(out)
+    assert store is not None
     device = machine.prepare(seed, shares=True)
     task = _Task(inputs, function, name, of, attack, seed, machine.alone(device))
     work = task.work()
     of, loaded, target, search = work.of, work.loaded, work.target, work.search
-    with shared_run(task, work.settings(), machine, SAMPLES_AT_ONCE, Path(out), progress) as (run, _):
+    with shared_run(task, work.settings(), machine, SAMPLES_AT_ONCE, store, progress) as (run, _):
         maps, found = work.compute(run)
     undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, work.prediction, name, row)
     moved = attack_maps(search, found, seed=seed) if search is not None and found is not None else None
     record = ExplanationRecord(
         model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
-        files=[str(file) for file in _written(out, drawing, moved)],
+        files=_written(store, drawing, moved),
         **({} if moved is None else {"attack": moved.record}),
     )  # fmt: skip
-    page = _page(out, record, drawing, work.probability, moved, labelled=work.labelled)
-    return record.model_copy(update={"files": [*record.files, str(page)]})
+    page = _page(store, record, drawing, work.probability, moved, labelled=work.labelled)
+    return record.model_copy(update={"files": [*record.files, page]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,15 +219,15 @@ def _probability(loaded: Loaded) -> Tensor:
 
 
 def _page(
-    out: Path,
+    out: Store,
     record: ExplanationRecord,
     drawing: _Drawing,
     probability: Tensor,
     moved: AttackedMaps | None,
     *,
     labelled: bool,
-) -> Path:
-    """Write the page: the samples, the answers with their probabilities, and the maps."""
+) -> str:
+    """Write the page, and return its place: the samples, the answers with their probabilities, and the maps."""
 
     def plain(value: Tensor) -> Any:
         return value.detach().float().cpu().numpy()
@@ -243,10 +244,9 @@ def _page(
         plain(drawing.attribution),
         attacked,
     )
-    page = out / "report.html"
     text = compose_explained(record.model_dump(mode="json"), found, drawing.loaded.classes)
-    write_whole(page, text.encode("utf-8", "replace"))
-    return page
+    out.write_whole("report.html", text.encode("utf-8", "replace"))
+    return out.place("report.html")
 
 
 def _undefined(maps: Tensor, name: str) -> int:
@@ -269,8 +269,8 @@ class _Drawing:
     row: catalog.Explanation | None
 
 
-def _written(out: Path, drawing: _Drawing, moved: AttackedMaps | None) -> list[Path]:
-    """Write the arrays, and for images the picture."""
+def _written(out: Store, drawing: _Drawing, moved: AttackedMaps | None) -> list[str]:
+    """Write the arrays, and for images the picture; return the places of the files."""
     loaded = drawing.loaded
     arrays: dict[str, Any] = {
         "x": loaded.x, "y": loaded.y, "prediction": drawing.prediction, "attribution": drawing.attribution,
@@ -282,12 +282,12 @@ def _written(out: Path, drawing: _Drawing, moved: AttackedMaps | None) -> list[P
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **plain)
-    files = [out / "maps.npz"]
-    write_whole(files[0], buffer.getvalue())
+    files = {"maps.npz": buffer.getvalue()}
     if loaded.x.ndim == 4:
-        files.append(out / "maps.png")
-        write_whole(files[1], _picture(drawing, moved))
-    return files
+        files["maps.png"] = _picture(drawing, moved)
+    for name, data in files.items():
+        out.write_whole(name, data)
+    return [out.place(name) for name in files]
 
 
 def _picture(drawing: _Drawing, moved: AttackedMaps | None) -> bytes:

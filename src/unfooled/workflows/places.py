@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from unfooled.runs.opening import Place, is_url, open_store, url_text
-from unfooled.runs.store import Store
+from unfooled.runs.opening import FilePlace, Place, is_url, open_file, open_store, url_text
+from unfooled.runs.store import Store, StoredFile
 from unfooled.workflows.errors import BadOption
 
 FILE_SUFFIXES = frozenset(
@@ -33,7 +34,37 @@ def open_out(out: Place | None, store_options: str | Path | None = None, *, last
         return None
     if not isinstance(out, Store) and not is_url(out) and store_options is None:
         out = check_folder(Path(out))
-    store = open_store(out, store_options)
+    return _lasting(open_store(out, store_options), lasting)
+
+
+def open_out_file(
+    out: FilePlace, suffix: str, store_options: str | Path | None = None, *, lasting: bool = False
+) -> StoredFile:
+    """Open the place of a result that is one file, and check that it can be written.
+
+    Args:
+        out: Path, to which the suffix is added if it has none; URL such as "s3://bucket/set.npz"; or open file.
+        suffix: Suffix of the file.
+        store_options: JSON file of options and credentials of a URL's store. None: those of the environment.
+        lasting: True: refuse a place that ends with this process.
+
+    Raises:
+        BadInput: It cannot be used.
+    """
+    if isinstance(out, StoredFile):
+        return out
+    if not is_url(out):
+        name = os.fspath(out)
+        out = check_file(name if Path(name).suffix else f"{check_file(name)}{suffix}", (suffix,))
+    elif Path(out).suffix.lower() != suffix:
+        raise BadOption("{out} is {0}; the file ends in {1}: give {out:URL}{1}", url_text(out), suffix)
+    file = open_file(out, store_options)
+    _lasting(file.store, lasting)
+    return file
+
+
+def _lasting(store: Store, lasting: bool) -> Store:
+    """Return a store; refuse one that ends with this process where it should last."""
     if lasting and store.private:
         raise BadOption("{out} is {0}, which ends with this command; give a folder or another URL", store.place())
     return store
@@ -95,7 +126,7 @@ def _as_path(out: str | Path, option: str = "out") -> Path:
         raise BadOption(f"{{{option}}} is {{0!r}}; give a name", str(out))
     if is_url(out):
         raise BadOption(
-            f"{{{option}}} is a URL, {{0}}; only a run of an audit is kept behind one, give a name on this machine",
+            f"{{{option}}} is a URL, {{0}}; what is written here is kept on this machine, give a name on it",
             url_text(out),
         )
     path = Path(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,13 @@ from unfooled.features.making import Search, Storage
 from unfooled.runs.chunks import Progress
 from unfooled.runs.folder import discard, saving, started
 from unfooled.runs.helpers import Helpers, Watch
+from unfooled.runs.opening import FilePlace, Place, is_url, open_file, seen_by_helpers
+from unfooled.runs.store import Store, StoredFile
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_file, check_folder
+from unfooled.workflows.places import check_file, check_folder, open_out_file
 from unfooled.workflows.words import choose, threat_of
 
 
@@ -64,7 +67,7 @@ def attacks_images(kind: str) -> bool:
 
 def features(
     inputs: Inputs,
-    out: str | Path,
+    out: FilePlace,
     *,
     kind: str = "robust",
     threat: str | Threat | None = None,
@@ -78,9 +81,9 @@ def features(
 
     Args:
         inputs: Model and source data.
-        out: Data set: an .npz that `load_data` reads, or a folder of images. Unfinished work is stored beside it in a
-            folder that ends in .parts; a second run continues it, and the same call in
-            another process shares it.
+        out: Data set: an .npz that `load_data` reads, a path or a URL, or a folder of images. Unfinished work is stored
+            beside it in a folder that ends in .parts; a second run continues it, and the same call in another process
+            shares it.
         kind: Name in `catalog.FEATURES`.
         threat: Threat model that bounds the changes to images; required by the kinds that attack images.
         options: Options of the kind.
@@ -98,12 +101,11 @@ def features(
     """
     device = machine.prepare(seed, shares=True)
     task = FeatureTask.of(inputs, kind, threat, options, seed, machine.alone(device))
-    out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
-    helpers = Helpers(machine.helpers())
-    parts = (out.parent / (out.name + ".parts")).resolve()
+    out, helpers = open_set(out), Helpers(machine.helpers())
+    parts = seen_by_helpers(parts_of(out), helped=helpers.count > 0)
     refuse_other(out, parts)
     if fresh and not discard(parts):
-        raise BadOption("another process works in {0}; wait for it, or choose another {out}", parts)
+        raise BadOption("another process works in {0}; wait for it, or choose another {out}", parts.place())
     loaded = inputs.load(device, seed=seed)
     # A finished set has no parts folder; where there is one, its work is continued, whatever `out` holds.
     done = None if fresh or has_unfinished_work(parts) or not stored(out) else load_features(out)
@@ -126,6 +128,28 @@ def features(
             made = save_features(out, made, about)
     discard(parts)
     return {**made.manifest, "out": str(out), "manifest": str(manifest_of(out))}
+
+
+def open_set(out: FilePlace, store_options: str | Path | None = None, *, lasting: bool = False) -> Path | StoredFile:
+    """Open the place of a set and check that it can be written: an .npz, or a folder of images on this machine.
+
+    Args:
+        out: Path, URL or open file.
+        store_options: JSON file of options and credentials of a URL's store. None: those of the environment.
+        lasting: True: refuse a place that ends with this process.
+
+    Raises:
+        BadInput: It cannot be used.
+    """
+    if isinstance(out, StoredFile) or is_url(out) or Path(out).suffix == ".npz" or store_options is not None:
+        return open_out_file(out, ".npz", store_options, lasting=lasting)
+    name = os.fspath(out)
+    return check_file(name) if Path(name).suffix.lower() == ".npz" else check_folder(name)
+
+
+def parts_of(out: Path | StoredFile) -> Store:
+    """Return the folder beside a set for unfinished work on it."""
+    return open_file(out).parts
 
 
 @dataclass(frozen=True)
@@ -205,23 +229,25 @@ def _check(kind: str, threat: str | Threat | None, options: FeatureOptions) -> T
     return None if threat is None else threat_of(threat)
 
 
-def has_unfinished_work(parts: Path) -> bool:
+def has_unfinished_work(parts: Place) -> bool:
     """Return whether the folder holds unfinished work that can be continued."""
     return started(parts)
 
 
-def refuse_other(out: Path, parts: Path) -> None:
+def refuse_other(out: Path | StoredFile, parts: Place) -> None:
     """Refuse to overwrite files that this workflow did not write, at `out` or at the place of its manifest.
 
     Raises:
         BadInput: there is such a file.
     """
-    if not out.name:
+    path = out if isinstance(out, Path) else None
+    if path is not None and not path.name:
         raise BadOption("{out} is {0!r}; name an .npz or a folder", str(out))
-    if out.suffix == ".npz" and out.is_dir():
+    if path is not None and path.suffix == ".npz" and path.is_dir():
         raise BadOption("{0} is a folder; name a file, or a folder without .npz", out)
     check_place(out)
-    if not out.exists() or stored(out) or (out.is_dir() and not any(out.iterdir())):
+    there = out.exists()
+    if not there or stored(out) or (path is not None and path.is_dir() and not any(path.iterdir())):
         return
     if not has_unfinished_work(parts):  # with parts, the run was killed before its manifest was written
-        raise BadOption("{0} exists and is no result of this command; choose another {out}", out)
+        raise BadOption("{0} exists and is no result of this command; choose another {out}", str(out))

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.limits import Limits, allowing
-from unfooled.report.study_page import render_study
+from unfooled.report.study_page import render_study_beside
 from unfooled.runs.chunks import Progress
 from unfooled.runs.helpers import Helpers, Watch
-from unfooled.runs.records import write_record
+from unfooled.runs.opening import Place, seen_by_helpers
+from unfooled.runs.records import record_bytes
+from unfooled.runs.store import Store
 from unfooled.studies.attention import OwnNetwork as StudyNetwork
 from unfooled.studies.common.records import StudySummary
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_folder
+from unfooled.workflows.places import open_out
 from unfooled.workflows.words import at_least, choose, size_of, statistics
 
 
@@ -62,7 +64,7 @@ def study(
     name: str,
     scale: str = "small",
     *,
-    out: str | Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     own: OwnNetwork = OwnNetwork(),
@@ -76,7 +78,8 @@ def study(
     Args:
         name: Name in `catalog.STUDIES`.
         scale: "small" (minutes), "medium" or "full".
-        out: Run folder, with the page report.html; a second run continues it. None: "runs/NAME-SCALE".
+        out: Run folder, URL or open store, with the page report.html; a second run continues it. None:
+            "runs/NAME-SCALE".
         seeds: Random seeds.
         data: Names of the data sets to use, of those of the scale; None: all.
         own: Your own network.
@@ -97,7 +100,8 @@ def study(
     if not seeds:
         raise BadOption("{seeds} is {0}; it must be at least 1", 0)
     at_least("n", own.n, 1)
-    folder = check_folder(Path("runs") / f"{name}-{scale}" if out is None else out)
+    store = open_out(Path("runs") / f"{name}-{scale}" if out is None else out)
+    assert store is not None
     device = machine.prepare(max(seeds), shares=True)
     machine.prepare(min(seeds), shares=True)
     function = catalog.resolve(row.path)
@@ -112,11 +116,12 @@ def study(
     if network:
         options["own"] = StudyNetwork(**{FIELDS.get(option, option): value for option, value in network.items()})
     helpers = Helpers(machine.helpers())
-    job = partial(function, scale, out=folder.resolve() if helpers.count else folder, seeds=seeds, command=command)
+    store = seen_by_helpers(store, helped=helpers.count > 0)
+    job = partial(function, scale, out=store, seeds=seeds, command=command)
     with allowing(limits), helpers.on(partial(_help, partial(job, **options), limits, helpers.watch)):
         summary: StudySummary = job(progress=progress, **options)
-    summary = _with_notes(summary, helpers.notes, folder)
-    render_study(folder)
+    summary = _with_notes(summary, helpers.notes, store)
+    render_study_beside(store)
     return summary
 
 
@@ -128,12 +133,12 @@ def _network(own: OwnNetwork) -> dict[str, Any]:
     return {option: value for option, value in options.items() if value is not None}
 
 
-def _with_notes(summary: StudySummary, notes: Sequence[str], folder: Path) -> StudySummary:
+def _with_notes(summary: StudySummary, notes: Sequence[str], store: Store) -> StudySummary:
     """Return a summary with further notes, and write it where there are some."""
     if not notes:
         return summary
     summary = summary.model_copy(update={"notes": [*summary.notes, *notes]})
-    write_record(folder / "summary.json", summary)
+    store.write_whole("summary.json", record_bytes(summary))
     return summary
 
 

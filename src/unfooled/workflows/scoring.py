@@ -21,15 +21,15 @@ from unfooled.data.formats.maps import read_maps
 from unfooled.evaluation.explanations.locality import Survival, score_maps
 from unfooled.report.lens_page import compose_lens, draw_pairs, reading_warnings
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import tensors_hash
+from unfooled.runs.opening import Place
 from unfooled.runs.records import Environment, Record
 from unfooled.runs.settings import Settings
 from unfooled.workflows import catalog
 from unfooled.workflows.blocks import shared_run
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_folder
+from unfooled.workflows.places import open_out
 from unfooled.workflows.words import at_least, choose
 
 MAPS_AT_ONCE = 32
@@ -71,7 +71,7 @@ def lens(
     w: list[int] | None = None,
     diverse: bool = False,
     reduce: str | None = None,
-    out: str | Path | None = None,
+    out: Place | None = None,
     limits: Limits | None = None,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
@@ -89,7 +89,7 @@ def lens(
         diverse: Also score the top k that lie apart from each other.
         reduce: Name in `catalog.REDUCTIONS` of the reduction of channels. None: "abs-sum" if there are
             channels.
-        out: Folder for lens.json and the page, report.html; None: nothing is written.
+        out: Folder, URL or open store for lens.json and the page, report.html; None: nothing is written.
         limits: Sizes above which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
         machine: The device, maps computed at once, and the processes that share the work.
@@ -102,14 +102,13 @@ def lens(
     for option, values, least in (("k", k, 1), ("w", w or [], 0)):
         for value in values:
             at_least(option, value, least)
-    if out is not None:
-        out = check_folder(out)
+    store = open_out(out)
     reduction = choose(catalog.REDUCTIONS, reduce, "reduction") if reduce else None
     device = machine.prepare(seed, shares=True)
     start = time.perf_counter()
     task = _Task(clean, perturbed, reduction, limits, k, w or [1], diverse, seed, machine.alone(device))
     a, b, used = task.maps()
-    with shared_run(task, task.settings(a, b), machine, task.block, None if out is None else Path(out), progress) as on:
+    with shared_run(task, task.settings(a, b), machine, task.block, store, progress) as on:
         run, helpers = on
         scores = task.scored(a, b, run)
     signed = used is None and bool(((a < 0).any() | (b < 0).any()).item())
@@ -124,10 +123,10 @@ def lens(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=Environment.here(device),
     )
-    if out is not None:
+    if store is not None:
         full = record.model_dump(mode="json") | {"pictures": draw_pairs(a, b, scores)}
-        write_whole(Path(out) / "lens.json", json.dumps(full, indent=1).encode())
-        write_whole(Path(out) / "report.html", compose_lens(full).encode("utf-8", "replace"))
+        store.write_whole("lens.json", json.dumps(full, indent=1).encode())
+        store.write_whole("report.html", compose_lens(full).encode("utf-8", "replace"))
     return record
 
 

@@ -13,19 +13,19 @@ from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.shares import audit_rows as audit_rows_
 from unfooled.features.making import Storage
-from unfooled.runs.archives import parts_of
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.opening import is_url, url_text
-from unfooled.runs.share_records import COPY, Share, check_audit_local, check_local, read_rows, read_share
+from unfooled.runs.opening import FilePlace
+from unfooled.runs.share_records import COPY, Share, check_local, read_rows, read_share
 from unfooled.runs.shares import compute_share, join, write_share
+from unfooled.runs.store import LocalStore, Store
 from unfooled.workflows.attacking import CHUNK_SAMPLES, AttackRecord, AttackTask, attack
 from unfooled.workflows.auditing import AuditOptions, PreparedAudit, audit
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier
 from unfooled.workflows.inputs import Inputs, Limits
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_file, check_folder
-from unfooled.workflows.rebuilding import FeatureOptions, FeatureTask, features
+from unfooled.workflows.places import check_folder, open_out, open_out_file
+from unfooled.workflows.rebuilding import FeatureOptions, FeatureTask, features, open_set, parts_of
 from unfooled.workflows.words import at_least, threat_of
 
 Rows = str | tuple[int, int]
@@ -85,7 +85,6 @@ def audit_rows(
     Raises:
         BadInput: Rows outside the samples, or options, model, data or folder that cannot be used.
     """
-    check_audit_local(out)
     rows, allowed = _rows(rows, out), threat_of(threat)
     if options.budget is not None:
         raise BadOption("{budget} limits a whole audit; leave it out with {rows}")
@@ -185,6 +184,7 @@ def merge(
     runs: Sequence[str | Path],
     out: str | Path,
     *,
+    store_options: str | Path | None = None,
     model: str | None = None,
     data: str | None = None,
     finish: bool = True,
@@ -200,7 +200,8 @@ def merge(
 
     Args:
         runs: Folders of all shares.
-        out: Place of the result, as for the command without rows; a second start continues.
+        out: Place of the result, a path or a URL, as for the command without rows; a second start continues.
+        store_options: JSON file of options and credentials of a URL's store. None: those of the environment.
         model: Model, where it lies in another place than for the shares. None: the same.
         data: Data, likewise.
         finish: False: only join the parts. Copies of the folder can be the folders of further shares then.
@@ -218,23 +219,17 @@ def merge(
         BadInput: Shares that are not finished, overlap, leave out rows, belong to different runs or name code; or a
             place that holds something else.
     """
-    for place in runs:
-        check_local(place, remedy=COPY)
+    for run in runs:
+        check_local(run, remedy=COPY)
     folders = [Path(run) for run in runs]
     if not folders:
         raise BadOption("there is nothing to merge; name the folders of the shares")
-    if is_url(out):
-        raise BadOption("{out} is a URL, {0}, and shares are merged on this machine; give a name on it", url_text(out))
     kind = read_share(folders[0]).command
     if kind not in ("audit", "attack", "features"):
         raise BadOption("{0} is a share of {1!r}, which this version does not merge", folders[0], kind)
-    if kind == "audit" or not finish:
-        place = out = check_folder(out)
-    else:
-        out = check_file(out, (".npz",)) if kind == "attack" else Path(out)
-        place = parts_of(out)
-    if place.resolve() in [folder.resolve() for folder in folders]:
-        raise BadOption("{0} is one of the shares; choose another {out}", place)
+    result, place = _merged_place(out, kind if finish else "", store_options)
+    if isinstance(place, LocalStore) and place.root.resolve() in [folder.resolve() for folder in folders]:
+        raise BadOption("{0} is one of the shares; choose another {out}", place.place())
     named = {name: value for name, value in {"model": model, "data": data}.items() if value is not None}
     for folder in folders if finish and not trust_shares else ():
         _refuse_code(read_share(folder).work or {}, named)
@@ -244,12 +239,25 @@ def merge(
     if share.work is None:
         raise BadOption(
             "the shares were made from objects, whose names are not known; their parts are joined in {0}: go on with "
-            "the same call in Python", place,
+            "the same call in Python", place.place(),
         )  # fmt: skip
     work = _Restored.of(share.work, named, machine)
     if kind == "audit":
-        return work.audit(out, command=command, notify=notify, progress=progress)
-    return work.attack(out, progress) if kind == "attack" else work.features(out, progress)
+        return work.audit(place, command=command, notify=notify, progress=progress)
+    return work.attack(result, progress) if kind == "attack" else work.features(result, progress)
+
+
+def _merged_place(out: str | Path, kind: str, store_options: str | Path | None) -> tuple[FilePlace, Store]:
+    """Open the place of a merged result, and that of its parts; of an audit, or where parts are only joined, one."""
+    if kind == "attack":
+        file = open_out_file(out, ".npz", store_options, lasting=True)
+        return file, file.parts
+    if kind == "features":
+        made = open_set(out, store_options, lasting=True)
+        return made, parts_of(made)
+    store = open_out(out, store_options, lasting=True)
+    assert store is not None
+    return store.place(), store
 
 
 @dataclass(frozen=True)
@@ -273,16 +281,16 @@ class _Restored:
         except (TypeError, KeyError) as error:
             raise BadOption("the shares were made by another version ({0}); make them again", error) from error
 
-    def audit(self, out: Path, **how: Any) -> Summary:
+    def audit(self, out: Store, **how: Any) -> Summary:
         stated = {name: self.stated[name] for name in ("threat", "title", "chunk", "seed")}
         options = AuditOptions(**self.stated["options"])
         return audit(self.inputs, **stated, options=options, out=out, machine=self.machine, **how)
 
-    def attack(self, out: Path, progress: Progress | None) -> AttackRecord:
+    def attack(self, out: FilePlace, progress: Progress | None) -> AttackRecord:
         stated = {name: self.stated[name] for name in ("threat", "seed")}
         return attack(self.inputs, **stated, **self.stated["options"], out=out, machine=self.machine, progress=progress)
 
-    def features(self, out: Path, progress: Progress | None) -> dict[str, Any]:
+    def features(self, out: FilePlace, progress: Progress | None) -> dict[str, Any]:
         stated = {name: self.stated[name] for name in ("kind", "threat", "seed")}
         options = FeatureOptions(**self.stated["options"])
         return features(self.inputs, out, **stated, options=options, machine=self.machine, progress=progress)

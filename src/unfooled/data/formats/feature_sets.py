@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.limits import read_regular
 from unfooled.data.formats.folders import SUFFIXES, decode
 from unfooled.data.formats.npz import archive
-from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import network_hash, tensors_hash
+from unfooled.runs.opening import FilePlace, open_file
+from unfooled.runs.store import StoredFile
 
 MAX_BYTES = 1 << 26  # bytes of a manifest
 ROWS = {"y": torch.int64, "source": torch.int64, "start": torch.int64, "residual": torch.float16}
@@ -80,12 +80,12 @@ def _manifest_hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any] | None = None) -> FeatureSet:
+def save_features(path: FilePlace, data: FeatureSet, manifest: Mapping[str, Any] | None = None) -> FeatureSet:
     """Write a set: to `path` ending in .npz with a manifest beside it, else to the folder `path`, as images.
 
     Args:
-        path: Path of the set. An existing set is replaced with all its images; until the new one is complete, `stored`
-            is False. Other files in the folder are kept.
+        path: Path or, of an .npz, URL of the set. An existing set is replaced with all its images; until the new one is
+            complete, `stored` is False. Other files in the folder are kept.
         data: Set to write.
         manifest: Entries to add to `data.manifest`, JSON values. None: none.
 
@@ -97,11 +97,11 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
         BadInput: Values lie outside [0, 1], samples are not images (for a folder), or the path cannot be written or
             holds other files.
     """
-    path = Path(path)
     check_place(path)
+    folder = _folder(path)
     if len(data.x) and not (float(data.x.min()) >= 0 and float(data.x.max()) <= 1):
         raise BadInput(f"x lies in [{float(data.x.min()):.4g}, {float(data.x.max()):.4g}]; bytes can only hold [0, 1]")
-    if path.suffix != ".npz" and (data.x.ndim != 4 or data.x.shape[1] not in (1, 3)):
+    if folder is not None and (data.x.ndim != 4 or data.x.shape[1] not in (1, 3)):
         raise BadInput(f"samples have shape {tuple(data.x.shape[1:])}; images are (1, H, W) or (3, H, W), or use .npz")
     result = replace(
         data,
@@ -116,48 +116,60 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
     rows["classes"] = np.array(result.classes, dtype=np.str_)
     # The manifest is removed first and written last: with it the set is complete.
     with suppress(OSError):  # none there; a place that cannot be written is reported below
-        manifest_of(path).unlink()
-    if path.suffix == ".npz":
-        write_whole(path, _archive({"x": to_bytes(result.x).cpu().numpy(), **rows}))
+        manifest_of(path).remove()
+    if folder is None:
+        rows = {"x": to_bytes(result.x).cpu().numpy(), **rows}
     else:
-        _clear(path)
-        # Before the images, which it lists: after a kill they are recognised.
-        write_whole(path / "rows.npz", _archive(rows))
-        _images(path, result)
-    write_whole(manifest_of(path), json.dumps(result.manifest, indent=2).encode())
+        _clear(folder)
+    # Before the images, which it lists: after a kill they are recognised.
+    _rows_of(path).write(_archive(rows))
+    if folder is not None:
+        _images(folder, result)
+    manifest_of(path).write(json.dumps(result.manifest, indent=2).encode())
     return result
 
 
-def manifest_of(path: str | Path) -> Path:
-    """Return the path of a set's manifest."""
-    path = Path(path)
-    return path.with_suffix(".json") if path.suffix == ".npz" else path / "manifest.json"
+def _folder(path: FilePlace) -> Path | None:
+    """Return the folder of a set of images; None for an .npz."""
+    name = Path(str(path))
+    return None if name.suffix == ".npz" else name
 
 
-def stored(path: str | Path) -> bool:
+def _rows_of(path: FilePlace) -> StoredFile:
+    """Return the archive of a set: all of it, or all but the images."""
+    folder = _folder(path)
+    return open_file(path if folder is None else folder / "rows.npz", write=False)
+
+
+def manifest_of(path: FilePlace) -> StoredFile:
+    """Return the file of a set's manifest."""
+    rows = _rows_of(path)
+    return rows.beside("manifest.json" if _folder(path) is not None else f"{rows.last.removesuffix('.npz')}.json")
+
+
+def stored(path: FilePlace) -> bool:
     """Return whether a complete set exists, data and manifest; False after an interrupted `save_features`."""
-    path = Path(path)
-    return (path if path.suffix == ".npz" else path / "rows.npz").is_file() and manifest_of(path).is_file()
+    return _rows_of(path).exists() and manifest_of(path).exists()
 
 
-def check_place(path: str | Path) -> None:
+def check_place(path: FilePlace) -> None:
     """Refuse a path where a set would replace other files, or where other images would be read as part of it.
 
     Raises:
         BadInput: There is such a file; the message names it.
     """
-    path, file = Path(path), manifest_of(path)
-    if file.exists():
-        try:
-            ours = "sha256" in json.loads(read_regular(file, most=MAX_BYTES))
-        except (OSError, ValueError, TypeError, RecursionError):
-            ours = False
-        if not ours:
-            raise BadInput(f"{file} is there and is no manifest, which would take its place; choose another name")
-    if path.suffix != ".npz" and path.is_dir():
-        images = set(_images_and_folders(path)[0])
-        for other in path.glob("*/**/*"):
-            hidden = any(part.startswith(".") for part in other.relative_to(path).parts)
+    file, folder = manifest_of(path), _folder(path)
+    try:
+        data = file.read(most=MAX_BYTES)
+        ours = data is None or "sha256" in json.loads(data)
+    except (ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise BadInput(f"{file} is there and is no manifest, which would take its place; choose another name")
+    if folder is not None and folder.is_dir():
+        images = set(_images_and_folders(folder)[0])
+        for other in folder.glob("*/**/*"):
+            hidden = any(part.startswith(".") for part in other.relative_to(folder).parts)
             if other.suffix.lower() in SUFFIXES and other not in images and not hidden:
                 raise BadInput(f"{other} belongs to no set, and would be read as part of one; choose another folder")
 
@@ -217,11 +229,11 @@ def _folders(names: Sequence[str]) -> list[str]:
     return [f"{k:0{width}}" if name == str(k) else f"{k:0{width}}_{name}" for k, name in enumerate(plain)]
 
 
-def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
+def load_features(path: FilePlace, *, encoder: Any = None) -> FeatureSet:
     """Read a set written by `save_features`.
 
     Args:
-        path: The set's `.npz`, or its folder.
+        path: The set's `.npz`, which may be a URL or an open file, or its folder.
         encoder: Model or `Encoder` that the set must have been made with; the hash of its weights, and its layer, must
             match the manifest. A `Classifier` around it that does not normalise is ignored. None: not checked.
 
@@ -229,15 +241,16 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
         BadInput: The set or its manifest does not exist, the manifest was changed or lacks its hash, the data or class
             names do not match it, or the set is of another encoder.
     """
-    path = Path(path)
-    file = manifest_of(path)
-    if not path.exists() or not file.is_file():
-        what = "is not there" if not path.exists() else f"has no manifest, {file.name}"
+    file, rows_file, folder = manifest_of(path), _rows_of(path), _folder(path)
+    there = rows_file.exists() if folder is None else folder.exists()
+    content = file.read(most=MAX_BYTES) if there and file.exists() else None
+    if content is None:
+        what = f"has no manifest, {file.last}" if there else "is not there"
         raise BadInput(f"{path} {what}; a set is written by save_features, or by unfooled features")
     try:
-        manifest = json.loads(read_regular(file, most=MAX_BYTES))
+        manifest = json.loads(content)
         stated = str(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{file} cannot be read as a manifest: {error}") from error
     if manifest.get("manifest_sha256") != _manifest_hash(manifest):
         raise BadInput(f"{file} does not say what was written there; rebuild the set or copy it again")
@@ -251,18 +264,18 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
             f"{path} was made with the encoder {str(manifest.get('encoder'))[:12]}, this one is "
             f"{network_hash(encoder)[:12]}; give the model that made it, or rebuild the set"
         )
-    with archive(path if path.suffix == ".npz" else path / "rows.npz") as content:
-        wanted = [*ROWS, "classes", *(["x"] if path.suffix == ".npz" else [])]
-        if missing := [name for name in wanted if name not in content.files]:
+    with rows_file.on_disk() as place, archive(place) as opened:
+        wanted = [*ROWS, "classes", *(["x"] if folder is None else [])]
+        if missing := [name for name in wanted if name not in opened.files]:
             raise BadInput(f"{path} lacks {', '.join(missing)}; it is no set of save_features")
-        arrays = {name: content[name] for name in wanted}
+        arrays = {name: opened[name] for name in wanted}
     names = [str(name) for name in arrays.pop("classes")]
-    x = torch.from_numpy(arrays.pop("x")) if "x" in arrays else _read_images(path, arrays["y"], names)
+    x = torch.from_numpy(arrays.pop("x")) if folder is None else _read_images(folder, arrays["y"], names)
     rows = {name: torch.from_numpy(arrays[name]) for name in ROWS}
     data = FeatureSet(x.to(torch.float32) / 255, classes=names, manifest=manifest, **rows)
     if _hash(data) != stated:
         raise BadInput(
-            f"{path} does not hold what {file.name} says (SHA-256 {stated[:12]}); rebuild it or copy it again"
+            f"{path} does not hold what {file.last} says (SHA-256 {stated[:12]}); rebuild it or copy it again"
         )
     return data
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from unfooled.core.errors import BadInput, option
+from unfooled.core.errors import BadInput
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.storing import SUMMARY
 from unfooled.runs.claims import DRIVER, Claims
 from unfooled.runs.folder import started
-from unfooled.runs.opening import Place, open_store
+from unfooled.runs.opening import Place, open_store, seen_by_helpers
 from unfooled.runs.records import MAX_BYTES, Config, parse_record
 from unfooled.runs.store import LocalStore, Store
 
@@ -30,15 +30,7 @@ def open_run(out: Place | None, *, shared: bool) -> Store | None:
     Raises:
         BadInput: The store cannot be used, or not by other processes.
     """
-    store = None if out is None else open_store(out)
-    if store is not None and shared and store.private:
-        raise BadInput(
-            f"{store.place()} is seen by this process alone, so that no others can help; leave out "
-            f"executor, or give a folder or another URL as {option('out')}"
-        )
-    if isinstance(store, LocalStore) and shared:
-        return LocalStore(store.root.resolve())
-    return store
+    return None if out is None else seen_by_helpers(open_store(out), helped=shared)
 
 
 @contextmanager

@@ -159,9 +159,12 @@ def score_maps(
         shape=(a.shape[1], a.shape[2]),
         undefined=int((~ordered).sum()),
         ranks=[
-            Rank(name=name, value=mean(v, within=(-1, 1), seed=seed), undefined=int(v.isnan().sum()))
-            for name, v in values.items()
-            if "|" not in name
+            Rank(
+                name=name,
+                value=mean(values[name], within=(-1, 1), seed=seed),
+                undefined=int(values[name].isnan().sum()),
+            )
+            for name in _ranks(a[:1], b[:1], w)  # in their order, which stored results do not keep
         ],
         blocks=[_block(values, size, radius, diverse, seed) for size in k for radius in w],
     )

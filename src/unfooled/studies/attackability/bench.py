@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from unfooled.counterfactuals import AffineHead, switches, within_covariance
 from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, Shapes, load_shapes
 from unfooled.models import ConceptCnn
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.attackability.scale import ARMS, AttackabilityScale
 from unfooled.studies.common.bench import Bench, Splits
 from unfooled.studies.common.fitting import Updates, new_network
@@ -77,13 +77,13 @@ class ConceptBench(Bench):
         size: Sizes of the study.
         rho: Correlation of the background with the label.
         seed: Random seed of scenes, weights and orders.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         device: Device of the networks.
         progress: Called with `(text, done, in all)`; None: silent.
     """
 
     def __init__(
-        self, size: AttackabilityScale, rho: float, seed: int, *, folder: Path | None = None, device: str = "cpu",
+        self, size: AttackabilityScale, rho: float, seed: int, *, folder: Place | None = None, device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
         most = max(size.recipe.scenes, size.semantic.scenes)

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from unfooled.data.formats.birds import load_birds, load_class_table
 from unfooled.data.load import load_dataset
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.runs.units import Units
 from unfooled.studies.attackability.bench import ConceptBench
 from unfooled.studies.attackability.birds import bird_claims, class_table, simulated
@@ -53,7 +53,7 @@ NAME, TITLE = "attackability", "Which attributes flip a decision, and can pixels
 def run_attackability(
     scale: str | AttackabilityScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     device: str = "cpu",
@@ -65,7 +65,7 @@ def run_attackability(
     Args:
         scale: "small" (shapes), "medium" (shapes at three correlations, the class table and ten classes of CUB, from
             the folder that UNFOOLED_DATA names) or "full" (also CUB-200-2011's own folder there); or your own sizes.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Parts of the scale to run; None: all.
         device: Device of the networks.
@@ -73,7 +73,7 @@ def run_attackability(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or part, data that are not there, or a folder of another run.

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.attention.analysis_claims import analysis_claims
 from unfooled.studies.attention.analysis_tables import (
     analysis_pictures,
@@ -49,7 +49,7 @@ NAME, TITLE = "attention", "Attention that an attack cannot shift"
 def run_attention(
     scale: str | AttentionScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     own: OwnNetwork | None = None,
@@ -63,7 +63,7 @@ def run_attention(
     Args:
         scale: "small" (shapes), "medium" (shapes and GTSRB; two cores) or "full" (more data, radii and arms; a GPU); or
             your own sizes.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds of weights, training and attacks.
         data: Data sets to look at; None: all of the scale's. With `own` the one source, as `load_dataset` reads it.
         own: A user's own network, which is analysed; no network is trained. None: the scale's networks.
@@ -71,7 +71,7 @@ def run_attention(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or data set, missing data, data that do not fit the model, options of `own` without

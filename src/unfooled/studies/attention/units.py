@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unfooled.evaluation.verify import verify
-from unfooled.runs.files import write_whole
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.store import StoredFile
 from unfooled.runs.units import Units, file_name
 from unfooled.statistics.intervals import share
 from unfooled.studies.attention.analysis import analyse
@@ -51,10 +51,10 @@ class PointStore:
     """Adversarial points of every network, on which the other networks are tested; in files, if there is a folder.
 
     Args:
-        out: The study's folder; None: points stay in memory.
+        out: Folder, URL or open store of the study; None: points stay in memory.
     """
 
-    out: Path | None
+    out: Place | None
     _points: dict[str, Tensor] = field(default_factory=dict)
 
     def put(self, unit: str, z: Tensor) -> None:
@@ -63,17 +63,17 @@ class PointStore:
         if (file := self._file(unit)) is not None:
             buffer = io.BytesIO()
             np.save(buffer, z.numpy())
-            write_whole(file, buffer.getvalue())
+            file.write(buffer.getvalue())
 
     def get(self, unit: str) -> Tensor | None:
         """Return the points of a unit. None: the file of an earlier run is missing."""
         file = self._file(unit)
-        if unit not in self._points and file is not None and file.exists():
-            self._points[unit] = torch.from_numpy(np.load(file))
+        if unit not in self._points and file is not None and (data := file.read()) is not None:
+            self._points[unit] = torch.from_numpy(np.load(io.BytesIO(data)))
         return self._points.get(unit)
 
-    def _file(self, unit: str) -> Path | None:
-        return None if self.out is None else self.out / "points" / f"{file_name(unit)}.npy"
+    def _file(self, unit: str) -> StoredFile | None:
+        return None if self.out is None else StoredFile(open_store(self.out), f"points/{file_name(unit)}.npy")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.attribution_robustness.claims import claims_of_noise, claims_of_training
 from unfooled.studies.attribution_robustness.looks import LOOKS_AT, shown_scores
 from unfooled.studies.attribution_robustness.pictures import bars, curves
@@ -34,7 +34,7 @@ NAME, TITLE = "attribution-robustness", "Do the reasons survive?"
 def run_attribution_robustness(
     scale: str | AttributionScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -55,7 +55,7 @@ def run_attribution_robustness(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or data set, data that are not there, or a folder that holds other work.

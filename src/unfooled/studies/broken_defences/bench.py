@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +11,7 @@ from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Loss, Model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.broken_defences.cases import Case
 from unfooled.studies.broken_defences.networks import HONEST, RECIPES
 from unfooled.studies.broken_defences.scale import DefenceScale
@@ -27,12 +26,12 @@ class DefenceBench(Bench):
     Args:
         size: Sizes of the study.
         seed: Random seed of the training samples, the weights, the order and the shifts.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         progress: Called with `(text, done, in all)`; None: silent.
     """
 
     def __init__(
-        self, size: DefenceScale, seed: int = 0, *, folder: Path | None = None, progress: Progress | None = None
+        self, size: DefenceScale, seed: int = 0, *, folder: Place | None = None, progress: Progress | None = None
     ) -> None:
         splits = load_splits(size.data, train_n=size.train_n, shuffle=size.train_n is not None, seed=seed)
         super().__init__(

@@ -15,9 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.broken_defences.bench import DefenceBench
 from unfooled.studies.broken_defences.cases import CASES, Case
 from unfooled.studies.broken_defences.claims import claims, tables
@@ -33,7 +33,7 @@ NAME, TITLE = "broken-defences", "Thirty-two broken defences and nine honest net
 def run_broken_defences(
     scale: str | DefenceScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     judge: Judge | None = None,
     cases: Sequence[Case] = CASES,
@@ -53,7 +53,7 @@ def run_broken_defences(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale, data that are not there, or a folder that holds other work.

@@ -14,6 +14,7 @@ from unfooled.core.types import TrainingLoss
 from unfooled.models.architectures import build
 from unfooled.models.load import load_model
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.certification.scale import (
     CNN_A,
     IBP,
@@ -42,13 +43,13 @@ class CertificationBench(Bench):
         task: Data set.
         size: Sizes of the study.
         seed: Random seed of weights, orders and starts.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         device: Device of the networks.
         progress: Called with `(text, done, in all)`; None: silent.
     """
 
     def __init__(
-        self, task: CertificationTask, size: CertificationScale, seed: int, *, folder: Path | None = None,
+        self, task: CertificationTask, size: CertificationScale, seed: int, *, folder: Place | None = None,
         device: str = "cpu", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=size.train_n, test_n=None if task.published else size.n)

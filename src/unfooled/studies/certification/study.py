@@ -16,9 +16,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.certification.bench import CertificationBench
 from unfooled.studies.certification.claims import claims
 from unfooled.studies.certification.pictures import both_ends
@@ -35,7 +35,7 @@ NAME, TITLE = "certification", "How robust at least, how robust at most?"
 def run_certification(
     scale: str | CertificationScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     device: str = "cpu",
@@ -47,7 +47,7 @@ def run_certification(
     Args:
         scale: "small" (digits), "medium" (MNIST and Fashion-MNIST, from the folder that UNFOOLED_DATA names) or "full"
             (more images, with branch and bound); or your own sizes.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to use; None: all of the scale's.
         device: Device of the networks.
@@ -55,7 +55,7 @@ def run_certification(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or data set, data that are not there, or a folder of another run.

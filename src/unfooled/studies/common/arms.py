@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.runs.spelling import spelled
 from unfooled.studies.common.bench import Bench, load_splits
 from unfooled.studies.common.fitting import new_network
@@ -83,13 +83,13 @@ class ArmBench(Bench):
         arms: All arms, those that others start from included.
         seed: Random seed of weights, orders and inner attacks.
         train_n: Training samples; None: all.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         place: Folder of this bench inside `networks/`.
         progress: Called with `(text, done, in all)`; None: silent.
     """
 
     def __init__(
-        self, task: Task, arms: Sequence[Arm], seed: int, *, train_n: int | None = None, folder: Path | None = None,
+        self, task: Task, arms: Sequence[Arm], seed: int, *, train_n: int | None = None, folder: Place | None = None,
         place: str = "", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=train_n, shuffle=train_n is not None)

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from unfooled.core.model.batching import batched
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.store import StoredFile
 from unfooled.runs.units import file_name
 from unfooled.studies.common.fitting import fit
 from unfooled.training import BatchSource
@@ -72,7 +73,7 @@ class Bench(ABC):
     Args:
         splits: Samples.
         seed: Random seed of weights, orders and attacks.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         place: Folder of this bench inside `networks/` and `sets/`; may be empty.
         title: Text before everything that `progress` is called with; may be empty.
         device: Device of the networks; samples stay on the CPU and are moved in parts.
@@ -86,7 +87,7 @@ class Bench(ABC):
     """
 
     def __init__(
-        self, splits: Splits, *, seed: int = 0, folder: Path | None = None, place: str = "", title: str = "",
+        self, splits: Splits, *, seed: int = 0, folder: Place | None = None, place: str = "", title: str = "",
         device: str = "cpu", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.train, self.test, self.classes = splits.train, splits.test, splits.classes
@@ -130,11 +131,12 @@ class Bench(ABC):
         )  # fmt: skip
         return net
 
-    def file(self, kind: str, name: str, ending: str) -> Path | None:
+    def file(self, kind: str, name: str, ending: str) -> StoredFile | None:
         """Return the file of a network or a set in the study's folder; None where nothing is stored."""
-        return (
-            None if self.folder is None else self.folder / kind / file_name(self.place) / f"{file_name(name)}.{ending}"
-        )
+        if self.folder is None:
+            return None
+        parts = [kind, *([file_name(self.place)] if self.place else []), f"{file_name(name)}.{ending}"]
+        return StoredFile(open_store(self.folder), "/".join(parts))
 
     def labels(self, net: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
         """Return the classes that a network gives to samples, (N,), on the CPU. Cost: 1 forward."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_f
 from unfooled.evaluation.explanations.faithfulness import gradient_alignment
 from unfooled.evaluation.verify import verify
 from unfooled.runs.folder import discard
+from unfooled.runs.store import Store, StoredFile
 from unfooled.studies.common.bench import Labelled
 from unfooled.studies.common.feature_records import Aligned, Attacked, Rebuilt
 from unfooled.studies.common.records import listed
@@ -96,19 +96,19 @@ def align(net: nn.Module, test: Labelled, *, device: str, name: str, seed: int) 
     return Aligned(name=name, seed=seed, values=listed(values), seconds=round(time.perf_counter() - started, 1))
 
 
-def stored_set(file: Path | None, encoder: nn.Module, make: Callable[[Path | None], FeatureSet]) -> FeatureSet:
+def stored_set(file: StoredFile | None, encoder: nn.Module, make: Callable[[Store | None], FeatureSet]) -> FeatureSet:
     """Read a set of images, or make and store it.
 
     Args:
         file: File of the set; None: it is not stored.
         encoder: Network that it is made from; a file that was made from another one is refused.
-        make: `folder -> set`; the folder holds the finished parts, None where nothing is stored.
+        make: `store -> set`; the store holds the finished parts, None where nothing is stored.
     """
     if file is None:
         return make(None)
     if stored(file):
         return load_features(file, encoder=encoder)
-    parts = file.with_suffix(".parts")
+    parts = file.beside(file.last.removesuffix(".npz")).parts
     made = save_features(file, make(parts))
     discard(parts)
     return made

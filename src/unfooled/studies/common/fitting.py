@@ -95,7 +95,6 @@ def fit(
             if progress is not None:
                 progress(label, epoch.index + 1, epochs)
     if checkpoint is not None:  # epochs of earlier starts are not yielded again
-        history = torch.load(checkpoint.path, map_location="cpu", weights_only=True)["history"]
-        seconds = [epoch["seconds"] for epoch in history]
+        seconds = [epoch["seconds"] for epoch in checkpoint.history()]
     net.eval()
     return sum(seconds)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -20,7 +19,8 @@ from pydantic import BaseModel
 from unfooled.data.load import load_dataset
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
-from unfooled.runs.records import Config, Environment, write_record
+from unfooled.runs.opening import Place, open_store
+from unfooled.runs.records import Config, Environment, record_bytes
 from unfooled.runs.units import Units, file_name, requested_sets
 from unfooled.studies.common.records import Claim, StudySummary, Table
 
@@ -60,7 +60,7 @@ class StudyRun:
         title: Heading of the page.
         scale: Name of the scale.
         seeds: Random seeds.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         device: Device of the networks, for the record.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run.
@@ -70,7 +70,7 @@ class StudyRun:
     title: str
     scale: str
     seeds: Sequence[int]
-    out: Path | None = None
+    out: Place | None = None
     device: str = "cpu"
     progress: Progress | None = None
     command: str = ""
@@ -124,7 +124,7 @@ class StudyRun:
         return results, units
 
     def finish(self, findings: Findings) -> StudySummary:
-        """Make the summary, and write it to `out/summary.json` where there is a folder."""
+        """Make the summary, and write it to `summary.json` where results are stored."""
         summary = StudySummary(
             study=self.study, title=self.title, scale=self.scale, seeds=list(self.seeds),
             seconds=round(findings.seconds, 1), environment=Environment.here(self.device),
@@ -133,7 +133,7 @@ class StudyRun:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         if self.out is not None:
-            write_record(self.out / "summary.json", summary)
+            open_store(self.out).write_whole("summary.json", record_bytes(summary))
         return summary
 
 

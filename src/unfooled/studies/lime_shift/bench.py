@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from unfooled.core.losses import margin
 from unfooled.explanations.lime import Surrogates, grid, lime_image
 from unfooled.models.architectures import build
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.common.bench import Bench, load_splits
 from unfooled.studies.common.fitting import Updates, new_network
 from unfooled.studies.lime_shift.scale import ShiftScale, ShiftTask
@@ -32,13 +32,13 @@ class ShiftBench(Bench):
         task: Data set.
         size: Sizes of the study.
         seed: Random seed of weights, orders, starts and masks.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         device: Device of the network.
         progress: Called with `(text, done, in all)`; None: silent.
     """
 
     def __init__(
-        self, task: ShiftTask, size: ShiftScale, seed: int, *, folder: Path | None = None, device: str = "cpu",
+        self, task: ShiftTask, size: ShiftScale, seed: int, *, folder: Place | None = None, device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=size.train_n, test_n=size.n)

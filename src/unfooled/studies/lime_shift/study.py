@@ -16,9 +16,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.common.records import StudySummary
 from unfooled.studies.common.run import Findings, StudyRun, seconds_of
 from unfooled.studies.common.scale import pick_scale
@@ -35,7 +35,7 @@ NAME, TITLE = "lime-shift", "Do LIME's explanations move with the label?"
 def run_lime_shift(
     scale: str | ShiftScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     device: str = "cpu",
@@ -47,7 +47,7 @@ def run_lime_shift(
     Args:
         scale: "small" (digits), "medium" (MNIST, from the folder that UNFOOLED_DATA names) or "full" (more images and
             masks); or your own sizes.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to use; None: all of the scale's.
         device: Device of the networks.
@@ -55,7 +55,7 @@ def run_lime_shift(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or data set, data that are not there, or a folder of another run.

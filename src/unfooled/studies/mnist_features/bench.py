@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ from unfooled.features import Encoder, groups, non_robust_set, open_mask, robust
 from unfooled.features.making import Storage
 from unfooled.models import MnistCnn
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
+from unfooled.runs.store import Store
 from unfooled.studies.common.bench import Bench, Labelled, load_splits
 from unfooled.studies.common.feature_units import stored_set
 from unfooled.studies.common.fitting import FRESH, Updates, new_network
@@ -65,7 +66,7 @@ class MnistBench(Bench):
 
     Args:
         size: Sizes of the study.
-        folder: The study's folder, for networks and sets; None: nothing is stored.
+        folder: Folder, URL or open store of the study, for networks and sets; None: nothing is stored.
         progress: Called with `(text, done, in all)`; None: silent.
         device: Device of the networks.
         seed: Random seed of the encoders' weights and orders; 0 in the study.
@@ -75,7 +76,7 @@ class MnistBench(Bench):
     """
 
     def __init__(
-        self, size: MnistScale, folder: Path | None = None, *, progress: Progress | None = None, device: str = "cpu",
+        self, size: MnistScale, folder: Place | None = None, *, progress: Progress | None = None, device: str = "cpu",
         seed: int = 0,
     ) -> None:  # fmt: skip
         splits = load_splits(size.source, train_n=size.train_n)
@@ -136,7 +137,7 @@ class MnistBench(Bench):
         build: Callable[..., FeatureSet] = robust_set if origin == "group" else non_robust_set
         index = torch.arange(min(self.size.rebuilt, len(self.train[0])))
 
-        def make(folder: Path | None) -> FeatureSet:
+        def make(folder: Store | None) -> FeatureSet:
             return build(
                 Encoder(net, LAYER), *self.train, index=index, classes=self.classes, kind=f"{origin} set",
                 progress=self.progress, storage=Storage(folder),

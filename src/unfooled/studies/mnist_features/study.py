@@ -18,9 +18,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.runs.spelling import spelled
 from unfooled.studies.common.feature_results import Accuracies, Alignments, AttackedAccuracies
 from unfooled.studies.common.records import StudySummary
@@ -39,7 +39,7 @@ NAME, TITLE = "mnist-features", "Are robust features a data set?"
 def run_mnist_features(
     scale: str | MnistScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     device: str = "cpu",
     progress: Progress | None = None,
@@ -59,7 +59,7 @@ def run_mnist_features(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale, data that are not there, or a folder that holds other work.

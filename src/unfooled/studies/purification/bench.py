@@ -32,6 +32,7 @@ from unfooled.purification import (
     total_variation,
 )
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.common.bench import Bench, load_splits
 from unfooled.studies.common.fitting import FRESH, Updates, new_network
 from unfooled.studies.purification.scale import (
@@ -72,13 +73,13 @@ class PurificationBench(Bench):
         task: Data set.
         size: Sizes of the study.
         seed: Random seed of weights, orders, clusters, dictionaries and attacks.
-        folder: The study's folder; None: nothing is stored.
+        folder: Folder, URL or open store of the study; None: nothing is stored.
         device: Device of the networks.
         progress: Called with `(text, done, in all)`; None: silent.
     """
 
     def __init__(
-        self, task: PurifierTask, size: PurificationScale, seed: int, *, folder: Path | None = None,
+        self, task: PurifierTask, size: PurificationScale, seed: int, *, folder: Place | None = None,
         device: str = "cpu", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=size.train_n, test_n=size.n, image=task.image)

@@ -15,9 +15,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.common.records import Claim, StudySummary
 from unfooled.studies.common.run import Findings, StudyRun, seconds_of
 from unfooled.studies.common.scale import pick_scale
@@ -34,7 +34,7 @@ NAME, TITLE = "purification", "What does a purifier add, once it is attacked?"
 def run_purification(
     scale: str | PurificationScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     device: str = "cpu",
@@ -46,7 +46,7 @@ def run_purification(
     Args:
         scale: "small" (digits and MNIST; Fashion-MNIST and GTSRB where they are named), "medium" (MNIST, Fashion-MNIST,
             GTSRB and CIFAR-10 in small networks, 500 images) or "full" (CIFAR-10); or your own sizes.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to look at; also folders of your own images, train and test, by class. None: all of the scale's.
         device: Device of the networks.
@@ -54,7 +54,7 @@ def run_purification(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or data set, data that are not there, or a folder of another run.

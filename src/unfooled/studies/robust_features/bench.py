@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,9 @@ from unfooled.features import Encoder, d_rand, last_features, robust_set, smalle
 from unfooled.features.making import Search, Storage
 from unfooled.models.architectures import build
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.runs.spelling import spelled
+from unfooled.runs.store import Store
 from unfooled.studies.common.bench import Bench, Labelled, load_splits
 from unfooled.studies.common.feature_records import Reach
 from unfooled.studies.common.feature_units import stored_set
@@ -56,7 +57,7 @@ class FeatureBench(Bench):
         task: Data set.
         size: Sizes of the study.
         seed: Random seed of weights, orders, starts, targets and attacks.
-        folder: The study's folder, for networks and sets; None: nothing is stored.
+        folder: Folder, URL or open store of the study, for networks and sets; None: nothing is stored.
         device: Device of the networks.
         progress: Called with `(text, done, in all)`; None: silent.
 
@@ -67,7 +68,7 @@ class FeatureBench(Bench):
     """
 
     def __init__(
-        self, task: FeatureTask, size: FeatureScale, seed: int, *, folder: Path | None = None, device: str = "cpu",
+        self, task: FeatureTask, size: FeatureScale, seed: int, *, folder: Place | None = None, device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=size.train_n, test_n=size.test_n)
@@ -146,7 +147,7 @@ class FeatureBench(Bench):
             self._sets[name] = stored_set(self.file("sets", name, "npz"), net, make)
         return self._sets[name]
 
-    def _make(self, name: str, net: nn.Module, folder: Path | None) -> FeatureSet:
+    def _make(self, name: str, net: nn.Module, folder: Store | None) -> FeatureSet:
         options: dict[str, Any] = {
             "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes,
             "storage": Storage(folder, self.size.shard), "progress": self.progress,

@@ -24,9 +24,9 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from unfooled.runs.chunks import Progress
+from unfooled.runs.opening import Place
 from unfooled.studies.common.feature_pictures import under_attack
 from unfooled.studies.common.feature_results import AttackedAccuracies
 from unfooled.studies.common.records import StudySummary
@@ -44,7 +44,7 @@ NAME, TITLE = "robust-features", "Are there features that predict and are not ro
 def run_robust_features(
     scale: str | FeatureScale,
     *,
-    out: Path | None = None,
+    out: Place | None = None,
     seeds: Sequence[int] = (0,),
     data: Sequence[str] | None = None,
     device: str = "cpu",
@@ -58,7 +58,7 @@ def run_robust_features(
     Args:
         scale: "small" (digits), "medium" (MNIST and Fashion-MNIST, 10,000 images of each set, from the folder that
             UNFOOLED_DATA names) or "full" (59,000 images, and all test images under attack); or your own sizes.
-        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
+        out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to look at; None: all of the scale's.
         device: Device of the networks.
@@ -66,7 +66,7 @@ def run_robust_features(
         command: Command that reproduces the run, for the record.
 
     Returns:
-        The `StudySummary`, also written to `out/summary.json`.
+        The `StudySummary`, also written to `summary.json` in `out`.
 
     Raises:
         BadInput: no such scale or data set, data that are not there, or a folder of another run.
