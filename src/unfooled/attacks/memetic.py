@@ -32,6 +32,8 @@ from unfooled.core.types import Model
 FIRST, LATER = Decaying(0.7, 0.01), Decaying(0.4, 0.01)
 """Steps of the ascents from random points, and from children."""
 FIRST_STEPS = 40
+LAST, LAST_STEPS, LAST_POINTS = Decaying(0.1, 0.0005), 100, 8
+"""Steps of the ascents that end a grown pool, their number, and how many of its best points they start from."""
 LARGE, SMALL = (0.2, 0.7), (0.07, 0.36)
 """Sides of windows of another point, and of a random one, as shares of those of the input."""
 CROSSED = 0.6
@@ -130,11 +132,23 @@ class Memetic:
         values[rows] = torch.where(better, grown.values, pool.values[rows])
         return replace(pool, points=points, values=values)
 
-    def grown_from(self, starts: Tensor) -> Pool:
+    def entering(self, starts: Tensor) -> Pool:
         """Return a pool of ascents from points, (B, M, *D)."""
         rows = torch.arange(len(self.x), device=self.x.device)
         pool = Pool(starts, self.x.new_zeros(len(rows), 1))
         return self._climbed(pool, rows, starts, FIRST_STEPS, LATER)
+
+    def finished(self, pool: Pool) -> Pool:
+        """Return a pool after ascents in small steps from its best points, which children do not take."""
+        rows = (~pool.done).nonzero()[:, 0]
+        if not len(rows):
+            return pool
+        best = _top(_rows(pool, rows), min(LAST_POINTS, self.size))
+        grown = self._climbed(pool, rows, best.points, LAST_STEPS, LAST)
+        points, values = pool.points.clone(), pool.values.clone()
+        together = _rows(pool, rows).joined(grown)
+        points[rows], values[rows] = together.points, together.values
+        return replace(pool, points=points, values=values)
 
     def _aims(self) -> Tensor:
         """Return the class that each of the first ascents goes towards, (B, P); -1: the likeliest at every step."""
@@ -218,7 +232,10 @@ class Islands:
         """Return the next generation; where the pool is grown, a new one, or one of the best points of all of them."""
         if self.pool.generation < LIFE and not self.pool.alike:
             return replace(self, pool=search.next(self.pool))
-        grown = (*self.grown, self.pool)
+        last = search.finished(self.pool)
+        if bool(last.done.all()):
+            return replace(self, pool=last)
+        grown = (*self.grown, last)
         if len(grown) < ISLANDS:
             return Islands(search.begin(self.count), grown, self.count + 1)
         share = -(-search.size // ISLANDS)
@@ -232,6 +249,11 @@ class Islands:
     def joined(self, other: Pool) -> Islands:
         """Return the islands after points have come to the pool that grows."""
         return replace(self, pool=self.pool.joined(other))
+
+
+def _rows(pool: Pool, rows: Tensor) -> Pool:
+    """Return the pool of some samples."""
+    return replace(pool, points=pool.points[rows], values=pool.values[rows])
 
 
 def _top(pool: Pool, count: int) -> Pool:
@@ -288,10 +310,11 @@ class Hunt:
         if sample != self._sample or self._islands is None:
             self._sample, self._islands, self._left = sample, Islands.begin(search), now
         budget = (now - self._left) * self.share / (1 - self.share)
-        entering = points[: self.starts].to(self.x).reshape(1, -1, *self.x.shape[1:])
-        centre = self.x[at].expand(entering.shape[1], *self.x.shape[1:])
-        near = self.threat.take(at.expand(len(centre)))
-        islands = self._islands.joined(search.grown_from(near.project(entering[0], centre)[None]))
+        islands = self._islands
+        if len(points):
+            centre = self.x[at.expand(len(points[: self.starts]))]
+            starts = self.threat.take(at.expand(len(centre))).project(points[: self.starts].to(centre), centre)
+            islands = islands.joined(search.entering(starts[None]))
         while not bool(islands.pool.done) and self.clock() - now < budget:
             islands = islands.next(search)
         self._islands, self._left = islands, self.clock()
