@@ -16,7 +16,7 @@ from unfooled.certification.alpha import Steps
 from unfooled.certification.branch import Limits
 from unfooled.certification.proof import Level
 from unfooled.core.errors import BadInput
-from unfooled.core.model.wrappers import counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.evaluation.verify import verify
 
 SIDE, BLOCKS = 8, 16
@@ -57,10 +57,10 @@ def test_without_generations_it_is_its_first_ascents() -> None:
     model, x, y = traps()
     z = memetic(model, x, y, THREAT, size=32, generations=0)
     assert not verify(model, x, y, z, THREAT).success
-    passes = counted(model)
+    passes = Counted(model)
     memetic(passes, x, y, THREAT, size=8, generations=2, steps=3)
-    assert passes.count.forward == 1 + 8 * 41 + 2 * 8 * 4
-    assert passes.count.backward == 8 * 40 + 2 * 8 * 3
+    assert passes.forwards == 1 + 8 * 41 + 2 * 8 * 4
+    assert passes.backwards == 8 * 40 + 2 * 8 * 3
 
 
 def test_a_pool_never_gets_worse_and_stays_inside() -> None:

@@ -259,7 +259,8 @@ def _rows(pool: Pool, rows: Tensor) -> Pool:
 def _top(pool: Pool, count: int) -> Pool:
     """Return a pool's best points."""
     values, order = pool.values.topk(count, dim=1)
-    return replace(pool, points=pool.points[torch.arange(len(values), device=order.device)[:, None], order], values=values)
+    rows = torch.arange(len(values), device=order.device)[:, None]
+    return replace(pool, points=pool.points[rows, order], values=values)
 
 
 @dataclass(eq=False)
