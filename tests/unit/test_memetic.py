@@ -34,6 +34,7 @@ def traps() -> tuple[nn.Module, Tensor, Tensor]:
     last = nn.Linear(2 * BLOCKS, 2)
     with torch.no_grad():
         first.weight.copy_(torch.tensor([1.0, -1.0])[:, None, None, None].expand(2, 1, 2, 2) / 0.4)
+        assert first.bias is not None
         first.bias.copy_(torch.tensor([-5.25, 5.25]))
         # A window lowers the margin by 1.5 at s = 1, by 1 at s = -1.
         row = torch.tensor([-2.0, -0.8]).repeat_interleave(BLOCKS)
