@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ SIZES = (0.01, 0.03, 0.05)
 BALLS = 200
 AT_ONCE = 20  # points of every ball at once
 FEW = 50  # ReLUs of unknown sign up to which the exact answer is asked for
-NARROW, MOST = 100, 0.15  # inputs up to which the exact distance is asked for, and how far it is looked for
+NARROW, MOST = 100, 0.06  # inputs up to which the exact distance is asked for, and how far it is looked for
 BESIDE = 0.02  # share of the exact distance by which proofs are tried inside and outside of it
 ROUNDING = 1e-5  # of float32, relative to the largest logit
 LADDER = (
@@ -117,7 +116,10 @@ class Residual(nn.Module):
 def networks() -> dict[str, tuple[nn.Module, Tensor, Tensor, float]]:
     """Return five networks, each with test samples, labels and a radius."""
     mnist, digits, test = load_dataset("mnist", "test"), load_dataset("digits", "train"), load_dataset("digits", "test")
-    wide = partial(nn.Sequential, nn.Flatten(), nn.Linear(64, 24))
+
+    def wide(*after: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), *after)
+
     made: dict[str, tuple[nn.Module, float]] = {
         "two hidden layers": (wide(nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 10)), 0.02),
         "leaky ReLU": (wide(nn.LeakyReLU(0.1), nn.Linear(24, 10)), 0.05),

@@ -74,7 +74,7 @@ def decided(model: nn.Module, x: Tensor, y: Tensor, seconds: float, share_of_sea
             if 0 in proof.examples:
                 example = proof.examples[0].reshape(x.shape)
                 found |= {"fooled": bool(verify(model, x, y, example, THREAT).success), "by": "branch and bound"}
-            found["least_margin"] = hunt.least
+            found["least_margin"] = None if found["fooled"] else hunt.least
     spent = {"seconds": time.process_time() - begin, "wall": time.monotonic() - wall, "load": os.getloadavg()[0]}
     return found | spent
 

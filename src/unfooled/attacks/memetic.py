@@ -136,7 +136,7 @@ class Memetic:
         """Return a pool of ascents from points, (B, M, *D)."""
         rows = torch.arange(len(self.x), device=self.x.device)
         pool = Pool(starts, self.x.new_zeros(len(rows), 1))
-        return self._climbed(pool, rows, starts, FIRST_STEPS, LATER)
+        return self._climbed(pool, rows, starts, 2 * self.steps, LATER)
 
     def finished(self, pool: Pool) -> Pool:
         """Return a pool after ascents in small steps from its best points, which children do not take."""
@@ -267,7 +267,8 @@ def _top(pool: Pool, count: int) -> Pool:
 class Hunt:
     """Search beside a branch and bound, which calls it with the minimisers of open parts of a sample's region.
 
-    The minimisers enter the pool of the sample, whose search goes on for a share of the time.
+    From the minimisers go short ascents, whose ends enter the pool of the sample. The pool begins, and grows, as long
+    as all of this takes no more than a share of the time since the first call.
 
     Attributes:
         model: Any callable to logits.
@@ -291,6 +292,7 @@ class Hunt:
     _sample: int = field(default=-1, init=False)
     _islands: Islands | None = field(default=None, init=False)
     _left: float = field(default=0.0, init=False)
+    _credit: float = field(default=0.0, init=False)
 
     @property
     def least(self) -> float:
@@ -308,18 +310,23 @@ class Hunt:
         """
         now, at = self.clock(), torch.tensor([sample], device=self.x.device)
         search = Memetic(self.model, self.x[at], self.y[at], self.threat.take(at), seed=self.seed)
-        if sample != self._sample or self._islands is None:
-            self._sample, self._islands, self._left = sample, Islands.begin(search), now
-        budget = (now - self._left) * self.share / (1 - self.share)
+        if sample != self._sample:
+            self._sample, self._islands, self._credit = sample, None, 0.0
+        else:
+            self._credit += (now - self._left) * self.share / (1 - self.share)
         islands = self._islands
         if len(points):
             centre = self.x[at.expand(len(points[: self.starts]))]
             starts = self.threat.take(at.expand(len(centre))).project(points[: self.starts].to(centre), centre)
-            islands = islands.joined(search.entering(starts[None]))
-        while not bool(islands.pool.done) and self.clock() - now < budget:
-            islands = islands.next(search)
+            entering = search.entering(starts[None])
+            if bool(entering.done):
+                return entering.best[0]
+            islands = None if islands is None else islands.joined(entering)
+        while not (islands and bool(islands.pool.done)) and self.clock() - now < self._credit:
+            islands = Islands.begin(search) if islands is None else islands.next(search)
         self._islands, self._left = islands, self.clock()
-        return islands.pool.best[0] if bool(islands.pool.done) else None
+        self._credit -= self._left - now
+        return islands.pool.best[0] if islands and bool(islands.pool.done) else None
 
 
 def _wide(mask: Tensor, like: Tensor) -> Tensor:
