@@ -49,7 +49,7 @@ SIZES = (0.01, 0.03, 0.05)
 BALLS = 200
 AT_ONCE = 20  # points of every ball at once
 FEW = 50  # ReLUs of unknown sign up to which the exact answer is asked for
-NARROW, MOST = 100, 0.06  # inputs up to which the exact distance is asked for, and how far it is looked for
+NARROW, MOST = 100, 0.1  # inputs up to which the exact distance is asked for, and how far it is looked for
 BESIDE = 0.02  # share of the exact distance by which proofs are tried inside and outside of it
 ROUNDING = 1e-5  # of float32, relative to the largest logit
 LADDER = (
@@ -121,9 +121,9 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, Tensor, float]]:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), *after)
 
     made: dict[str, tuple[nn.Module, float]] = {
-        "two hidden layers": (wide(nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 10)), 0.02),
-        "leaky ReLU": (wide(nn.LeakyReLU(0.1), nn.Linear(24, 10)), 0.05),
-        "residual": (Residual(), 0.02),
+        "two hidden layers": (wide(nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 10)), 0.05),
+        "leaky ReLU": (wide(nn.LeakyReLU(0.1), nn.Linear(24, 10)), 0.1),
+        "residual": (Residual(), 0.05),
         "convolutions, IBP": (build("strided-cnn", (1, 8, 8), 10, width=4), 0.05),
     }
     found = {"tiny": (tiny(), mnist.x, mnist.y, 0.03)}
@@ -161,10 +161,13 @@ def ladder(model: nn.Module, x: Tensor, y: Tensor, eps: float, exact: int) -> di
     few = (unknown <= FEW).nonzero()[:exact, 0]
     truth = torch.tensor([a.value for a in exact_margins(model, x[few], y[few], threat)]).to(x)
     some = few if x[0].numel() <= NARROW else few[:0]
-    distance = torch.tensor([a.value for a in exact_distance(model, x[some], y[some], most=MOST)])
+    found = exact_distance(model, x[some], y[some], most=MOST) if len(some) else []
+    distance = torch.tensor([a.value for a in found])
     near, radii = some[distance.isfinite()], distance[distance.isfinite()]
     inside, outside = (
         certify(model, x[near], y[near], Linf((1 + side * BESIDE) * radii), effort=LADDER[-1]).certified
+        if len(near)
+        else torch.zeros(0, dtype=torch.bool)
         for side in (-1, 1)
     )
     return {
