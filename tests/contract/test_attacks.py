@@ -12,7 +12,7 @@ from tests.conftest import interior, linear, points, source
 from tests.contract.rows import Row, norms_of, pairs, with_new_ones
 from torch import Tensor, nn
 
-from unfooled.attacks import apgd, fgsm, labels_only, pgd, r_step_ll, restarted, square, step_ll
+from unfooled.attacks import apgd, fgsm, labels_only, memetic, pgd, r_step_ll, restarted, square, step_ll
 from unfooled.attacks.pgd import pgd_from
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
@@ -43,6 +43,7 @@ ROWS = {
     "apgd-margin": Row(apgd, (math.inf, 2.0), {"steps": 8, "loss": margin}, STARTS),
     "apgd-margin in L1": Row(apgd, (1.0,), {"steps": 8, "loss": margin}, STARTS, IN_L1),
     "restarted": Row(restarted(partial(pgd, steps=8, loss=margin), 2), facts=STARTS),
+    "memetic": Row(memetic, options={"steps": 8, "generations": 2, "size": 3}, facts=STARTS),
     "square": Row(square, SMOOTH, {"steps": 40}, {"seeded": True, "hit_rate": 6 / 7}),
     "labels_only": Row(labels_only, SMOOTH, {"steps": 100}),
 }

@@ -1,6 +1,7 @@
 """Attacks: search for inputs that change the label or the explanation; success is evaluated by `evaluation.verify`.
 
-Budget attacks: `fgsm`, `step_ll`, `r_step_ll`, `pgd`, `apgd`, `square`, `labels_only`; any of them with `restarted`.
+Budget attacks: `fgsm`, `step_ll`, `r_step_ll`, `pgd`, `apgd`, `memetic`, `square`, `labels_only`; any of them with
+`restarted`.
 Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`; from labels only `rays`,
 `hop_skip_jump`. Against purifiers: `low_frequency`, `assignment`. Wrappers that give a model another gradient:
 `Averaged`, `StraightThrough`, `bpda`, `Jittered`, `Estimated`; `distil` and `transfer` borrow one from a twin.
@@ -43,6 +44,7 @@ from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.low_frequency import low_frequency
+from unfooled.attacks.memetic import memetic
 from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.pgd import pgd
 from unfooled.attacks.rays import rays
@@ -82,6 +84,7 @@ __all__ = [
     "labels_only",
     "low_frequency",
     "mass_center",
+    "memetic",
     "out_of_lens",
     "out_of_top_k",
     "pdpgd",

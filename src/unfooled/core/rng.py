@@ -107,6 +107,8 @@ class Stream(IntEnum):
     """Size and place of a purifier that resizes and pads."""
     CERTIFIED_NOISE = 95
     """Noise of randomized smoothing. Draws: those that select the class, then those that bound its probability."""
+    MEMETIC = 96
+    """Points and windows of the memetic search. Draw: the pool, its generation, and the point."""
     WAVE = 100
     """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 a new direction, 1 choice of a learned one."""
     AUTOATTACK = 200
@@ -197,6 +199,7 @@ USES = MappingProxyType(
         Stream.SUPERSETS: _one(Stream.SUPERSETS, MANY_DRAWS),
         Stream.EXPECTED_GRADIENTS: _one(Stream.EXPECTED_GRADIENTS, MANY_DRAWS),
         Stream.CERTIFIED_NOISE: _one(Stream.CERTIFIED_NOISE, MANY_DRAWS),
+        Stream.MEMETIC: _one(Stream.MEMETIC, range(1 << 40)),
         Stream.WAVE: Use(
             tuple(range(wave_stage(part[0]), wave_stage(part[-1]) + 1) for part in (Numbers.ATTACK, *Numbers.AGAIN)),
             range(2),

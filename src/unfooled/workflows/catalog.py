@@ -138,6 +138,7 @@ ATTACKS = {
     "apgd-margin": Attack("attacks:apgd", {"loss": "core.losses:margin"}, norms=(1.0, 2.0, math.inf)),
     "pgd": Attack("attacks:pgd", {"loss": "core.losses:cross_entropy"}, steps=40),
     "pgd-margin": Attack("attacks:pgd", {"loss": "core.losses:margin"}, steps=40),
+    "memetic": Attack("attacks:memetic"),
     "attention-pgd": Attack(
         "attacks:attention_pgd",
         {"attend": "workflows.attacks:ATTEND", "distance": "distances:js"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +11,12 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Certify
 from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.attacks.memetic import Hunt
 from unfooled.certification.certify import Effort, certify, effort_of, proven
 from unfooled.certification.graph import trace
 from unfooled.certification.region import Region
-from unfooled.core import losses
 from unfooled.core.access import Access
-from unfooled.core.ascent import ascend
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, fooling, logits_at
 from unfooled.core.pulse import beat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -33,8 +30,8 @@ REACHES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Radii, in multiples of eps, of the curve of what is proven."""
 CHECKED = 32
 """Number of certified samples that are attacked all the same: a proof that one of them breaks is wrong."""
-STARTS, CLIMB_STEPS = 8, 20
-"""Minimisers that are attacked from, the most promising first, and steps from each."""
+HUNT = 0.25
+"""Share of the time of branch and bound in which adversarial examples are searched for."""
 WITHOUT = "Nothing was certified: {}"
 PROBED = 16
 """Samples that the proofs of little effort begin with; where none of these is proven, no other one is tried."""
@@ -63,7 +60,8 @@ class Prover:
             return torch.zeros(len(x), dtype=torch.bool, device=x.device)
         if self.effort.slopes is None and self.effort.limits is None:
             return self.proves(x, y, threat).to(x.device)
-        proof = certify(self.model, x, y, threat, effort=self.effort, find=partial(self._climb, x, y, threat))
+        hunt = Hunt(self.attacked, x, y, threat, share=HUNT)
+        proof = certify(self.model, x, y, threat, effort=self.effort, find=hunt)
         points = x.clone()
         for sample, z in proof.examples.items():
             points[sample] = z.to(x)
@@ -72,17 +70,6 @@ class Prover:
     def proves(self, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """Return which samples are proven robust without any attack, (B,) bool on the CPU."""
         return proven(self.model, x, y, threat, effort=self.effort).cpu()
-
-    def _climb(self, x: Tensor, y: Tensor, threat: Threat, starts: Tensor, sample: int) -> Tensor | None:
-        """Attack a sample from the minimisers of its open parts; return an adversarial example, or None."""
-        starts = starts[:STARTS].to(x)
-        at = torch.full((len(starts),), sample, device=x.device)
-        centre, label, own = x[at], y[at], threat.take(at)
-        start = own.project(starts, centre)
-        z = ascend(fooling(self.attacked, label, losses.margin), centre, own, steps=CLIMB_STEPS, start=start).z
-        with torch.no_grad():
-            hits = fooled(logits_at(self.attacked, z), label)
-        return z[hits][0] if bool(hits.any()) else None
 
 
 def prover_of(s: Setting, wanted: str | Certify | None, right: Tensor) -> tuple[Certify | None, tuple[str, ...]]:
