@@ -288,3 +288,25 @@ def test_labels_alone_suffice_where_the_radius_is_wide(threat: Threat) -> None:
     assert bool(verdict.success.any())
     with pytest.raises(BadInput, match="Linf, L2 and L1"):
         labels_only(labels, x, y, L0(3.0))
+
+
+def test_late_stages_attack_the_survivors_of_all_chunks_together(tmp_path: Path) -> None:
+    """A chunk is a number of survivors of the whole run: few of them, however far apart, share full batches."""
+    model, x, y = subject(40)
+    effort = Effort("late", (Ascents(5), Ascents(10, fresh=False), Searches(30)))
+    config = Config(model="", data="", n=40, threat="", seed=0)
+
+    def attacked(folder: Path, chunk: int) -> tuple[Tensor, Run]:
+        run = Run(folder, config, chunk=chunk)
+        return cascade(model, x, y, Linf(0.08), effort=effort, run=run), run
+
+    in_one, one = attacked(tmp_path / "one", 40)
+    in_many, many = attacked(tmp_path / "many", 8)
+    survivors = (~verify(model, x, y, in_many, Linf(0.08)).success).nonzero()[:, 0]
+    assert 3 <= len(survivors) <= 8
+    assert len(set((survivors // 8).tolist())) >= 3  # of several chunks
+    assert len(list((tmp_path / "many/chunks/cascade-0-apgd").iterdir())) == 5
+    for stage in ("cascade-1-apgd", "cascade-2-square"):
+        assert len(list((tmp_path / "many/chunks" / stage).iterdir())) == 1
+        assert many.calls[stage] == one.calls[stage]
+    assert torch.equal(in_one, in_many)

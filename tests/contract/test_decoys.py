@@ -29,7 +29,7 @@ from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.borders import borders, pairs
 from unfooled.evaluation.checks.extending import Allowance, _repeat_attacks
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.limits import whole_box
+from unfooled.evaluation.checks.limits import right_when_clean, whole_box
 from unfooled.evaluation.checks.table import finding
 
 Net = Callable[[Tensor], Tensor]
@@ -227,3 +227,22 @@ def test_the_whole_box_is_not_entered_from_a_random_image() -> None:
     counted = Counted(flat)
     problem = Problem(counted, x, torch.zeros(30, dtype=torch.int64), Linf(0.01), counted)
     assert whole_box(problem, Cascade(problem, Ledger.of(None, len(x))).begin().frontier).fired
+
+
+def test_clean_samples_are_not_asked_again() -> None:
+    """Those that are right are the ones that the attack was not done with before it began, whatever it found since."""
+    net, x = tiny_net(5, SHAPE), points(40, SHAPE)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    y[::3] = (y[::3] + 1) % 5
+    counted = Counted(net)
+    problem = Problem(counted, x, y, Linf(0.1), counted)
+    attack = Cascade(problem, Ledger.of(None, len(x)))
+    frontier = attack.perform(attack.begin(), (Ascents(5),)).frontier
+    assert len(frontier.fooled_by_attack(x))
+    spent = counted.forwards
+    rows = right_when_clean(problem, frontier, 7)
+    assert counted.forwards == spent
+    order = frontier.keys.argsort()
+    expected = [int(row) for row in order if int(row) % 3][:7]
+    assert rows.tolist() == expected

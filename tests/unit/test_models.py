@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -259,3 +261,23 @@ def test_the_families_list_their_names() -> None:
     for module in (models, nets, readers):
         assert sorted(module.__all__) == module.__all__
         assert all(hasattr(module, name) for name in module.__all__)
+
+
+LOADED = """
+import sys
+import torch
+import unfooled as uf
+from unfooled.models.architectures import architectures_of
+
+uf.load_model(sys.argv[1], arch="small-cnn", input_shape=(3, 16, 16), num_classes=4)
+assert architectures_of(torch.load(sys.argv[1])) == ["small-cnn"]
+print(*(name for name in ("torch._dynamo", "sympy") if name in sys.modules))
+"""
+
+
+def test_loading_a_checkpoint_does_not_import_the_compiler(tmp_path: Path) -> None:
+    """The sizes of the weights are checked on a network without memory, whose numbers nobody draws."""
+    torch.save(build("small-cnn", (3, 16, 16), 4).state_dict(), tmp_path / "net.pt")
+    command = [sys.executable, "-c", LOADED, str(tmp_path / "net.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()

@@ -17,7 +17,7 @@ from unfooled.core.checks import check_mode
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import evaluating, frozen, in_training
+from unfooled.core.model.modes import channels_last, evaluating, frozen, in_training
 from unfooled.core.model.outputs import logits_of
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import Linf
@@ -151,3 +151,20 @@ def test_weights_made_in_inference_mode_are_refused_with_the_mend() -> None:
     x, y = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.long)
     with pytest.raises(BadInput, match=r"weight 1\.weight was made inside torch\.inference_mode.*torch\.no_grad"):
         pgd(model, x, y, Linf(0.1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_holds_in_every_layer(channels: int) -> None:
+    """Of one channel, both orders are equal, and PyTorch chooses by the strides: a grey image must not undo it."""
+    orders: list[bool] = []
+
+    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        orders.append(output.is_contiguous(memory_format=torch.channels_last))
+
+    model = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3))
+    x = points(2, (channels, 12, 12))
+    before = model(x)
+    for layer in model:
+        layer.register_forward_hook(note)
+    assert torch.allclose(channels_last(model)(x), before, atol=1e-6)
+    assert orders == [True] * 4

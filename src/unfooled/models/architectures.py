@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unfooled.core.errors import BadInput, nearest
 from unfooled.models.names import matches, under_one_prefix
@@ -101,10 +103,25 @@ def build_like(
     return build(arch, input_shape, classes, **options)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Inside it, normal numbers are not drawn: without memory to fill, torch imports its compiler (1.5 s) for that."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the tensor that would be filled, or the result of any other function."""
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules that are built inside have shapes, but neither memory nor random numbers."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
 @cache
 def _weight_names(arch: str) -> frozenset[str]:
     """Return the names of an architecture's weights."""
-    with torch.device("meta"):  # no memory, and no random numbers
+    with without_weights():
         return frozenset(build(arch).state_dict())
 
 

@@ -32,6 +32,7 @@ def environment() -> Environment:
     from unfooled.core.threat_text import eps_text
     from unfooled.drawing.plots import colour_of, marker_of
     from unfooled.report import trust, words
+    from unfooled.report.compiled import CompiledTemplates
     from unfooled.report.sections import attention, guards, nearness, reasons
 
     engine = Environment(
@@ -41,6 +42,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=CompiledTemplates(__file__),
     )
     engine.globals |= {
         "w": words,

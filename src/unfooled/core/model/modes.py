@@ -73,5 +73,6 @@ def channels_last(module: nn.Module) -> nn.Module:
     """
     for value in (*module.parameters(), *module.buffers()):
         if value.ndim == 4:
-            value.data = value.data.contiguous(memory_format=torch.channels_last)
+            # Of a single channel, `contiguous` would leave the strides, by which torch chooses.
+            value.data = torch.empty_like(value.data, memory_format=torch.channels_last).copy_(value.data)
     return module

@@ -42,7 +42,8 @@ def before(
         y: Labels, (B,).
         threat: Constraint set of the attack to come.
         seed: Random seed.
-        prediction: Classes predicted for all samples, (B,), compared with the labels. None: those of the first 500.
+        prediction: Classes predicted for all samples, (B,), compared with the labels. None: the model is asked for
+            those of the first 500, and of the first 100.
 
     Returns:
         Findings D2 to D9, D19 to D22, D26 and D27. Cost: about 3,000 passes in all; at most 6,500 where the
@@ -55,9 +56,10 @@ def before(
         with torch.no_grad():
             some = _some(y)
             prediction, y_some = logits_at(model, x[some], batch=100).argmax(1), y[some]
+        label = _logits(model, x[:100]).argmax(1)
     else:
         y_some = y[: len(prediction)]
-    label = _logits(model, x[:100]).argmax(1)
+        label = prediction[:100].to(x.device)
     right = label == y[:100]
     few = (right.nonzero()[:, 0] if bool(right.any()) else torch.arange(len(right), device=x.device))[:32]
     a, b, near = x[few], y[few], threat.take(few).bounded(x)

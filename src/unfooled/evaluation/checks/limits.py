@@ -24,8 +24,14 @@ GRADIENT_FREE_NEXT = "gradients are not trusted: attacks that need none follow"
 
 
 def right_when_clean(problem: Problem, frontier: Frontier, count: int) -> Tensor:
-    """Return the first samples that are right when clean, in the order of a hash of their content."""
+    """Return the first samples that are right when clean, in the order of a hash of their content.
+
+    The attack has judged them already; a random model is asked again.
+    """
     rows = frontier.keys.argsort()[: 4 * count]
+    if problem.decisive:
+        wrong = frontier.fooled.index_fill(0, frontier.fooled_by_attack(problem.x), False)
+        return rows[~wrong[rows]][:count]
     with torch.no_grad():
         logits = logits_at(problem.model, problem.x[rows])
     return rows[~fooled(logits, problem.y[rows])][:count]

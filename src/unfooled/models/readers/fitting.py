@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, option
-from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like, builder_of
+from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like, builder_of, without_weights
 from unfooled.models.names import under_one_prefix
 from unfooled.models.readers.checkpoints import CONCEPTS, Checkpoint, read_checkpoint
 from unfooled.models.readers.factory import from_factory
@@ -71,7 +70,7 @@ def _check_sizes(
 ) -> None:
     """Refuse a network of other sizes than its weights before memory is taken for it."""
     try:
-        with torch.device("meta"):
+        with without_weights():
             module = build_like(arch, state, input_shape=shape, classes=classes)
     except BadInput:
         raise
