@@ -143,6 +143,9 @@ def test_estimates_agree_with_the_gradient(d: int) -> None:
     torch.testing.assert_close(gradient(Estimated(net, full, 1e-4), x, y), true, atol=1e-4, rtol=1e-2)
     many = gradient(Estimated(net, 4 * full, 1e-3), x, y)
     assert float(F.cosine_similarity(many, true).min()) > 0.999
+    alone = Estimated(net, sigma=1e-5, coordinates=True)
+    assert alone.cost(x) == d + 1
+    torch.testing.assert_close(gradient(alone, x, y), true, atol=1e-4, rtol=1e-2)
 
 
 def test_estimates_ask_inside_the_box_and_in_calls_of_bounded_size() -> None:
@@ -154,10 +157,14 @@ def test_estimates_ask_inside_the_box_and_in_calls_of_bounded_size() -> None:
         return net(z)
 
     x, y = torch.tensor([[0.0] * 6 + [1.0] * 6]).repeat(7, 1), torch.zeros(7, dtype=torch.int64)
-    small = gradient(Estimated(model, 16, batch=10), x, y)
-    assert max(len(z) for z in seen) == 10
-    assert all(float(z.min()) >= 0 and float(z.max()) <= 1 for z in seen)
-    torch.testing.assert_close(small, gradient(Estimated(net, 16), x, y))
+    for coordinates in (True, False):
+        seen.clear()
+        small = gradient(Estimated(model, 16, batch=10, coordinates=coordinates), x, y)
+        assert max(len(z) for z in seen) == 10
+        assert all(float(z.min()) >= 0 and float(z.max()) <= 1 for z in seen)
+        torch.testing.assert_close(small, gradient(Estimated(net, 16, coordinates=coordinates), x, y))
+        if coordinates:
+            assert sum(len(z) for z in seen) == 7 + 7 * 13  # the logits, and the gradient: 12 coordinates and the point
     torch.testing.assert_close(small[:1], gradient(Estimated(net, 16, batch=2), x[:1], y[:1]))
 
 

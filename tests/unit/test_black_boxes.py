@@ -25,7 +25,11 @@ from torch import Tensor
 import unfooled as uf
 from unfooled.cli.app import run
 from unfooled.core.errors import BadInput
+from unfooled.core.model.wrappers import Counted
+from unfooled.core.threats import UNIT
 from unfooled.evaluation.checks.extending import affordable
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import Kind, finding
 from unfooled.models import Access, BlackBox, Endpoint, load_model
 from unfooled.models.black_boxes import access_of, endpoint, from_estimator
 from unfooled.report import render
@@ -139,6 +143,21 @@ def test_affine_scores_reach_the_optimum_without_gradients() -> None:
 @pytest.mark.parametrize(("left", "cost", "steps"), [(10**9, 3, 8), (10, 3, 3), (2, 3, 0), (-5, 3, 0), (5, 0, 0)])
 def test_steps_by_estimated_gradients_are_those_that_fit(left: int, cost: int, steps: int) -> None:
     assert affordable(left, cost) == steps
+
+
+@pytest.mark.parametrize(("decimals", "alone"), [(None, True), (6, True), (1, False)])
+def test_coordinates_are_moved_alone_where_scores_answer(decimals: int | None, alone: bool) -> None:
+    x, weights = torch.rand(4, 30, generator=torch.Generator().manual_seed(0)), means()[0][:30, :5]
+
+    def answer(a: Any) -> Any:
+        scores = 3 * np.tanh(0.5 * (np.asarray(a, dtype=np.float64) - 0.5) @ weights)
+        return scores if decimals is None else scores.round(decimals)
+
+    box = Counted(BlackBox(answer, classes=5, name="answer"))
+    estimated = Gradients(box, [finding("D8", True, "none", "others", kind=Kind.ABSENT)]).estimated(x, UNIT)
+    assert estimated is not None
+    assert estimated.coordinates == alone
+    assert estimated.cost(x) == (31 if alone else 64)
 
 
 def test_scores_that_estimators_have() -> None:

@@ -214,7 +214,7 @@ def _by_differences(
         return state
     by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
     for k in range(ESTIMATED_ROUNDS):
-        cost = 2 * estimated.draws * int(state.frontier.remaining.sum())
+        cost = estimated.cost(attack.problem.x) * int(state.frontier.remaining.sum())
         steps = affordable(allowance.left, cost)
         if not steps:
             break
