@@ -13,7 +13,7 @@ proofs pass the second check, and accuracy of the first 1,000 under PGD and by `
 images takes 50 ms of one thread, 42 ms of which are the four convolutions and two products of intervals themselves.
 
 Resumes where it was stopped. Processor seconds and the load of the machine are recorded for each epoch. With --out the
-runs in the folder are collected, with mean and standard deviation over seeds.
+runs in the folder and its subfolders are collected, with mean and standard deviation over seeds for each recipe.
 """
 
 from __future__ import annotations
@@ -133,20 +133,25 @@ def figure(values: Tensor) -> dict[str, float]:
 
 
 def collected(folder: Path) -> dict[str, Any]:
-    """Return the results of all runs in a folder."""
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*-[0-9]*.json"))]
+    """Return the results of all runs in a folder and its subfolders, one for each recipe."""
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("**/*-[0-9]*.json"))]
+
+    def kind(run: dict[str, Any]) -> str:
+        recipe = run["recipe"]
+        changed = [f"{name} {value:g}" for name, value in recipe.items() if value != DEFAULTS[name]]
+        return ", ".join([f"eps {run['eps']:g}", *changed])
+
     groups = {}
-    for eps, saturates in sorted({(run["eps"], run["recipe"]["saturate"]) for run in runs}):
-        mine = [run for run in runs if (run["eps"], run["recipe"]["saturate"]) == (eps, saturates)]
-        values = torch.tensor([run["certified"]["value"] for run in mine], dtype=torch.float64)
+    for each in sorted({kind(run) for run in runs}):
+        values = torch.tensor([run["certified"]["value"] for run in runs if kind(run) == each], dtype=torch.float64)
         spread = float(values.std()) if len(values) > 1 else None
-        groups[f"{eps:g}{' saturating' if saturates else ''}"] = {
+        groups[each] = {
             "certified_mean": float(values.mean()),
             "certified_sd": spread,
             "seeds": len(values),
         }
     return {
-        "command": "python benchmarks/certified_training.py runs/certified --eps EPS --seed SEED",
+        "command": "python benchmarks/certified_training.py runs/certified/RECIPE --eps EPS --seed SEED",
         "environment": {"torch": torch.__version__, "machine": platform.machine(), "threads": 1},
         "over_seeds": groups,
         "runs": runs,

@@ -162,7 +162,8 @@ def pick(lime: Any, **call: Any) -> Any:
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(4)  # noqa: NPY002
     try:
-        call = {"sample_size": 12, "num_exps_desired": 4, **call}
+        # With fewer features than there are, the gains of the greedy choice differ by more than rounding.
+        call = {"sample_size": 12, "num_exps_desired": 4, "num_features": 3, **call}
         return lime.submodular_pick.SubmodularPick(explainer, ROWS[:20], row_model, num_samples=60, **call)
     finally:
         np.random.set_state(state)  # noqa: NPY002

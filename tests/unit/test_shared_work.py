@@ -19,6 +19,7 @@ from unfooled.models import SmallCnn
 from unfooled.runs.chunks import Progress
 from unfooled.runs.executors import Processes, processes
 from unfooled.runs.helpers import MIN_CHUNK, PARTS_EACH, Helpers
+from unfooled.runs.store import Store
 from unfooled.studies.broken_defences import run_broken_defences
 from unfooled.studies.broken_defences.cases import CASES, Case
 from unfooled.studies.broken_defences.scale import SCALES
@@ -148,12 +149,12 @@ def test_scores_of_maps(home: Path, two: Processes, monkeypatch: pytest.MonkeyPa
 
 
 def run_toy(
-    scale: str, *, out: Path, seeds: Sequence[int], progress: Progress | None = None, command: str = ""
+    scale: str, *, out: Store, seeds: Sequence[int], progress: Progress | None = None, command: str = ""
 ) -> StudySummary:
     """A study whose units say which process measured them."""
     run = StudyRun("broken-defences", "Toy", scale, seeds, out=out, progress=progress, command=command)
     units = run.units({}, n=8)
-    place = out.parent
+    place = Path(out.place()).parent
 
     def measure(name: str) -> Claim:
         (place / f"pid-{os.getpid()}").touch()
@@ -189,7 +190,7 @@ def judged(case: Case, model: Any, x: Any, y: Any, threat: Any) -> Judgement:
 
 
 def run_tiny_defences(
-    scale: str, *, out: Path, seeds: Sequence[int], progress: Progress | None = None, command: str = ""
+    scale: str, *, out: Store, seeds: Sequence[int], progress: Progress | None = None, command: str = ""
 ) -> StudySummary:
     """The study of broken defences with its own training, on a tiny network."""
     size = replace(SCALES[scale], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
