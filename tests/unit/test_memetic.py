@@ -125,7 +125,42 @@ def test_branch_and_bound_hands_its_minimisers_over() -> None:
 
 def test_bad_numbers_are_named() -> None:
     model, x, y = traps()
-    with pytest.raises(BadInput, match="size is 1; it must be at least 2"):
+    with pytest.raises(BadInput, match="size is 1; it must be a whole number, at least 2"):
         memetic(model, x, y, THREAT, size=1)
     with pytest.raises(BadInput, match="generations is -1"):
         memetic(model, x, y, THREAT, generations=-1)
+
+
+def test_the_search_keeps_to_its_share_of_the_time() -> None:
+    spent = [0.0]
+
+    def slow(z: Tensor) -> Tensor:
+        spent[0] += len(z)
+        return torch.stack([z.flatten(1).sum(1), -z.flatten(1).sum(1)], 1)
+
+    x = torch.full((1, 1, 4, 4), 0.5)
+    hunt = Hunt(slow, x, torch.tensor([0]), Linf(1e-4), share=0.25, clock=lambda: spent[0])
+    bounds = 0.0
+    for _ in range(300):
+        assert hunt(x.expand(8, 1, 4, 4), 0) is None
+        spent[0] += 1000.0
+        bounds += 1000.0
+    assert (spent[0] - bounds) / spent[0] == pytest.approx(0.25, abs=0.03)
+
+
+def test_shares_and_counts_that_no_search_can_have() -> None:
+    x, y = torch.full((1, 4), 0.5), torch.tensor([0])
+    for options in ({"share": 1.0}, {"share": -0.1}, {"starts": 0}):
+        with pytest.raises(BadInput, match=next(iter(options))):
+            Hunt(lambda z: z, x, y, Linf(0.1), **options)  # type: ignore[arg-type]
+    for name, value in (("steps", "3"), ("size", 4.0), ("generations", None), ("batch", 0)):
+        with pytest.raises(BadInput, match=name):
+            memetic(lambda z: z, x, y, Linf(0.1), **{name: value})  # type: ignore[arg-type]
+
+
+def test_the_likeliest_class_is_aimed_at_first() -> None:
+    def model(z: Tensor) -> Tensor:
+        return z.new_tensor([9.0, 1.0, 3.0, 2.0]).expand(len(z), 4) + z.sum()
+
+    found = Memetic(model, torch.full((1, 4), 0.5), torch.tensor([0]), Linf(0.1), size=8)._aims()
+    assert found[0].tolist() == [-1, 2, 3, 1, -1, 2, 3, 1]

@@ -22,9 +22,9 @@ from torch import Tensor
 from unfooled.attacks.square import as_images
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Decaying, ascend
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import checked_once, fooled, logits_at
+from unfooled.core.goals import checked_once, fooled, logits_at, read_logits
 from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -153,10 +153,11 @@ class Memetic:
     def _aims(self) -> Tensor:
         """Return the class that each of the first ascents goes towards, (B, P); -1: the likeliest at every step."""
         with torch.no_grad():
-            logits = logits_at(self.model, self.x, batch=self.batch).scatter(1, self.y[:, None], -torch.inf)
+            logits = read_logits(self.model, self.x, self.y, batch=self.batch)
+            logits = logits.scatter(1, self.y[:, None], -torch.inf)
         order = logits.topk(min(CLASSES, logits.shape[1] - 1), dim=1).indices
         slot = torch.arange(self.size, device=self.x.device)
-        aims = order[:, (slot - slot // 4) % order.shape[1]]
+        aims = order[:, (slot - slot // 4 - 1) % order.shape[1]]
         return torch.where(slot % 4 == 0, -1, aims)
 
     def _random(self, pool: Pool, rows: Tensor) -> Tensor:
@@ -294,6 +295,12 @@ class Hunt:
     _left: float = field(default=0.0, init=False)
     _credit: float = field(default=0.0, init=False)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise BadInput(f"share is {self.share}; it must be at least 0 and below 1, as bounds take the rest")
+        if self.starts < 1:
+            raise BadInput(f"starts is {self.starts}; it must be at least 1")
+
     @property
     def least(self) -> float:
         """Smallest margin of the label over the last sample's points so far, about: that of the present pools."""
@@ -315,7 +322,7 @@ class Hunt:
         else:
             self._credit += (now - self._left) * self.share / (1 - self.share)
         islands = self._islands
-        if len(points):
+        if len(points) and self._credit >= 0:
             centre = self.x[at.expand(len(points[: self.starts]))]
             starts = self.threat.take(at.expand(len(centre))).project(points[: self.starts].to(centre), centre)
             entering = search.entering(starts[None])
@@ -374,7 +381,7 @@ def memetic(
         generations: Number of generations.
         size: Points of a sample, at least 2.
         batch: Points computed at once. None: all, `size` for each sample.
-        generator: Base seed; the same seed and sample give the same points in any batch.
+        generator: Base seed; the same seed and sample give the same points in any batch, but for rounding of the model.
 
     Returns:
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
@@ -392,12 +399,13 @@ def memetic(
     x = check_attack(x, y, threat)
     check_mode(model)
     for name, count, least in (("size", size, 2), ("generations", generations, 0), ("steps", steps, 0)):
-        if count < least:
-            raise BadInput(f"{name} is {count}; it must be at least {least}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise BadInput(f"{name} is {count!r}; it must be a whole number, at least {least}")
+    check_run(seed := rng.base_seed(generator), batch)
     if not len(x):
         return x.clone()
     with frozen(model):
-        reader, seed = checked_once(model, y), rng.base_seed(generator)
+        reader = checked_once(model, y)
         search = Memetic(reader, x.detach(), y, threat, targeted, size, steps, seed, batch)
         pool = search.begin()
         for _ in range(generations):
