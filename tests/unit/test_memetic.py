@@ -152,7 +152,7 @@ def test_shares_and_counts_that_no_search_can_have() -> None:
     x, y = torch.full((1, 4), 0.5), torch.tensor([0])
     for options in ({"share": 1.0}, {"share": -0.1}, {"starts": 0}):
         with pytest.raises(BadInput, match=next(iter(options))):
-            Hunt(lambda z: z, x, y, Linf(0.1), **options)  # type: ignore[arg-type]
+            Hunt(lambda z: z, x, y, Linf(0.1), **options)
     for name, value in (("steps", "3"), ("size", 4.0), ("generations", None), ("batch", 0)):
         with pytest.raises(BadInput, match=name):
             memetic(lambda z: z, x, y, Linf(0.1), **{name: value})  # type: ignore[arg-type]

@@ -312,3 +312,81 @@ def test_places_that_cannot_be_used_are_refused(
         assert said == "--out is s3://b/points; the file ends in .npz: give --out URL.npz"
         said = refused(command_line(command, "--out", "s3://b/a.npz", "--rows", "0:5"), capsys)
         assert said.startswith("s3://b/a.npz is a URL, and a share lies in a folder; the same command without --rows")
+
+
+class Enough(Exception):
+    """The end of an interrupted start."""
+
+
+def test_maps_go_on_only_with_the_same_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfooled.workflows.explaining.SAMPLES_AT_ONCE", 5)
+
+    def explained(store: Store, eps: float, progress: Progress | None = None, seed: int = 0) -> Any:
+        spec = workflows.MapAttack(f"linf:{eps}", steps=2, restarts=1)
+        workflows.explain(inputs(), method="saliency", attack=spec, out=store, progress=progress, seed=seed)
+        return arrays(store.read("maps.npz"))
+
+    def few(stage: str, done: int, total: int) -> None:
+        if "attack" in stage and 0 < done < total:
+            raise Enough
+
+    store, other = open_store(memory()), open_store(memory())
+    with pytest.raises(Enough):
+        explained(store, 0.3, few)
+    assert unfinished(store)
+    for eps, seed in ((0.05, 0), (0.3, 1)):
+        assert explained(store, eps, seed=seed) == explained(other, eps, seed=seed)
+
+
+@pytest.mark.parametrize(("command", "last"), [("explain", "maps.npz"), ("lens", "lens.json")])
+def test_work_is_kept_until_its_result_is_written(command: str, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(memory())
+    write = type(store).write_whole
+
+    def full(self: Store, name: str, data: Any) -> None:
+        if name == last:
+            raise BadInput("the store is full")
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "write_whole", full)
+        with pytest.raises(BadInput, match="the store is full"):
+            COMMANDS[command](store)
+    assert unfinished(store)
+    COMMANDS[command](store)
+    assert unfinished(store) == []
+
+
+def test_merging_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.py").write_text(
+        "from tests.conftest import tiny_net\ndef build():\n    return tiny_net(3, (1, 8, 8))\n"
+    )
+    x, y = inputs().data  # type: ignore[misc]
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
+    monkeypatch.chdir(tmp_path)
+    named, sizes = Inputs("net.py:build", "data.npz"), workflows.FeatureOptions(steps=2, shard=5)
+    shares = []
+    for rows in ("0:10", "10:24"):
+        shares.append(rows.replace(":", "-"))
+        workflows.features_rows(named, rows, shares[-1], kind="d-det", threat="l2:1", options=sizes)
+    Path("foreign.npz").write_bytes(b"hello")
+    with pytest.raises(BadInput, match=r"foreign\.npz exists and is no result of this command"):
+        workflows.merge(shares, "foreign.npz", trust_shares=True)
+    assert Path("foreign.npz").read_bytes() == b"hello"
+    workflows.merge(shares, "SET.NPZ", trust_shares=True)
+    made = Path("SET.NPZ").read_bytes()
+    with pytest.raises(BadInput, match=r"SET\.NPZ is a finished set"):
+        workflows.merge(shares, "SET.NPZ", trust_shares=True)
+    assert Path("SET.NPZ").read_bytes() == made
+
+
+def test_places_of_file_urls_are_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file.py").write_text("")
+    (tmp_path / "dir.npz").mkdir()
+    for place in ("file.py/run", "file.py"):
+        with pytest.raises(BadInput, match="choose another"):
+            workflows.explain(inputs(), method="saliency", out=f"{tmp_path.as_uri()}/{place}")
+    with pytest.raises(BadInput, match="which is a folder"):
+        workflows.attack(inputs(), "linf:0.1", out=f"{tmp_path.as_uri()}/dir.npz")
+    with pytest.raises(BadInput, match="which is the name of a file"):
+        workflows.explain(inputs(), method="saliency", out=f"{memory()}/a.json")

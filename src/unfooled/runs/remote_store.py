@@ -250,7 +250,7 @@ class RemoteStore(Store):
         for value in sorted(hidden, key=len, reverse=True):
             if len(value) >= 3:
                 text = text.replace(value, "***")
-        return re.sub(r"//[^/\s@]*@", "//***@", text)
+        return re.sub(r"(?<=\?)[^\s\"'`]+=[^\s\"'`]+", "***", re.sub(r"//[^/\s@]*@", "//***@", text))
 
 
 @dataclass(frozen=True)

@@ -116,15 +116,15 @@ def explain(
     of, loaded, target, search = work.of, work.loaded, work.target, work.search
     with shared_run(task, work.settings(), machine, SAMPLES_AT_ONCE, store, progress) as (run, _):
         maps, found = work.compute(run)
-    undefined = _undefined(maps, name)
-    drawing = _Drawing(loaded, maps, target, work.prediction, name, row)
-    moved = attack_maps(search, found, seed=seed) if search is not None and found is not None else None
-    record = ExplanationRecord(
-        model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
-        files=_written(store, drawing, moved),
-        **({} if moved is None else {"attack": moved.record}),
-    )  # fmt: skip
-    page = _page(store, record, drawing, work.probability, moved, labelled=work.labelled)
+        undefined = _undefined(maps, name)
+        drawing = _Drawing(loaded, maps, target, work.prediction, name, row)
+        moved = attack_maps(search, found, seed=seed) if search is not None and found is not None else None
+        record = ExplanationRecord(
+            model=inputs.model_name, data=inputs.data_name, n=len(loaded.x), method=name, of=of, undefined=undefined,
+            files=_written(store, drawing, moved),
+            **({} if moved is None else {"attack": moved.record}),
+        )  # fmt: skip
+        page = _page(store, record, drawing, work.probability, moved, labelled=work.labelled)
     return record.model_copy(update={"files": [*record.files, page]})
 
 
@@ -147,7 +147,10 @@ class _Work:
         """Return what identifies the work."""
         model, x = self.loaded.model, self.loaded.x
         answers = tensors_hash(self.probability)
-        return {"model": network_hash(model) or answers, "data": tensors_hash(x, self.target), "method": self.name}
+        return {
+            "model": network_hash(model) or answers, "data": tensors_hash(x, self.target), "method": self.name,
+            "attack": None if self.search is None else {"seed": self.seed, **self.search.settings()},
+        }  # fmt: skip
 
     def compute(self, run: Run) -> tuple[Tensor, ExplanationRobustness | None]:
         """Compute the maps, and what an attack makes of them; None where there is no attack."""

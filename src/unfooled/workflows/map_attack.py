@@ -27,6 +27,7 @@ from unfooled.evaluation.explanations.movement import TOP_SHARE
 from unfooled.evaluation.explanations.robustness import ExplanationRobustness, WorstPoints, explanation_robustness
 from unfooled.explanations.gradients import marking_undefined
 from unfooled.runs.chunks import Rows, Run
+from unfooled.runs.hashes import tensors_hash
 from unfooled.runs.records import Record
 from unfooled.runs.stage_names import StageName
 from unfooled.workflows import catalog
@@ -264,6 +265,14 @@ class MapSearch:
             (h, w), (height, width) = mask.shape, one.shape
             raise BadOption("{region} is {0}x{1}, the maps are {2}x{3}; give a mask of their size", w, h, width, height)
         return cls(loaded, target, explain, spec, k, mask)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies the search beside the model and the data, as JSON values."""
+        spec, mask = self.spec, self.mask
+        return {
+            "threat": str(spec.threat), "attack": spec.attack, "steps": spec.steps, "restarts": spec.restarts,
+            "k": self.k, "w": spec.w, "region": None if mask is None else tensors_hash(mask),
+        }  # fmt: skip
 
     @property
     def decides(self) -> str:

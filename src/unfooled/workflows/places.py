@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unfooled.runs.opening import FilePlace, Place, is_url, open_file, open_store, url_text
-from unfooled.runs.store import Store, StoredFile
+from unfooled.runs.store import LocalStore, Store, StoredFile
 from unfooled.workflows.errors import BadOption
 
 FILE_SUFFIXES = frozenset(
@@ -34,7 +34,13 @@ def open_out(out: Place | None, store_options: str | Path | None = None, *, last
         return None
     if not isinstance(out, Store) and not is_url(out) and store_options is None:
         out = check_folder(Path(out))
-    return _lasting(open_store(out, store_options), lasting)
+    store = _lasting(open_store(out, store_options), lasting)
+    if is_url(out):
+        if isinstance(store, LocalStore):
+            check_folder(store.root)
+        if Path(store.place()).suffix.lower() in FILE_SUFFIXES:
+            raise BadOption("{out} is {0}, which is the name of a file; give the name of a folder", url_text(out))
+    return store
 
 
 def open_out_file(
@@ -59,6 +65,8 @@ def open_out_file(
     elif Path(out).suffix.lower() != suffix:
         raise BadOption("{out} is {0}; the file ends in {1}: give {out:URL}{1}", url_text(out), suffix)
     file = open_file(out, store_options)
+    if isinstance(file.store, LocalStore):
+        check_file(file.store.root / file.name, (suffix,))
     _lasting(file.store, lasting)
     return file
 

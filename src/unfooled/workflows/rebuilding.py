@@ -33,7 +33,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.places import check_file, check_folder, open_out_file
+from unfooled.workflows.places import check_folder, open_out_file
 from unfooled.workflows.words import choose, threat_of
 
 
@@ -141,10 +141,9 @@ def open_set(out: FilePlace, store_options: str | Path | None = None, *, lasting
     Raises:
         BadInput: It cannot be used.
     """
-    if isinstance(out, StoredFile) or is_url(out) or Path(out).suffix == ".npz" or store_options is not None:
+    if isinstance(out, StoredFile) or is_url(out) or store_options is not None:
         return open_out_file(out, ".npz", store_options, lasting=lasting)
-    name = os.fspath(out)
-    return check_file(name) if Path(name).suffix.lower() == ".npz" else check_folder(name)
+    return open_out_file(out, ".npz") if Path(out).suffix.lower() == ".npz" else check_folder(os.fspath(out))
 
 
 def parts_of(out: Path | StoredFile) -> Store:
@@ -243,7 +242,7 @@ def refuse_other(out: Path | StoredFile, parts: Place) -> None:
     path = out if isinstance(out, Path) else None
     if path is not None and not path.name:
         raise BadOption("{out} is {0!r}; name an .npz or a folder", str(out))
-    if path is not None and path.suffix == ".npz" and path.is_dir():
+    if path is not None and path.suffix.lower() == ".npz" and path.is_dir():
         raise BadOption("{0} is a folder; name a file, or a folder without .npz", out)
     check_place(out)
     there = out.exists()

@@ -25,6 +25,7 @@ from unfooled.runs.hashes import tensors_hash
 from unfooled.runs.opening import Place
 from unfooled.runs.records import Environment, Record
 from unfooled.runs.settings import Settings
+from unfooled.runs.store import Store
 from unfooled.workflows import catalog
 from unfooled.workflows.blocks import shared_run
 from unfooled.workflows.errors import BadOption
@@ -111,23 +112,32 @@ def lens(
     with shared_run(task, task.settings(a, b), machine, task.block, store, progress) as on:
         run, helpers = on
         scores = task.scored(a, b, run)
-    signed = used is None and bool(((a < 0).any() | (b < 0).any()).item())
-    record = LensRecord(
-        clean=_name_of(clean),
-        perturbed=_name_of(perturbed),
-        reduce=used,
-        scores=scores,
-        warnings=[*reading_warnings(scores), *([NEGATIVE_VALUES_NOTE] if signed else []), *helpers.notes],
-        seconds=time.perf_counter() - start,
-        command=command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=Environment.here(device),
-    )
+        signed = used is None and bool(((a < 0).any() | (b < 0).any()).item())
+        record = LensRecord(
+            clean=_name_of(clean),
+            perturbed=_name_of(perturbed),
+            reduce=used,
+            scores=scores,
+            warnings=[*reading_warnings(scores), *([NEGATIVE_VALUES_NOTE] if signed else [])],
+            seconds=time.perf_counter() - start,
+            command=command,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=Environment.here(device),
+        )
+        pictures = [] if store is None else draw_pairs(a, b, scores)
+        _write(store, record, pictures)
+    if helpers.notes:  # known once the helpers have ended
+        record = record.model_copy(update={"warnings": [*record.warnings, *helpers.notes]})
+        _write(store, record, pictures)
+    return record
+
+
+def _write(store: Store | None, record: LensRecord, pictures: list[Any]) -> None:
+    """Write the record and its page, if there is a place for them."""
     if store is not None:
-        full = record.model_dump(mode="json") | {"pictures": draw_pairs(a, b, scores)}
+        full = record.model_dump(mode="json") | {"pictures": pictures}
         store.write_whole("lens.json", json.dumps(full, indent=1).encode())
         store.write_whole("report.html", compose_lens(full).encode("utf-8", "replace"))
-    return record
 
 
 @dataclass(frozen=True)

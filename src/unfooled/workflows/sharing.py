@@ -10,6 +10,7 @@ from typing import Any
 
 from unfooled.core.memory import memory_limit
 from unfooled.core.threats import Threat
+from unfooled.data.formats.feature_sets import stored
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.shares import audit_rows as audit_rows_
 from unfooled.features.making import Storage
@@ -25,7 +26,15 @@ from unfooled.workflows.guarding import Purifier
 from unfooled.workflows.inputs import Inputs, Limits
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder, open_out, open_out_file
-from unfooled.workflows.rebuilding import FeatureOptions, FeatureTask, features, open_set, parts_of
+from unfooled.workflows.rebuilding import (
+    FeatureOptions,
+    FeatureTask,
+    features,
+    has_unfinished_work,
+    open_set,
+    parts_of,
+    refuse_other,
+)
 from unfooled.workflows.words import at_least, threat_of
 
 Rows = str | tuple[int, int]
@@ -233,6 +242,8 @@ def merge(
     named = {name: value for name, value in {"model": model, "data": data}.items() if value is not None}
     for folder in folders if finish and not trust_shares else ():
         _refuse_code(read_share(folder).work or {}, named)
+    if finish and not has_unfinished_work(place):
+        _refuse_result(result, kind, place)
     share = join(folders, place)
     if not finish:
         return share
@@ -245,6 +256,15 @@ def merge(
     if kind == "audit":
         return work.audit(place, command=command, notify=notify, progress=progress)
     return work.attack(result, progress) if kind == "attack" else work.features(result, progress)
+
+
+def _refuse_result(result: FilePlace, kind: str, parts: Store) -> None:
+    """Refuse to merge over a file that is there already: its settings may be others."""
+    if kind == "features":
+        made = open_set(result)
+        refuse_other(made, parts)
+        if stored(made):
+            raise BadOption("{0} is a finished set; remove it, or choose another {out}", str(made))
 
 
 def _merged_place(out: str | Path, kind: str, store_options: str | Path | None) -> tuple[FilePlace, Store]:

@@ -132,7 +132,7 @@ def save_features(path: FilePlace, data: FeatureSet, manifest: Mapping[str, Any]
 def _folder(path: FilePlace) -> Path | None:
     """Return the folder of a set of images; None for an .npz."""
     name = Path(str(path))
-    return None if name.suffix == ".npz" else name
+    return None if name.suffix.lower() == ".npz" else name
 
 
 def _rows_of(path: FilePlace) -> StoredFile:
@@ -144,7 +144,7 @@ def _rows_of(path: FilePlace) -> StoredFile:
 def manifest_of(path: FilePlace) -> StoredFile:
     """Return the file of a set's manifest."""
     rows = _rows_of(path)
-    return rows.beside("manifest.json" if _folder(path) is not None else f"{rows.last.removesuffix('.npz')}.json")
+    return rows.beside("manifest.json" if _folder(path) is not None else f"{rows.last[: -len('.npz')]}.json")
 
 
 def stored(path: FilePlace) -> bool:
@@ -264,11 +264,15 @@ def load_features(path: FilePlace, *, encoder: Any = None) -> FeatureSet:
             f"{path} was made with the encoder {str(manifest.get('encoder'))[:12]}, this one is "
             f"{network_hash(encoder)[:12]}; give the model that made it, or rebuild the set"
         )
-    with rows_file.on_disk() as place, archive(place) as opened:
-        wanted = [*ROWS, "classes", *(["x"] if folder is None else [])]
-        if missing := [name for name in wanted if name not in opened.files]:
-            raise BadInput(f"{path} lacks {', '.join(missing)}; it is no set of save_features")
-        arrays = {name: opened[name] for name in wanted}
+    with rows_file.on_disk() as place:
+        try:
+            with archive(place) as opened:
+                wanted = [*ROWS, "classes", *(["x"] if folder is None else [])]
+                if missing := [name for name in wanted if name not in opened.files]:
+                    raise BadInput(f"{path} lacks {', '.join(missing)}; it is no set of save_features")
+                arrays = {name: opened[name] for name in wanted}
+        except BadInput as error:  # a copy of what lies behind a URL is named by the URL
+            raise BadInput(str(error).replace(str(place), str(rows_file))) from error
     names = [str(name) for name in arrays.pop("classes")]
     x = torch.from_numpy(arrays.pop("x")) if folder is None else _read_images(folder, arrays["y"], names)
     rows = {name: torch.from_numpy(arrays[name]) for name in ROWS}
