@@ -361,7 +361,9 @@ def test_merging_writes_over_nothing_else(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "net.py").write_text(
         "from tests.conftest import tiny_net\ndef build():\n    return tiny_net(3, (1, 8, 8))\n"
     )
-    x, y = inputs().data  # type: ignore[misc]
+    data = inputs().data
+    assert isinstance(data, tuple)
+    x, y = data
     np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
     monkeypatch.chdir(tmp_path)
     named, sizes = Inputs("net.py:build", "data.npz"), workflows.FeatureOptions(steps=2, shard=5)
