@@ -72,6 +72,7 @@ def test_no_samples_give_one_empty_result() -> None:
 OWN_PARTS = {
     "attacks/ensembles/cascade.py": "parts of the survivors: the next one is attacked only if this one succeeds",
     "attacks/ensembles/stages.py": "random points, of which the best one is kept",
+    "attacks/gradients/estimated.py": "points beside each sample, which are made a part at a time",
     "certification/inner.py": "slopes of each node in one stored tensor",
     "certification/smoothing.py": "noisy copies of one sample, of which votes are counted",
     "training/batches.py": "steps of training",
