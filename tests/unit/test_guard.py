@@ -287,7 +287,11 @@ def test_a_purifier_that_differs_where_gradients_are_computed() -> None:
         guard(net(), other)(points(5, SHAPE, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("purify", [lambda x: (x - x.mean(0) + 0.5).clamp(0, 1), lambda x: x.flip(0)])
+@pytest.mark.parametrize("purify", [
+        lambda x: (x - x.mean(0) + 0.5).clamp(0, 1), lambda x: x.flip(0), lambda x: (x + x[:1]) / 2,
+        lambda x: (x + x[-1:]) / 2,
+    ],
+)  # fmt: skip
 def test_a_purifier_whose_answer_depends_on_the_batch(purify: Purify) -> None:
     guarded = guard(net(), purify)
     with torch.no_grad(), pytest.raises(BadInput, match="depends on the other images of its batch"):

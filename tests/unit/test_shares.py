@@ -212,6 +212,14 @@ def test_an_attack_and_a_set_of_features(home: Path, tmp_path: Path, monkeypatch
         merged: Any = workflows.merge(folders, tmp_path / f"merged-{effort}.npz", trust_shares=True)
         assert merged.model_dump(exclude={"out"}) == alone.model_dump(exclude={"out"})
         assert equal_files(tmp_path / f"{effort}.npz", tmp_path / f"merged-{effort}.npz")
+    few = inputs(n=CHUNK)  # one part, which the share of its first row makes
+    alone = workflows.attack(few, "linf:0.04", steps=5, out=tmp_path / "few.npz")
+    folders = [tmp_path / "few-0", tmp_path / "few-5"]
+    for folder, rows in zip(folders, ((0, 5), (5, CHUNK)), strict=True):
+        workflows.attack_rows(few, "linf:0.04", rows, folder, options=workflows.AttackOptions(steps=5))
+    merged = workflows.merge(folders, tmp_path / "one.npz", trust_shares=True)
+    assert merged.robust_accuracy == alone.robust_accuracy
+    assert equal_files(tmp_path / "few.npz", tmp_path / "one.npz")
     source, choices = inputs(split="train"), FeatureOptions(steps=3, shard=CHUNK)
     made = workflows.features(source, tmp_path / "set.npz", options=choices)
     folders = [tmp_path / f"set-{a}" for a, _ in every]
@@ -259,6 +267,9 @@ def test_shares_that_do_not_fit(fakes: Any, tmp_path: Path) -> None:
         ("open", (50, 100), {"finished": False}, "open is not finished; start its command again"),
         ("far", (50, 101), {}, "lies outside the 100 samples"),
     ]
+    whole = fakes("whole", (0, 50), waits="")
+    with pytest.raises(BadInput, match=r"half2 does not belong to .*half1: one waits for judge, the other for explain"):
+        join([whole, fakes("half1", (50, 75)), fakes("half2", (75, 100), waits="explain")], out)
     for name, rows, changes, sentence in cases:
         other = fakes(name, rows, **changes)
         with pytest.raises(BadInput, match=sentence) as caught:

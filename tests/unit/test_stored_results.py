@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import points, tiny_net
+from tests.unit.test_shared_work import judged
 from tests.unit.test_stores import (  # noqa: F401  (fixtures)
     bucket,
     everything,
@@ -42,7 +43,6 @@ from unfooled.runs.store import Store, StoredFile
 from unfooled.studies.broken_defences import run_broken_defences
 from unfooled.studies.broken_defences.cases import CASES
 from unfooled.studies.broken_defences.scale import SCALES
-from unfooled.studies.broken_defences.study import Judgement
 from unfooled.workflows import BadOption, Inputs, Machine, catalog
 
 APART = {"seconds", "created", "out", "manifest", "manifest_sha256", "files", "cpu_seconds", "load"}
@@ -107,16 +107,6 @@ def lens(store: Store, progress: Progress | None = None, *, machine: Machine = M
     stored = json.loads(store.read("lens.json") or b"")
     assert stored["found"] == record.model_dump(mode="json", by_alias=True)["found"]
     return figures(record.model_dump(mode="json")), ()
-
-
-def judged(case: Any, model: Any, x: Any, y: Any, threat: Any) -> Judgement:
-    """A judge that takes no time; its figure depends on every weight of the network."""
-    with torch.no_grad():
-        robust = float(model(x).softmax(1).double().var())
-    return Judgement(
-        seed=0, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps), robust=robust,
-        verdict="EXTENDED", trusted=True, findings=["D6"], passes=100.0,
-    )  # fmt: skip
 
 
 def run_tiny(scale: str, **how: Any) -> Any:

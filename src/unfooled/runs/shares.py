@@ -95,15 +95,18 @@ def check_fit(shares: dict[Path, Share]) -> None:
     """Refuse shares of different work, or whose rows overlap or leave some out."""
     one = next(iter(shares))
     for folder, share in shares.items():
-        for name in ("command", "n", "chunk", "waits"):
+        for name in ("command", "n", "chunk"):
             mine, others = getattr(shares[one], name), getattr(share, name)
-            if name == "waits" and not (mine and others):
-                continue  # a share whose rows are in the parts of others waits for nothing
             if mine != others:
                 what = f"{name} was {mine!r}, here it is {others!r}"
-                if name == "waits":
-                    what = f"one waits for {mine or 'nothing'}, the other for {others or 'nothing'}"
                 raise BadInput(f"{folder} does not belong to {one}: {what}; {ONE_RUN}")
+    # A share that holds every part waits for nothing, such as the first one where all samples are one part.
+    waiting = {folder: share.waits for folder, share in shares.items() if share.waits}
+    for folder, waits in waiting.items():
+        other, before = next(iter(waiting.items()))
+        if waits != before:
+            what = f"one waits for {before}, the other for {waits}"
+            raise BadInput(f"{folder} does not belong to {other}: {what}; {ONE_RUN}")
     end, last = 0, one
     for folder, share in sorted(shares.items(), key=lambda item: item[1].rows):
         first, after = share.rows

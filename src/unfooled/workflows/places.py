@@ -38,7 +38,7 @@ def open_out(out: Place | None, store_options: str | Path | None = None, *, last
     if is_url(out):
         if isinstance(store, LocalStore):
             check_folder(store.root)
-        if Path(store.place()).suffix.lower() in FILE_SUFFIXES:
+        elif Path(store.place()).suffix.lower() in FILE_SUFFIXES:
             raise BadOption("{out} is {0}, which is the name of a file; give the name of a folder", url_text(out))
     return store
 

@@ -242,8 +242,6 @@ def merge(
     named = {name: value for name, value in {"model": model, "data": data}.items() if value is not None}
     for folder in folders if finish and not trust_shares else ():
         _refuse_code(read_share(folder).work or {}, named)
-    if finish and not has_unfinished_work(place):
-        _refuse_result(result, kind, place)
     share = join(folders, place)
     if not finish:
         return share
@@ -258,23 +256,23 @@ def merge(
     return work.attack(result, progress) if kind == "attack" else work.features(result, progress)
 
 
-def _refuse_result(result: FilePlace, kind: str, parts: Store) -> None:
-    """Refuse to merge over a file that is there already: its settings may be others."""
-    if kind == "features":
-        made = open_set(result)
-        refuse_other(made, parts)
-        if stored(made):
-            raise BadOption("{0} is a finished set; remove it, or choose another {out}", str(made))
-
-
 def _merged_place(out: str | Path, kind: str, store_options: str | Path | None) -> tuple[FilePlace, Store]:
-    """Open the place of a merged result, and that of its parts; of an audit, or where parts are only joined, one."""
+    """Open the place of a merged result, and that of its parts; of an audit, or where parts are only joined, one.
+
+    Raises:
+        BadInput: It cannot be used; or there is a set that no merging has begun: its settings may be others.
+    """
     if kind == "attack":
         file = open_out_file(out, ".npz", store_options, lasting=True)
         return file, file.parts
     if kind == "features":
         made = open_set(out, store_options, lasting=True)
-        return made, parts_of(made)
+        parts = parts_of(made)
+        if not has_unfinished_work(parts):
+            refuse_other(made, parts)
+            if stored(made):
+                raise BadOption("{0} is a finished set; remove it, or choose another {out}", str(made))
+        return made, parts
     store = open_out(out, store_options, lasting=True)
     assert store is not None
     return store.place(), store
