@@ -102,8 +102,27 @@ def test_effort_buys_passes() -> None:
         with counted(model) as seen:
             cascade(seen, x, y, Linf(1e-4), effort=effort)
         spent.append(seen.forwards + seen.backwards)
-    assert spent[0] < spent[1] < 9767 / 20 * 100  # a twentieth of AutoAttack on whom nothing fools
+    assert spent[0] < spent[1] < 9767 / 30 * 100  # a thirtieth of AutoAttack on whom nothing fools
     assert spent[0] <= 130 * 100
+
+
+def test_searches_that_find_nothing_end_the_searches() -> None:
+    model, x, y = subject(100)
+    effort = Effort("searches", tuple(Searches(queries, 0.05, patience=2) for queries in (4, 5, 6, 7)))
+    for eps, numbers in ((1e-4, {"0", "1"}), (0.005, {"0", "1", "2", "3"})):
+        log: list[Progress] = []
+        cascade(model, x, y, Linf(eps), effort=effort, log=log)
+        searches = [point for point in log if point.method == "square"]
+        assert {point.stage.split("-")[0] for point in searches} == numbers
+        assert any(point.closed for point in searches) == (len(numbers) == 4)
+
+
+def test_small_parts_go_on_while_they_succeed() -> None:
+    model, x, y = subject(24)
+    effort, log = Effort("few", (Ascents(10, 0.1),)), list[Progress]()
+    z = cascade(model, x, y, Linf(0.2), effort=effort, log=log)
+    assert log[1].taken == 3
+    assert bool(verify(model, x, y, z, Linf(0.2)).success.all())
 
 
 @pytest.mark.slow

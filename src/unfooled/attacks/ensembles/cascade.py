@@ -63,8 +63,8 @@ at which the search for proofs has fooled a sample, (B, *D); x itself elsewhere.
 
 MIN_SHARE_TO_CONTINUE = 0.05
 """Share of fooled samples, in the half farther from the boundary, from which a stage attacks another part."""
-MIN_HALF_SAMPLES = 15
-"""Least number of samples in that half for the share to be used."""
+MIN_HALF_SAMPLES, MIN_SHARE_OF_FEW = 15, 0.25
+"""Least number of samples in that half for this share, and the share that is asked of fewer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +123,8 @@ class Cascade:
             kind = type(stage)
             if stage.patience is not None and failures.get(kind, 0) >= stage.patience:
                 continue
-            state, last = self.stage(state, stage, number)
-            failures[kind] = 0 if last is not None and last.n_fooled else failures.get(kind, 0) + 1
+            left, (state, _) = int(state.frontier.remaining.sum()), self.stage(state, stage, number)
+            failures[kind] = 0 if int(state.frontier.remaining.sum()) < left else failures.get(kind, 0) + 1
         return state
 
     def stage(
@@ -135,8 +135,8 @@ class Cascade:
         Certified samples count as survivors here, so that a stage attacks the same samples with and without proofs.
 
         The next share is attacked if at least `MIN_SHARE_TO_CONTINUE` of the half farther from the boundary were
-        fooled: margins then predict little on this model, and the remaining samples may be fooled as well. Halves of
-        fewer than `MIN_HALF_SAMPLES` samples stop the stage.
+        fooled, or `MIN_SHARE_OF_FEW` of a half of fewer than `MIN_HALF_SAMPLES`: margins then predict little on this
+        model, and the remaining samples may be fooled as well.
 
         Args:
             state: Current state of the attack.
@@ -172,7 +172,8 @@ class Cascade:
             state = AttackState(state.frontier.with_result(result), state.log)
             state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
             half = torch.zeros_like(attacked).masked_scatter(attacked, result.fooled)[len(attacked) // 2 :]
-            if len(half) < MIN_HALF_SAMPLES or float(half.double().mean()) < MIN_SHARE_TO_CONTINUE:
+            least = MIN_SHARE_TO_CONTINUE if len(half) >= MIN_HALF_SAMPLES else MIN_SHARE_OF_FEW
+            if float(half.double().mean()) < least:
                 break
         return state, result
 

@@ -67,7 +67,7 @@ class Stage(ABC):
     share: float
     most: int | None
     sparse: ClassVar[bool] = True
-    patience: ClassVar[int | None] = None
+    patience: int | None = None
 
     @property
     def depth(self) -> int:
@@ -177,6 +177,7 @@ class Searches(Stage):
     most: int | None = None
     cold: bool = False
     name: str = "square"
+    patience: int | None = None
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
@@ -206,7 +207,7 @@ class Waves(Stage):
     share: float = 1.0
     most: int | None = None
     name: str = "odi"
-    patience: ClassVar[int | None] = 2
+    patience: int | None = 2
 
     def directions(self, problem: Problem, frontier: Frontier, number: int) -> Tensor:
         """Draw weights of the logits by rank, (b, K): the true class first, then the others, likeliest first."""
