@@ -117,6 +117,16 @@ def test_searches_that_find_nothing_end_the_searches() -> None:
         assert any(point.closed for point in searches) == (len(numbers) == 4)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def test_a_smoothed_ascent_does_not_depend_on_the_scale_of_the_logits(scale: float) -> None:
+    model, x, y = subject(40)
+    effort, threat = Effort("soft", (Ascents(8, soft=True),)), Linf(0.012)
+    own = verify(model, x, y, cascade(model, x, y, threat, effort=effort), threat).success
+    z = cascade(lambda z: model(z) * scale, x, y, threat, effort=effort)
+    assert 3 < int(own.sum()) < 37
+    assert int((own ^ verify(model, x, y, z, threat).success).sum()) <= 1
+
+
 def test_small_parts_go_on_while_they_succeed() -> None:
     model, x, y = subject(24)
     effort, log = Effort("few", (Ascents(10, 0.1),)), list[Progress]()

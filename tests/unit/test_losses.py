@@ -9,7 +9,7 @@ import torch
 from tests.conftest import source
 from torch import Tensor
 
-from unfooled.core.losses import cross_entropy, dlr, dlr_targeted, kl, margin, margin_targeted
+from unfooled.core.losses import cross_entropy, dlr, dlr_targeted, kl, margin, margin_targeted, soft_margin
 from unfooled.core.types import Loss
 
 Z = torch.randn(40, 6, generator=source(0), dtype=torch.float64) * 3
@@ -107,3 +107,13 @@ def test_cross_entropy_loses_its_gradient_where_the_margin_does_not() -> None:
     (m,) = torch.autograd.grad(margin(z, y).sum(), z)
     assert ce[0, 0] == 0
     assert m.tolist() == [[-1, 1]]
+
+
+def test_the_soft_margin_orders_points_as_the_cross_entropy_of_scaled_logits() -> None:
+    scale = torch.rand(len(Z), generator=torch.Generator().manual_seed(4), dtype=Z.dtype) + 0.5
+    soft = soft_margin(scale)(Z, Y)
+    torch.testing.assert_close(torch.nn.functional.softplus(soft), cross_entropy(scale[:, None] * Z, Y))
+    torch.testing.assert_close(soft_margin(torch.full_like(scale, 1e4))(Z, Y) / 1e4, margin(Z, Y), atol=1e-3, rtol=0)
+    z, y = torch.tensor([[500.0, 0.0, -1.0]], requires_grad=True), torch.tensor([0])
+    (g,) = torch.autograd.grad(soft_margin(torch.tensor([1.0]))(z, y).sum(), z)
+    torch.testing.assert_close(g, torch.tensor([[-1.0, 0.7311, 0.2689]]), atol=1e-4, rtol=0)

@@ -2,6 +2,7 @@
 
     cross_entropy   -log softmax(z)_y
     margin          max_{j != y} z_j - z_y                                  > 0 exactly where y is not predicted
+    soft_margin     log sum_{j != y} exp(s z_j) - s z_y                     s: a scale for each sample
     dlr             (max_{j != y} z_j - z_y) / (z_pi1 - z_pi3)              pi: logits in descending order
     kl              KL(p || softmax(z)) for fixed probabilities p
 
@@ -42,6 +43,19 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return the best other logit minus the true one, (B,); positive exactly where y is not predicted."""
     return best_other(logits, y) - true_logit(logits, y)
+
+
+def soft_margin(scale: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the margin of scaled logits, its maximum smoothed, for scales s, (B,).
+
+    It rises where the cross-entropy of the scaled logits does, but its gradient does not vanish far from the boundary.
+    """
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        scaled = scale[:, None] * logits
+        return scaled.scatter(1, y[:, None], -torch.inf).logsumexp(1) - true_logit(scaled, y)
+
+    return loss
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:

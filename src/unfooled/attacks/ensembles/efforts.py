@@ -29,16 +29,16 @@ class Effort:
             )
 
 
-QUICK = Effort("quick", (Ascents(20), Ascents(40)))
+QUICK = Effort("quick", (Ascents(20, soft=True), Ascents(40)))
 NORMAL = Effort(
     "normal",
     (
-        Ascents(20),
+        Ascents(20, soft=True),
         Ascents(40, 0.2),
         TargetedAscents(2, 25, 0.15),
         Searches(300, 0.08, patience=3),
         Waves(25, 0.15),
-        Ascents(100, 0.05),
+        Ascents(100, 0.05, soft=True),
         TargetedAscents(9, 30, 0.06),
         Searches(1000, 0.08, patience=3),
         Waves(25, 0.1),
@@ -52,9 +52,9 @@ networks: a hardened one and a natural one on MNIST, two natural ones on CIFAR-1
 THOROUGH = Effort(
     "thorough",
     (
-        Ascents(20),
+        Ascents(20, soft=True),
         Ascents(40),
-        Ascents(100, 0.5),
+        Ascents(100, 0.5, soft=True),
         TargetedAscents(9, 20, 0.5),
         TargetedAscents(9, 60, 0.15),
         *(Waves(25, 0.5) for _ in range(4)),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
-from unfooled.attacks.ensembles.targets import targets, towards
+from unfooled.attacks.ensembles.targets import smoothed, targets, towards
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
@@ -101,6 +101,7 @@ class Ascents(Stage):
     Attributes:
         steps: Gradients per sample.
         fresh: True: start from a random corner (Linf) or point of the threat; False: from the best point so far.
+        soft: True: smooth the margin over classes.
     """
 
     steps: int
@@ -108,6 +109,7 @@ class Ascents(Stage):
     most: int | None = None
     fresh: bool = True
     name: str = "apgd"
+    soft: bool = False
 
     @property
     def depth(self) -> int:
@@ -115,11 +117,12 @@ class Ascents(Stage):
         return self.steps
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ascend once. Cost: steps + 1 forwards, steps backwards."""
+        """Ascend once. Cost: steps + 1 forwards, one more if `soft`, and steps backwards."""
         start, threat = frontier.points, problem.threat
         if self.fresh:
             start = threat.extreme(problem.x, problem.seed, draw=number)
-        return Proposal(ascended(problem, problem.objective, start, self.steps))
+        objective = smoothed(problem) if self.soft else problem.objective
+        return Proposal(ascended(problem, objective, start, self.steps))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Target classes of an ascent: their order by the linearised boundary, and the objective towards them."""
+"""Objectives of ascents: a smoothed margin, and single classes, in the order of their linearised boundaries."""
 
 from __future__ import annotations
 
@@ -16,6 +16,26 @@ from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model, Objective
+
+
+SMOOTH = 8.0
+"""Margin of the clean sample, in nats of the scaled logits, at which the maximum over the other classes is smoothed."""
+
+
+def smoothed(problem: Problem) -> Objective:
+    """Build the objective of an ascent of the margin, smoothed over classes.
+
+    The logits of a sample are scaled by its own clean margin, so that the scale of the model does not matter. Cost: 1
+    forward of each sample.
+    """
+    gap = -losses.margin(problem.logits(problem.x, problem.attacked), problem.y)
+    scale = SMOOTH / gap.clamp_min(TINY)
+
+    def objective(z: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+        logits, y = logits_at(problem.attacked, z), problem.y[live]
+        return losses.soft_margin(scale[live])(logits, y), fooled(logits.detach(), y) & problem.decisive
+
+    return objective
 
 
 def towards(problem: Problem, goal: Tensor, loss: Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]]) -> Objective:
