@@ -17,7 +17,6 @@ from unfooled.core.shapes import flat
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model, Objective
 
-
 SMOOTH = 8.0
 """Margin of the clean sample, in nats of the scaled logits, at which the maximum over the other classes is smoothed."""
 
