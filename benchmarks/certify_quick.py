@@ -5,7 +5,8 @@
 Two networks for the handwritten digits, one trained with `ibp` and one with clean samples alone, are audited twice each
 at linf:0.05: with `--certify quick` and with `--certify off`. Both ends, the verdict, the passes and the processor
 seconds of both audits are recorded, and the share of the second ones that is spent on proofs. Audits that are in the
-file already are not run again.
+file already are not run again. With --mnist FOLDER also the networks that `certified_training.py` left in a folder, at
+the radius of their training.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +74,12 @@ def clocked(seconds: list[float]) -> Iterator[None]:
             setattr(place, name, original)
 
 
-def audited(model: nn.Module, x: Tensor, y: Tensor, certify: str | None) -> dict[str, Any]:
+def audited(model: nn.Module, x: Tensor, y: Tensor, certify: str | None, eps: float) -> dict[str, Any]:
     """Return the figures of one audit."""
     spent: list[float] = []
     begin = time.process_time()
     with clocked(spent):
-        summary = uf.audit(model, x, y, Linf(EPS), plan=Plan(certify=certify))
+        summary = uf.audit(model, x, y, Linf(eps), plan=Plan(certify=certify))
     seconds = time.process_time() - begin
     proven = summary.certified_accuracy
     return {
@@ -87,34 +90,47 @@ def audited(model: nn.Module, x: Tensor, y: Tensor, certify: str | None) -> dict
     }  # fmt: skip
 
 
+def networks(mnist: Path | None) -> Iterator[tuple[str, str, float, Callable[[], nn.Module]]]:
+    """Return name, data set, radius and training of the networks."""
+    fit = load_dataset("digits", split="train")
+    losses: dict[str, TrainingLoss] = {
+        "ibp": Ramp(Ibp(Linf(EPS), interval_margins, clean=0.5), 15, 3),
+        "standard": Standard(),
+    }
+    for name, loss in losses.items():
+        yield name, "digits", EPS, partial(trained, loss, fit.x, fit.y)
+    for file in sorted(mnist.glob("*-[0-9]*.json")) if mnist else ():
+        run = json.loads(file.read_text())
+        again = partial(import_module("certified_training").trained, file.parent, file.stem)
+        yield f"mnist, {file.stem}", "mnist", run["eps"], partial(again, run["eps"], run["seed"], run["recipe"])
+
+
 def main() -> None:
     """Train and audit the networks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=250)
+    parser.add_argument("--mnist", type=Path, help="folder of certified_training.py")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    fit, test = load_dataset("digits", split="train"), load_dataset("digits", split="test")
-    networks: dict[str, TrainingLoss] = {
-        "ibp": Ramp(Ibp(Linf(EPS), interval_margins, clean=0.5), 15, 3),
-        "standard": Standard(),
-    }
-    done = json.loads(options.out.read_text())["audits"] if options.out and options.out.exists() else []
-    rows = [row for row in done if row["n"] == options.n]
-    for name, certify in ((name, certify) for name in networks for certify in (None, "quick")):
-        if any(row["network"] == name and row["certify"] == (certify or "off") for row in rows):
-            continue
-        model = trained(networks[name], fit.x, fit.y)
-        row = {"network": name, "n": options.n, **audited(model, test.x[: options.n], test.y[: options.n], certify)}
-        print(row, flush=True)
-        rows.append(row)
-        if options.out:
-            environment = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1}
-            result = {
-                "command": "python benchmarks/certify_quick.py --out benchmarks/results/certify-quick.json",
-                "environment": environment, "threat": f"linf:{EPS}", "audits": rows,
-            }  # fmt: skip
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    rows = json.loads(options.out.read_text())["audits"] if options.out and options.out.exists() else []
+    for name, source, eps, make in networks(options.mnist):
+        model, test = None, load_dataset(source, split="test", n=options.n)
+        for certify in (None, "quick"):
+            if any((row["network"], row["n"], row["certify"]) == (name, options.n, certify or "off") for row in rows):
+                continue
+            model = model or make()
+            row = {"network": name, "n": options.n, "eps": eps, **audited(model, test.x, test.y, certify, eps)}
+            print(row, flush=True)
+            rows.append(row)
+            if options.out:
+                environment = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1}
+                result = {
+                    "command": "python benchmarks/certify_quick.py --out benchmarks/results/certify-quick.json"
+                    + " --mnist runs/certified/RECIPE" * (options.mnist is not None),
+                    "environment": environment, "audits": rows,
+                }  # fmt: skip
+                options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -258,6 +258,25 @@ def test_a_killed_attack_continues(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [path.name for path in (home / "killed.npz.parts").iterdir()] == ["mine.txt"]
 
 
+def test_chunks_of_other_stages_of_an_effort_are_not_continued(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unfooled.attacks.ensembles import efforts
+    from unfooled.attacks.ensembles.stages import Ascents
+    from unfooled.workflows import attacking, catalog
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    words = ["attack", "--model", "attacked_nets:build", "--threat", "linf:0.1", "--n", "6", "--out", "stages.npz"]
+    with monkeypatch.context() as patch:
+        patch.setattr(attacking, "share", killed)
+        run(home, *words, "--effort", "quick", code=130)
+    shorter = efforts.Effort("quick", (Ascents(3),))
+    monkeypatch.setattr(
+        catalog, "resolve", lambda path, real=catalog.resolve: shorter if "QUICK" in path else real(path)
+    )
+    assert "stages was" in run(home, *words, "--effort", "quick", code=2).stderr
+
+
 def test_functions_are_attacks_too() -> None:
     x, y = points(5, (1, 6, 5)), torch.zeros(5, dtype=torch.int64)
     threat = uf.L2(0.4)

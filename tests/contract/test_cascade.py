@@ -117,22 +117,49 @@ def test_searches_that_find_nothing_end_the_searches() -> None:
         assert any(point.closed for point in searches) == (len(numbers) == 4)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def fooled_by(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, threat: Threat, soft: bool) -> Tensor:
+    z = cascade(model, x, y, threat, effort=Effort("one", (Ascents(8, soft=soft),)))
+    return verify(model, x, y, z, threat).success
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e4])
 def test_a_smoothed_ascent_does_not_depend_on_the_scale_of_the_logits(scale: float) -> None:
     model, x, y = subject(40)
-    effort, threat = Effort("soft", (Ascents(8, soft=True),)), Linf(0.012)
-    own = verify(model, x, y, cascade(model, x, y, threat, effort=effort), threat).success
-    z = cascade(lambda z: model(z) * scale, x, y, threat, effort=effort)
+    threat = L1(0.3)
+    own = fooled_by(model, x, y, threat, soft=True)
     assert 3 < int(own.sum()) < 37
-    assert int((own ^ verify(model, x, y, z, threat).success).sum()) <= 1
+    assert int((own ^ fooled_by(lambda z: model(z) * scale, x, y, threat, soft=True)).sum()) <= 1
 
 
-def test_small_parts_go_on_while_they_succeed() -> None:
+def test_where_the_clean_margin_is_infinite_it_is_not_smoothed() -> None:
+    model, x, y = subject(40)
+
+    def certain(z: Tensor) -> Tensor:
+        logits = model(z)
+        top = logits.topk(2, dim=1).values
+        lost = (logits < top[:, :1]) & (top[:, :1] - top[:, 1:] > 0.2)
+        return logits.masked_fill(lost, -torch.inf)
+
+    threat = Linf(0.02)
+    hard, soft = (fooled_by(certain, x, y, threat, soft=soft) for soft in (False, True))
+    assert int(hard.sum()) > 3
+    assert torch.equal(hard, soft)
+
+
+@pytest.mark.parametrize(("eps", "taken"), [(0.2, [3, 3, 3, 3, 3, 3, 3, 2]), (1e-4, [3])])
+def test_small_parts_go_on_while_they_succeed(eps: float, taken: list[int]) -> None:
     model, x, y = subject(24)
-    effort, log = Effort("few", (Ascents(10, 0.1),)), list[Progress]()
-    z = cascade(model, x, y, Linf(0.2), effort=effort, log=log)
-    assert log[1].taken == 3
-    assert bool(verify(model, x, y, z, Linf(0.2)).success.all())
+    log: list[Progress] = []
+    cascade(model, x, y, Linf(eps), effort=Effort("few", (Ascents(10, 0.1),)), log=log)
+    assert [point.taken for point in log[1:]] == taken
+
+
+def test_a_stage_attacks_its_least_number() -> None:
+    model, x, y = subject(24)
+    for least, taken in ((8, 8), (40, 23)):
+        log: list[Progress] = []
+        cascade(model, x, y, Linf(1e-4), effort=Effort("few", (Ascents(3, 0.1, least=least),)), log=log)
+        assert [point.taken for point in log[1:]] == [taken]
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def attack(
     read_archive(file, settings, kind="attack")  # refuses a file of another content
     bound = task.choice.bound(task.threat, work.batch)
     chunk = helpers.chunk(CHUNK_SAMPLES, len(work.loaded.x))
-    run = Run(parts, work.config(settings), chunk=chunk, progress=progress, start=helpers.start)
+    run = Run(parts, work.config(settings | task.choice.stages), chunk=chunk, progress=progress, start=helpers.start)
     with helpers.on(partial(_help, task, parts, chunk, helpers.watch)):
         points = bound(work, run)
     record = work.judged(points, bound.label, run, settings, file, notes=helpers.notes)
@@ -200,7 +200,7 @@ class AttackTask:
 def _help(task: AttackTask, parts: Store, chunk: int, watch: Watch) -> None:
     """Help with an attack in another process: compute chunks, and write no result."""
     work, settings = task.loaded()
-    run = Run(parts, work.config(settings), chunk=chunk, progress=watch, start=watch.start)
+    run = Run(parts, work.config(settings | task.choice.stages), chunk=chunk, progress=watch, start=watch.start)
     task.choice.bound(task.threat, work.batch)(work, run)
 
 
@@ -225,6 +225,13 @@ class _AttackChoice:
             "steps": self.steps,
             "restarts": self.restarts,
         }
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """Return the stages of a cascade by name, in words: chunks of another sequence are not continued."""
+        row = None if self.effort is None else catalog.EFFORTS.get(self.effort)
+        ensemble = None if row is None else catalog.resolve(row.path)
+        return {"stages": spelled(ensemble)} if isinstance(ensemble, Effort) else {}
 
     def bound(self, threat: Threat, batch: int | None = None) -> _SingleAttack | _EnsembleAttack:
         """Bind the options to the attack or ensemble.

@@ -63,8 +63,8 @@ at which the search for proofs has fooled a sample, (B, *D); x itself elsewhere.
 
 MIN_SHARE_TO_CONTINUE = 0.05
 """Share of fooled samples, in the half farther from the boundary, from which a stage attacks another part."""
-MIN_HALF_SAMPLES, MIN_SHARE_OF_FEW = 15, 0.25
-"""Least number of samples in that half for this share, and the share that is asked of fewer."""
+MIN_FOOLED_TO_CONTINUE = 2
+"""Least number of these, where the half has as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +135,8 @@ class Cascade:
         Certified samples count as survivors here, so that a stage attacks the same samples with and without proofs.
 
         The next share is attacked if at least `MIN_SHARE_TO_CONTINUE` of the half farther from the boundary were
-        fooled, or `MIN_SHARE_OF_FEW` of a half of fewer than `MIN_HALF_SAMPLES`: margins then predict little on this
-        model, and the remaining samples may be fooled as well.
+        fooled, and at least `MIN_FOOLED_TO_CONTINUE`: margins then predict little on this model, and the remaining
+        samples may be fooled as well.
 
         Args:
             state: Current state of the attack.
@@ -149,7 +149,7 @@ class Cascade:
         """
         frontier = state.frontier
         order = frontier.remaining_rows(spared=True)
-        size = len(frontier.remaining_rows(stage.share, stage.most, spared=True))
+        size = max(len(frontier.remaining_rows(stage.share, stage.most, spared=True)), min(stage.least, len(order)))
         if size < len(order):
             order = order[frontier.margins[order].argsort(descending=True, stable=True)]
         if stage.most is not None:
@@ -172,8 +172,7 @@ class Cascade:
             state = AttackState(state.frontier.with_result(result), state.log)
             state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
             half = torch.zeros_like(attacked).masked_scatter(attacked, result.fooled)[len(attacked) // 2 :]
-            least = MIN_SHARE_TO_CONTINUE if len(half) >= MIN_HALF_SAMPLES else MIN_SHARE_OF_FEW
-            if float(half.double().mean()) < least:
+            if int(half.sum()) < max(min(MIN_FOOLED_TO_CONTINUE, len(half)), MIN_SHARE_TO_CONTINUE * len(half)):
                 break
         return state, result
 

@@ -34,7 +34,7 @@ NORMAL = Effort(
     "normal",
     (
         Ascents(20, soft=True),
-        Ascents(40, 0.2),
+        Ascents(40, 0.2, least=16),
         TargetedAscents(2, 25, 0.15),
         Searches(300, 0.08, patience=3),
         Waves(25, 0.15),

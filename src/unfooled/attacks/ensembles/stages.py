@@ -58,6 +58,7 @@ class Stage(ABC):
         name: Name in records.
         share: Share of the samples not fooled yet that it attacks, nearest to the boundary first.
         most: Largest number of samples that it attacks. None: no limit.
+        least: Number of samples that it attacks at least, where as many are not fooled yet.
         sparse: True if the stage supports L0.
         patience: Number of consecutive stages of this kind without success after which the rest are skipped. None: no
             limit.
@@ -68,6 +69,7 @@ class Stage(ABC):
     most: int | None
     sparse: ClassVar[bool] = True
     patience: int | None = None
+    least: int = 1
 
     @property
     def depth(self) -> int:
@@ -110,6 +112,7 @@ class Ascents(Stage):
     fresh: bool = True
     name: str = "apgd"
     soft: bool = False
+    least: int = 1
 
     @property
     def depth(self) -> int:

@@ -24,15 +24,18 @@ SMOOTH = 8.0
 def smoothed(problem: Problem) -> Objective:
     """Build the objective of an ascent of the margin, smoothed over classes.
 
-    The logits of a sample are scaled by its own clean margin, so that the scale of the model does not matter. Cost: 1
+    The logits of a sample are scaled by its own clean margin, so that the scale of the model does not matter; where
+    that is no positive number, as where the other classes have a probability of 0, the margin is not smoothed. Cost: 1
     forward of each sample.
     """
     gap = -losses.margin(problem.logits(problem.x, problem.attacked), problem.y)
-    scale = SMOOTH / gap.clamp_min(TINY)
+    usable = (gap > SMOOTH * torch.finfo(gap.dtype).tiny) & (gap < torch.inf)
+    scale = SMOOTH / torch.where(usable, gap, 1.0)
 
     def objective(z: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         logits, y = logits_at(problem.attacked, z), problem.y[live]
-        return losses.soft_margin(scale[live])(logits, y), fooled(logits.detach(), y) & problem.decisive
+        smooth, hard = losses.soft_margin(scale[live])(logits, y), losses.margin(logits, y)
+        return torch.where(usable[live], smooth, hard), fooled(logits.detach(), y) & problem.decisive
 
     return objective
 
