@@ -228,6 +228,11 @@ def test_a_damaged_purifier_is_refused(home: Path) -> None:
     facts: dict[str, Any] = json.loads((home / "purifier" / "purifier.json").read_text())
     (broken / "purifier.json").write_text(json.dumps({**facts, "format": 9}))
     assert "no description of a purifier" in run(home, "purify", "apply", "broken", "--out", "x.npz", code=2).stderr
+    (broken / "purifier.json").write_text(json.dumps(facts))
+    (broken / "purifier.npz").write_text("no archive")
+    said = run(home, "purify", "apply", "broken", "--out", "x.npz", code=2).stderr
+    assert "save the purifier again, or fit it anew" in said
+    assert "x=..." not in said
 
 
 def test_errors_speak_python(home: Path) -> None:
@@ -246,3 +251,4 @@ def test_images_of_one_class_are_said(home: Path) -> None:
         Inputs(uf.load_model(home / "net.pt"), (x[y == 0], y[y == 0])), home / "zeros", options=options, machine=CPU
     )
     assert any("all images are of one class, 0" in sentence for sentence in record.warnings)
+    assert any("no image is of these classes of the model: 1, 2, 3, 4, 5, 6, 7, 8, ...;" in w for w in record.warnings)

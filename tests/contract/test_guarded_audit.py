@@ -25,12 +25,13 @@ from unfooled.certification.graph import trace
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import listening
 from unfooled.evaluation.audit import detection, guards
 from unfooled.evaluation.audit.guards import united
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks import extending
 from unfooled.evaluation.checks.guards import Way, required, ways_agree
-from unfooled.evaluation.checks.table import Kind
+from unfooled.evaluation.checks.table import CheckId, Kind
 from unfooled.purification import SemanticPurifier, fit_purifier, guard, low_band, resized
 from unfooled.report import render
 from unfooled.report.page import HALVES
@@ -375,6 +376,10 @@ def test_sham_purifiers(net: Classifier, name: str) -> None:
     assert summary.robust_accuracy.value is not None
     assert 0.2 < record.bare_robust.value < 0.95
     assert abs(summary.robust_accuracy.value - record.bare_robust.value) <= 0.05
+    # These purifiers leave the image as it is, nearly, so that nothing is rejected.
+    for one in record.detectors:
+        assert one.right_or_rejected.value is not None
+        assert one.right_or_rejected.value <= record.bare_robust.value + 0.05
     if name == "detached":
         assert not record.differentiable
         assert "estimated" in {row.key for row in record.rows}
@@ -404,6 +409,27 @@ def test_a_random_purifier_is_submitted_ten_times(net: Classifier) -> None:
     assert record.submissions.worst.value is not None
     assert record.submissions.worst.value <= record.submissions.mean.value
     assert record.worst == summary.robust_accuracy
+    through = next(one for one in summary.diagnostics if one.id == CheckId.THROUGH)
+    assert "that the gradient did not" in through.detail
+    assert any("averaged over 20 draws" in text for text in summary.warnings)
+
+
+def test_no_robust_accuracy_is_told_before_every_attack_on_the_purifier(net: Classifier) -> None:
+    told: list[str] = []
+
+    class Told:
+        def beat(self, samples: int) -> None:
+            pass
+
+        def __call__(self, stage: str, done: int, total: int) -> None:
+            pass
+
+        def answer(self, figure: str, value: float, n: int) -> None:
+            told.append(figure)
+
+    with listening(Told()):
+        audited(guard(net, flipped), 6)
+    assert set(told) == {"clean accuracy", "accuracy before the purifier's other attacks"}
 
 
 def test_what_other_ways_find_is_a_finding() -> None:

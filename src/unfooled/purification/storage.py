@@ -114,7 +114,7 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
     """Read what `write_purifier` wrote; see `semantic.load_purifier`."""
     folder = Path(folder)
     facts = _facts(folder)
-    with archive(folder / ARRAYS) as opened:
+    with archive(folder / ARRAYS, advice="save the purifier again, or fit it anew") as opened:
         try:
             arrays = {name: torch.from_numpy(np.array(opened[name])) for name in opened}
         except TypeError as error:

@@ -205,7 +205,7 @@ def purify_fit(
         out=str(out), model=inputs.model_name, data=inputs.data_name, layer=layer, n=len(x),
         classes=_classes(purify, loaded.classes), atoms=options.atoms, patch=patch, stride=purify.stride,
         before=before, after=after, psnr=psnr, seconds=seconds,
-        warnings=[*loaded.warnings, *_small_classes(purify, loaded.classes, options)],
+        warnings=[*loaded.warnings, *_without_images(loaded, y), *_small_classes(purify, loaded.classes, options)],
     )  # fmt: skip
 
 
@@ -354,6 +354,18 @@ def _classes(purify: SemanticPurifier, names: list[str]) -> list[ClassClusters]:
         )
         for fit in purify.clusters.fits
     ]  # fmt: skip
+
+
+def _without_images(loaded: Loaded, y: Tensor) -> list[str]:
+    """Return a sentence about classes of the model of which there is no image."""
+    with torch.no_grad():
+        classes = read_logits(loaded.model, loaded.x[:1]).shape[1]
+    missing = [k for k in range(classes) if not bool((y == k).any())]
+    if not missing:
+        return []
+    names = [loaded.classes[k] if k < len(loaded.classes) else str(k) for k in missing[:8]]
+    listed = ", ".join(names) + (", ..." if len(missing) > 8 else "")
+    return [f"no image is of these classes of the model: {listed}; theirs will be rebuilt from those of other classes"]
 
 
 def _small_classes(purify: SemanticPurifier, names: list[str], options: PurifierOptions) -> list[str]:

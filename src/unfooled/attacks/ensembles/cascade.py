@@ -61,6 +61,8 @@ Certify = Callable[[Tensor, Tensor, Threat], Tensor | tuple[Tensor, Tensor]]
 at which the search for proofs has fooled a sample, (B, *D); x itself elsewhere."""
 
 
+ROBUST = "robust accuracy, at most"
+"""Name of the share that is left, while the attack runs."""
 MIN_SHARE_TO_CONTINUE = 0.05
 """Share of fooled samples, in the half farther from the boundary, from which a stage attacks another part."""
 MIN_FOOLED_TO_CONTINUE = 2
@@ -77,6 +79,7 @@ class Cascade:
         family: Family of the stages' keys.
         certify: Function that returns which samples are proven robust. None: none are.
         checked: Number of certified samples that are attacked all the same.
+        answer: Name of the share of samples that are left, told while the attack runs.
     """
 
     problem: Problem
@@ -84,6 +87,7 @@ class Cascade:
     family: Family = Family.CASCADE
     certify: Certify | None = None
     checked: int = 0
+    answer: str = ROBUST
 
     def begin(self) -> AttackState:
         """Evaluate the clean samples; misclassified and certified ones are not attacked."""
@@ -209,7 +213,7 @@ class Cascade:
                 done.append(StageResult(at, points, margins, is_fooled))
             left[0] -= int(is_fooled.sum())
             if tells:
-                report_answer("robust accuracy, at most", left[0] / max(n, 1), n)
+                report_answer(self.answer, left[0] / max(n, 1), n)
             return evaluated if proposal.directions is None else evaluated | {"directions": proposal.directions}
 
         result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows), self.problem.large).items()}

@@ -71,8 +71,12 @@ class Archive(Mapping[str, np.ndarray]):
 
 
 @contextmanager
-def archive(path: Path) -> Iterator[Archive]:
+def archive(path: Path, *, advice: str = "save np.savez(FILE, x=..., y=...)") -> Iterator[Archive]:
     """Open an archive; errors of damaged files are raised as `BadInput`.
+
+    Args:
+        path: The file.
+        advice: What to do where it is no archive.
 
     Raises:
         BadInput: The file is truncated or damaged, holds pickled objects, or would be unpacked to too many bytes.
@@ -81,7 +85,7 @@ def archive(path: Path) -> Iterator[Archive]:
         with regular(path).open("rb") as file:
             if not file.read(4).startswith(b"PK"):
                 single = "is a single array" if path.stat().st_size > 6 and _starts(file, b"\x93NUMPY") else ""
-                what = f"{single or 'is cut off, damaged or no NumPy archive'}; save np.savez(FILE, x=..., y=...)"
+                what = f"{single or 'is cut off, damaged or no NumPy archive'}; {advice}"
                 raise BadInput(f"{path} {what}")
             file.seek(0)
             opened = np.load(file, allow_pickle=False)

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import AttackCut, AttackState, Cascade, Certify
+from unfooled.attacks.ensembles.cascade import ROBUST, AttackCut, AttackState, Cascade, Certify
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.core.checks import untrusted
@@ -27,9 +27,10 @@ from unfooled.evaluation.audit.plan import LabelAttack, Plan
 from unfooled.evaluation.audit.proofs import CHECKED, prover_of
 from unfooled.evaluation.audit.replays import replay, replay_ahead, replay_first
 from unfooled.evaluation.audit.values import Attacked, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, trial_ahead
+from unfooled.evaluation.checks.after import after, trial_ahead
 from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.subject import RANDOM_DRAWS
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
 from unfooled.runs.chunks import Rows
@@ -42,6 +43,8 @@ ATTACK, NEAREST, CHECKS, EXTENSION = (
     "the attack that the checks asked for",
 )
 """Names of what an audit may have had no time for."""
+BEFORE_OTHERS = "accuracy before the purifier's other attacks"
+"""Name of the share that is left while a model behind a purifier is attacked: robust accuracy needs all of them."""
 COMPARED = 8
 """Samples at which a copy of the model is compared with it."""
 PURIFIER = StageKey(Family.CASCADE, "through the purifier")
@@ -100,7 +103,8 @@ def _results(
     if label.is_cascade and not s.subject.guarded:
         gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
     assert not isinstance(label.certify, str)
-    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED)
+    answer = BEFORE_OTHERS if s.subject.guarded else ROBUST
+    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED, answer=answer)
     if seen := replay_first(s, right):
         yield _cut_short(s, attack, label, gradients, [*findings, *seen])
         return

@@ -191,7 +191,9 @@ class _Judging:
         curves = {kappa: _roc(clean, rows["value"]) for kappa, rows in joints.items()}
         worst = min(curves, key=lambda kappa: curves[kappa].auroc)
         threshold = float(np.quantile(clean.numpy(), 1 - FALSE_ALARMS, method="higher"))
-        fine = torch.stack([rows["right"].bool() | (rows["value"] > threshold) for rows in joints.values()]).all(0)
+        # A gradient that lies misleads the joint attack, not the points that others found.
+        known = [*joints.values(), made["static"], made["attacked"]]
+        fine = torch.stack([rows["right"].bool() | (rows["value"] > threshold) for rows in known]).all(0)
         return Detector(
             key=self.key, name=self.score.name, n=len(clean), threshold=threshold,
             static=_roc(clean, made["static"]["value"]), attacked=_roc(clean, made["attacked"]["value"]),
@@ -210,7 +212,10 @@ class _Judging:
         return s.ledger.map(StageKey(Family.GUARD, f"{self.key}-{name}"), chunk, min(s.n, MOST))
 
     def _at(self, z: Tensor, rows: Tensor) -> Rows:
-        return self._scored(z[rows.to(z.device)].to(self.s.x.device))
+        s, at = self.s, self.s.at(rows)
+        points = z[rows.to(z.device)].to(s.x.device)
+        verdict = verify(self.model, s.x[at], s.y[at], points, s.threat.take(at))
+        return self._scored(points) | {"right": ~verdict.success.cpu()}
 
     def _scored(self, z: Tensor) -> Rows:
         with torch.no_grad():

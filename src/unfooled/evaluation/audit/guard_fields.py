@@ -63,7 +63,7 @@ class Detector(Record):
         joint: Against a joint attack on label and detector, with the kappa that hides best.
         kappa: Weight of the detector in that attack.
         right_or_rejected: Share of the samples that are right, or above the threshold, under the joint attack with
-            every kappa.
+            every kappa, at the static points and at those of all attacks.
     """
 
     key: str

@@ -35,23 +35,25 @@ from unfooled.core.low_pass import low_pass
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.rng import Numbers
 from unfooled.core.samples import selected
+from unfooled.core.threats import TINY
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.plan import LabelAttack
 from unfooled.evaluation.audit.values import Setting, ThroughPurifier
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
-from unfooled.evaluation.checks.subject import LogOfProbabilities
+from unfooled.evaluation.checks.subject import GUARDED_DRAWS, LogOfProbabilities
 from unfooled.evaluation.verify import verify
 from unfooled.purification.guard import Guarded, guarded_in, is_differentiable
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
 
-DRAWS = 20
-"""Draws of a random purifier that are averaged at every gradient."""
 STEPS, QUERIES = 40, 1000
 """Largest number of gradients, and of queries, of each added attack; fewer where the effort has fewer."""
 SQUARE_SAMPLES, ESTIMATED_SAMPLES = 200, 50
 """Number of the first samples that Square, and the attack with estimated gradients, are run on."""
+CLEARLY_RIGHT = 0.8
+"""Share of the draws of a random purifier from which a sample counts as right, and 1 - it up to which it counts as
+fooled, when attacks are compared: of 20 draws with a probability of 1/2, .6 % reach it."""
 TEMPERATURES = (10.0, 1.0, 0.1)
 """Temperatures of the mixture of clusters, one ascent each."""
 HIDDEN = (
@@ -66,7 +68,7 @@ NO_GRADIENT = (
 
 def draws_of(s: Setting, usual: int) -> int:
     """Return the draws that are averaged at every gradient of a random model: more behind a purifier."""
-    return DRAWS if s.subject.guarded else usual
+    return GUARDED_DRAWS if s.subject.guarded else usual
 
 
 def attack_through(
@@ -122,7 +124,7 @@ class _Guards:
         ends: dict[Way, Frontier] = {}
         if any(isinstance(stage, (Ascents, TargetedAscents, Waves, Sparse)) for stage in label.stages(s.threat)):
             ends[Way.END_TO_END] = state.frontier
-            if s.subject.random and self.attack.problem.draws >= DRAWS:
+            if s.subject.random and self.attack.problem.draws >= GUARDED_DRAWS:
                 ends[Way.DRAWS] = state.frontier
         attack = replace(self.attack, family=Family.GUARD)
         clean = attack.begin().frontier
@@ -131,15 +133,16 @@ class _Guards:
         counted = {way: min(s.n, self._samples(way)) for way in ends}
         rows = {way: shares(s, s.subject.model, end.final, way) for way, end in ends.items()}
         frontier, own = state.frontier, rows.get(Way.END_TO_END)
+        right, wrong = (CLEARLY_RIGHT, 1 - CLEARLY_RIGHT) if s.subject.random else (TINY, 0.0)
         beyond: dict[Way, float] = {  # samples that the gradient through the purifier did not fool
-            way: float(((own > 0) & (end == 0))[: counted[way]].sum())
+            way: float(((own >= right) & (end <= wrong))[: counted[way]].sum())
             for way, end in rows.items()
             if own is not None and way not in (Way.END_TO_END, Way.DRAWS)
         }
         for way, end in ends.items():
             frontier = frontier if way in (Way.END_TO_END, Way.DRAWS) else united(frontier, end)
         missing = tuple(way for way in needed if way not in rows)
-        agree = ways_agree({} if s.subject.random else beyond, s.n)
+        agree = ways_agree(beyond, s.n)
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
         return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],

@@ -47,6 +47,7 @@ from unfooled.evaluation.checks.draws import confirmed, count_text
 from unfooled.evaluation.checks.gradients import MAX_BRIEF_SAMPLES, Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import find_refusals, refusal_finding
+from unfooled.evaluation.checks.subject import RANDOM_DRAWS
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.runs.chunks import Rows
 
@@ -59,8 +60,6 @@ TRIAL_PASSES = 18_300
 MAX_TRANSFERRED = 64
 """Survivors at most that points made on a twin are tried on."""
 REFUSALS = StageKey(Family.CHECKS, "refusals")
-RANDOM_DRAWS = 10
-"""Evaluations of a random model that are averaged at every gradient."""
 
 
 class Wording(NamedTuple):

@@ -29,6 +29,9 @@ from unfooled.runs.answers import answers_text
 from unfooled.runs.hashes import code_hashes, fingerprint
 from unfooled.runs.settings import ANSWERS
 
+RANDOM_DRAWS, GUARDED_DRAWS = 10, 20
+"""Evaluations of a random model, and of one behind a random purifier, that are averaged at every gradient."""
+
 PROBABILITIES = "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
 LABELS_ONLY = (
     "The model returns 0 and 1, that is labels without scores, and no gradient tells how near a decision is. Return "
@@ -115,8 +118,9 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
         random = any(bool((logits - reader(few)).abs().max() > scale) for _ in range(repeats))
     hashes |= code_hashes(model) | ({} if random else {ANSWERS: answers_text(model, logits)})
     if random:
+        draws = GUARDED_DRAWS if guards or contains_guarded(model) else RANDOM_DRAWS
         warnings.append(
-            "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
+            f"The model's output is random: gradients are averaged over {draws} draws, and robust accuracy is the mean "
             "over 20 fresh draws per sample."
         )
     access = access_of(model)

@@ -174,7 +174,7 @@ def notes_of(s: Summary, guard: Guard) -> list[str]:
     notes += [
         f"As a detector, {one.name}: area under the ROC {one.static.auroc:.2f} against static points, "
         f"{one.attacked.auroc:.2f} against all attacks, {one.joint.auroc:.2f} against a joint attack that knows it; "
-        f"under that attack {percent(one.right_or_rejected.value, one.n)} are right or rejected, n = {one.n}."
+        f"at all of these points {percent(one.right_or_rejected.value, one.n)} are right or rejected, n = {one.n}."
         for one in guard.detectors
     ]
     if not guard.differentiable:
