@@ -229,6 +229,13 @@ def test_the_choice_of_the_dictionary_stands_beside_the_shuffled_one(
     assert record.choice.own_attacked == record.choice.shuffled_attacked == record.choice.one_attacked
     assert record.choice.own_static == record.choice.one_static
     assert record.choice.one_adds == record.choice.adds
+    own = audited(guard(net, semantic), 20).guard
+    assert own is not None
+    assert own.choice is not None
+    assert own.static is not None
+    assert own.static.n == own.choice.n == 20
+    # The cascade's points on the bare model are among the static ones.
+    assert (own.static.value or 0.0) <= (own.choice.own_static.value or 0.0) < 0.9
     other = audited(guard(net, low_band)).guard
     assert other is not None
     assert other.choice is None

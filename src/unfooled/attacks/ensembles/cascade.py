@@ -223,7 +223,11 @@ class Cascade:
 
     def adopt(self, state: AttackState, points: Tensor, name: str = "adopt") -> AttackState:
         """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
-        frontier, key = state.frontier, StageKey(self.family, name)
+        key, taken = StageKey(self.family, name), len(state.frontier.remaining_rows())
+        return self.log_stage(replace(state, frontier=self.adopted(state.frontier, points, key)), key, taken, 0)
+
+    def adopted(self, frontier: Frontier, points: Tensor, key: StageKey) -> Frontier:
+        """Return a frontier with the points of another attack for the survivors, as `adopt` does."""
         rows = frontier.remaining_rows()
 
         def work(positions: Tensor) -> Rows:
@@ -240,7 +244,7 @@ class Cascade:
                 frontier = frontier.with_unanswered(rows[no_answer], points[rows[no_answer]])
                 result = result.without(no_answer)
             frontier = frontier.with_points(result.rows, result.points, result.margins, result.fooled)
-        return self.log_stage(replace(state, frontier=frontier), key, len(rows), 0)
+        return frontier
 
     def log_stage(self, state: AttackState, key: StageKey, n_attacked: int, n_fooled: int) -> AttackState:
         """Return the state with the progress after a stage."""

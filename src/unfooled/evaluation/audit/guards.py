@@ -2,7 +2,7 @@
 
 The cascade runs on `Guarded` as on any model: this is the end-to-end attack. The audit adds these:
 
-    static         ascents on the bare model, whose points are purified
+    static         the cascade and ascents on the bare model, whose points are purified
     BPDA           the purifier's gradient replaced by the identity, or by a low-pass filter
     soft clusters  the gradient of a mixture of clusters, T = 10, 1, .1, with the values of the nearest one
     assignment     a cluster of another class first, then the margin
@@ -127,9 +127,13 @@ class _Guards:
             if s.subject.random and self.attack.problem.draws >= GUARDED_DRAWS:
                 ends[Way.DRAWS] = state.frontier
         attack = replace(self.attack, family=Family.GUARD)
-        clean = attack.begin().frontier
+        clean, bare = attack.begin().frontier, self._bare_points()
         for way, stages in self.ways():
-            ends[way] = self._alone(attack, clean, way, stages)
+            # What the whole cascade found on the bare model is purified as well.
+            start = (
+                clean if way is not Way.STATIC else attack.adopted(clean, bare, StageKey(Family.GUARD, "bare points"))
+            )
+            ends[way] = self._alone(attack, start, way, stages)
         counted = {way: min(s.n, self._samples(way)) for way in ends}
         rows = {way: shares(s, s.subject.model, end.final, way) for way, end in ends.items()}
         frontier, own = state.frontier, rows.get(Way.END_TO_END)
@@ -146,7 +150,7 @@ class _Guards:
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
         return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
-            () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, self._bare_points(),
+            () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, bare,
             ends[Way.ASSIGNMENT].final if Way.ASSIGNMENT in ends else None, differentiable,
         )  # fmt: skip
 
