@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -130,7 +130,7 @@ def attack(
     read_archive(file, settings, kind="attack")  # refuses a file of another content
     bound = task.choice.bound(task.threat, work.batch)
     chunk = helpers.chunk(CHUNK_SAMPLES, len(work.loaded.x))
-    run = Run(parts, work.config(settings | task.choice.stages), chunk=chunk, progress=progress, start=helpers.start)
+    run = Run(parts, work.config(settings), chunk=chunk, progress=progress, start=helpers.start)
     with helpers.on(partial(_help, task, parts, chunk, helpers.watch)):
         points = bound(work, run)
     record = work.judged(points, bound.label, run, settings, file, notes=helpers.notes)
@@ -194,13 +194,13 @@ class AttackTask:
         subject = inspect_model(attacked, loaded.x, loaded.y)
         settings["fingerprint"] = dict(subject.fingerprint)
         batch = self.machine.batch or fitting_batch(subject.model, loaded.x)
-        return _Work(loaded, subject, self.threat, self.seed, batch), settings
+        return _Work(loaded, subject, self.threat, self.seed, batch, self.choice.stages), settings
 
 
 def _help(task: AttackTask, parts: Store, chunk: int, watch: Watch) -> None:
     """Help with an attack in another process: compute chunks, and write no result."""
     work, settings = task.loaded()
-    run = Run(parts, work.config(settings | task.choice.stages), chunk=chunk, progress=watch, start=watch.start)
+    run = Run(parts, work.config(settings), chunk=chunk, progress=watch, start=watch.start)
     task.choice.bound(task.threat, work.batch)(work, run)
 
 
@@ -264,9 +264,11 @@ class _Work:
     threat: Threat
     seed: int
     batch: int
+    stages: dict[str, str] = field(default_factory=dict)
 
     def config(self, settings: dict[str, Any]) -> Config:
-        """Return the settings stored with the chunks, which must agree to resume."""
+        """Return the settings stored with the chunks, which must agree to resume: those of the file, and the stages."""
+        settings = settings | self.stages
         known = {name: settings[name] for name in ("model", "data", "n", "threat", "seed", "fingerprint")}
         return Config(**known, options={k: v for k, v in settings.items() if k not in known})
 
