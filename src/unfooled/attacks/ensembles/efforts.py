@@ -35,7 +35,7 @@ NORMAL = Effort(
     (
         Ascents(20, soft=True),
         Ascents(40, 0.2, least=16),
-        TargetedAscents(2, 25, 0.3),
+        TargetedAscents(2, 25, 0.3, least=64),
         Searches(300, 0.08, patience=3),
         Waves(25, 0.15),
         Ascents(100, 0.05, soft=True),

@@ -144,6 +144,7 @@ class TargetedAscents(Stage):
     share: float = 1.0
     most: int | None = None
     name: str = "targets"
+    least: int = 1
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Ascend towards each class.
