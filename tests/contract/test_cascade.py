@@ -162,6 +162,35 @@ def test_a_stage_attacks_its_least_number() -> None:
         assert [point.taken for point in log[1:]] == [taken]
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def test_when_a_search_gives_up_does_not_depend_on_the_scale_of_the_logits(scale: float) -> None:
+    model, x, y = subject(60)
+    efforts = [Effort("searches", (Searches(400, near=near),)) for near in (0.01, None)]
+    spent = []
+    for factor, effort in ((1.0, efforts[0]), (scale, efforts[0]), (1.0, efforts[1])):
+        with counted(lambda z, factor=factor: model(z) * factor) as seen:
+            cascade(seen, x, y, Linf(0.005), effort=effort)
+        spent.append(seen.forwards)
+    assert abs(spent[1] / spent[0] - 1) < 0.05
+    assert spent[0] < 0.8 * spent[2]
+
+
+@pytest.mark.parametrize("batch", [None, 7])
+def test_targets_in_one_batch_need_fewer_calls(batch: int | None) -> None:
+    """They fool what one after the other fools; a sample that one target fools leaves after the batch."""
+    model, x, y = subject(60)
+    found, calls = [], []
+    for together in (1, 3):
+        effort = Effort("targets", (TargetedAscents(3, 20, together=together),))
+        with counted(model) as seen:
+            z = cascade(seen, x, y, Linf(0.02), effort=effort, batch=batch)
+        found.append(verify(model, x, y, z, Linf(0.02)).success)
+        calls.append(seen.calls)
+    assert 5 < int(found[0].sum()) < 55
+    assert int((found[0] ^ found[1]).sum()) <= 1
+    assert batch is not None or calls[1] < 0.6 * calls[0]
+
+
 @pytest.mark.slow
 def test_thorough_costs_less_than_autoattack() -> None:
     model, x, y = subject(100)

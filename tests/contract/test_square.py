@@ -15,6 +15,7 @@ from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
+from unfooled.core.types import Objective
 from unfooled.evaluation.verify import verify
 
 THREATS = [Linf(0.08), L2(0.4), L1(1.5)]
@@ -142,6 +143,60 @@ def test_a_sample_that_is_done_in_a_block_is_left_as_in_the_sequential_search() 
 
         ends.append(square_search(value, x, threat, seed, steps=200, rows=rows))
     assert torch.equal(*ends)
+
+
+def slow(best: Tensor, target: float, step: float = 0.0) -> Objective:
+    """Build an objective that nears 0 with each pixel that is set as in `best`; `step` rounds it down."""
+
+    def value(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        values = target - (z - best[at]).abs().flatten(1).sum(1)
+        return (values if not step else step * (values / step).floor()), values > 0
+
+    return value
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_search_without_prospect_gives_up_after_a_quarter(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gain that does not suffice at twice its pace ends it, at the same query for each number of rows."""
+    monkeypatch.setattr(sys.modules[square.__module__], "AHEAD", 3.0)  # blocks that would cross a quarter
+    x = points(4, (1, 12, 12), seed=3, dtype=torch.float64)
+    best, queries = (
+        x + 0.1 * (2 * (points(4, (1, 12, 12), seed=4, dtype=torch.float64) > 0.5).double() - 1),
+        torch.zeros(4),
+    )
+    near = torch.tensor([0.0, 0.0, 1e9, torch.inf], dtype=torch.float64)
+    climb = slow(best, -30.0)
+
+    def value(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        queries.index_add_(0, at, torch.ones(len(at)))
+        return climb(z, at)
+
+    ends = square_search(value, x, Linf(0.1), rng.seeds(x, 1), steps=400, start=x, first_query=20, rows=rows, near=near)
+    full = square_search(climb, x, Linf(0.1), rng.seeds(x, 1), steps=400, start=x, first_query=20)
+    short = square_search(climb, x, Linf(0.1), rng.seeds(x, 1), steps=100, start=x, first_query=20, schedule=420)
+    assert torch.equal(ends[2:], full[2:])
+    assert torch.equal(ends[:2], short[:2])
+    assert not torch.equal(ends[:2], full[:2])
+    if rows == 1:
+        assert queries[:2].max() <= 100 < queries[2:].min()
+
+
+def test_a_search_goes_on_where_it_gains_or_seldom_rises() -> None:
+    """Success that is in reach, and a value in coarse steps, of which few rises say little."""
+    x = points(3, (1, 12, 12), seed=3, dtype=torch.float64)
+    best = x + 0.1 * (2 * (points(3, (1, 12, 12), seed=4, dtype=torch.float64) > 0.5).double() - 1)
+    for climb in (slow(best, 9.0), slow(best, -200.0, step=2.0)):
+        ends, queries = [], [0, 0]
+        for k, near in enumerate((torch.zeros(3), None)):
+
+            def value(z: Tensor, at: Tensor, k: int = k, climb: Objective = climb) -> tuple[Tensor, Tensor]:
+                queries[k] += len(z)
+                return climb(z, at)
+
+            settings = {"steps": 400, "start": x, "first_query": 20, "near": near}
+            ends.append(square_search(value, x, Linf(0.1), rng.seeds(x, 1), **settings))
+        assert torch.equal(*ends)
+        assert queries[0] == queries[1]
 
 
 def test_a_block_has_no_more_rows_than_it_may() -> None:

@@ -137,6 +137,7 @@ class TargetedAscents(Stage):
     Attributes:
         targets: Number of classes.
         steps: Gradients per sample and class.
+        together: Number of classes in one batch, which start from the same point.
     """
 
     targets: int
@@ -145,6 +146,7 @@ class TargetedAscents(Stage):
     most: int | None = None
     name: str = "targets"
     least: int = 1
+    together: int = 1
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Ascend towards each class.
@@ -155,18 +157,20 @@ class TargetedAscents(Stage):
         order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
         live = torch.ones_like(p.y, dtype=torch.bool)
         rule = Auto() if p.threat.norm != 0 else Decaying()
-        for k in range(order.shape[1]):
+        for k in range(0, order.shape[1], self.together):
             rows = live.nonzero()[:, 0]
             if not len(rows):
                 break
-            goal = towards(p.take(rows), order[rows, k], losses.margin_targeted)
-            climb = ascend(
-                goal, p.x[rows], p.threat.take(rows), steps=self.steps, rule=rule, start=best[rows], batch=p.batch
-            )
-            better = climb.done | (climb.value > top[rows])
-            best[rows] = where_rows(better, climb.z, best[rows])
-            top[rows] = torch.where(better, climb.value, top[rows])
-            live[rows] = ~climb.done
+            classes = order[rows, k : k + self.together]
+            at = rows.repeat_interleave(classes.shape[1])
+            goal = towards(p.take(at), classes.flatten(), losses.margin_targeted)
+            climb = ascend(goal, p.x[at], p.threat.take(at), steps=self.steps, rule=rule, start=best[at], batch=p.batch)
+            value, climbed = climb.value.where(~climb.done, torch.inf).view_as(classes).max(1)
+            better = value > top[rows]
+            z = climb.z[torch.arange(len(rows), device=rows.device) * classes.shape[1] + climbed]
+            best[rows] = where_rows(better, z, best[rows])
+            top[rows] = torch.where(better, value, top[rows])
+            live[rows] = value < torch.inf
         return Proposal(best)
 
 
@@ -177,6 +181,8 @@ class Searches(Stage):
     Attributes:
         queries: Number of queries per sample.
         cold: True: start from stripes or bumps; False: from the best point so far, with small windows.
+        near: Share of the clean margin below which success is near: other samples are given up after a quarter of the
+            queries if they gain too little (see `square_search`). None: none are.
     """
 
     queries: int
@@ -185,10 +191,14 @@ class Searches(Stage):
     cold: bool = False
     name: str = "square"
     patience: int | None = None
+    near: float | None = None
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the search. Cost: `queries` forwards."""
+        """Run the search. Cost: at most `queries` forwards, and 1 for the clean margin."""
+        clean = None
+        if self.near is not None:
+            clean = self.near * -losses.margin(problem.logits(problem.x, problem.scored), problem.y)
         source = rng.derived(problem.seed, number)
 
         def search(p: Problem, rows: Tensor) -> Tensor:
@@ -196,7 +206,7 @@ class Searches(Stage):
                 fooling(p.scored, p.y, losses.margin), p.x, p.threat,
                 rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
                 start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM_START_QUERY,
-                rows=min(rows_for(p.x), problem.batch),
+                rows=min(rows_for(p.x), problem.batch), near=None if clean is None else clean[rows],
             )  # fmt: skip
 
         return Proposal(problem.in_batches(search))
