@@ -186,17 +186,21 @@ def test_a_search_goes_on_where_it_gains_or_seldom_rises() -> None:
     x = points(3, (1, 12, 12), seed=3, dtype=torch.float64)
     best = x + 0.1 * (2 * (points(3, (1, 12, 12), seed=4, dtype=torch.float64) > 0.5).double() - 1)
     for climb in (slow(best, 9.0), slow(best, -200.0, step=2.0)):
-        ends, queries = [], [0, 0]
-        for k, near in enumerate((torch.zeros(3), None)):
+        ends, sizes = [], []
+        for near in (torch.zeros(3), None):
+            asked: list[int] = []
 
-            def value(z: Tensor, at: Tensor, k: int = k, climb: Objective = climb) -> tuple[Tensor, Tensor]:
-                queries[k] += len(z)
+            def value(
+                z: Tensor, at: Tensor, asked: list[int] = asked, climb: Objective = climb
+            ) -> tuple[Tensor, Tensor]:
+                asked.append(len(z))
                 return climb(z, at)
 
             settings = {"steps": 400, "start": x, "first_query": 20, "near": near}
             ends.append(square_search(value, x, Linf(0.1), rng.seeds(x, 1), **settings))
+            sizes.append(asked)
         assert torch.equal(*ends)
-        assert queries[0] == queries[1]
+        assert sizes[0] == sizes[1]
 
 
 def test_a_block_has_no_more_rows_than_it_may() -> None:
