@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from markupsafe import escape
+from PIL import Image
 from tests.conftest import points, tiny_net
 from torch import Tensor
 
@@ -19,7 +22,7 @@ from unfooled.attacks.gradients import identity
 from unfooled.cli.study import print_claims
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
-from unfooled.purification import bit_depth, jpeg, resized
+from unfooled.purification import bit_depth, fit_purifier, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.statistics.roc import area, hits_at, roc
@@ -42,6 +45,7 @@ from unfooled.studies.purification.judging import (
     judged,
     without_purifier,
 )
+from unfooled.studies.purification.pictures import clusters
 from unfooled.studies.purification.scale import (
     AT,
     CLASSICAL,
@@ -362,3 +366,13 @@ def test_data_sets_on_request_are_looked_at_only_where_they_are_named() -> None:
     assert [task.source for task in small.asked(None).tasks] == ["digits", "mnist"]
     assert [task.source for task in small.asked(["gtsrb"]).tasks] == ["digits", "mnist", "gtsrb"]
     assert small.asked(["mnist"]).settings() == small.asked(None).settings()
+    with pytest.raises(BadInput, match=r"give digits, mnist, fashion-mnist, gtsrb, or a folder.*did you mean gtsrb"):
+        small.asked(["gtsrs"])
+
+
+def test_many_classes_leave_room_for_the_clusters(recwarn: pytest.WarningsRecorder) -> None:
+    x, y = points(172, (1, 8, 8), seed=1), torch.arange(43).repeat(4)
+    purify = fit_purifier(lambda z: z.flatten(1), x, y, seed=0, atoms=2, size=4, min_size=10)
+    png = b64decode(clusters(purify, x, y, title="").png)
+    assert not [w for w in recwarn.list if "constrained_layout" in str(w.message)]
+    assert Image.open(BytesIO(png)).width > 700

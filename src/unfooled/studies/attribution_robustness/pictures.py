@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.core.threat_text import eps_text
 from unfooled.distances import as_maps, top_k_mask
 from unfooled.drawing.figures import (
     Picture,
@@ -61,7 +62,7 @@ def bars(pool: Pool, scores: Sequence[str]) -> Picture:
         axis.set_xlim(right=1.02)
     add_legend(axes[0, -1], loc="lower right")
     caption = (
-        f"{pool.where}, eps {pool.task.eps:g}: mean score with its 95 % interval over images; small "
+        f"{pool.where}, eps {eps_text(pool.task.eps)}: mean score with its 95 % interval over images; small "
         "dots are seeds. 1: nothing moved; dotted: what an unrelated map scores where the score is corrected."
     )
     return as_picture(figure, f"{pool.task.source}: {pool.look} by network", caption)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unfooled.core.threat_text import eps_text
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
 from unfooled.runs.opening import Place
@@ -89,7 +90,7 @@ def attribution_findings(
             if not pool.rows:
                 continue
             for how in (*HOW, OTHER):
-                tables[f"{task.source}, {look}, eps {task.eps:g}: {how}"] = scores_table(pool, how)
+                tables[f"{task.source}, {look}, eps {eps_text(task.eps)}: {how}"] = scores_table(pool, how)
             claims += claims_of_noise(pool) + claims_of_training(pool, networks)
             pictures += [bars(pool, shown_scores(task))]
             against = curves(task, rows, shown_scores(task), look)

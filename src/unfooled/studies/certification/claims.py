@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from unfooled.core.threat_text import eps_text
 from unfooled.statistics.intervals import share
 from unfooled.studies.certification.figures import Ends
 from unfooled.studies.certification.scale import CNN_A, IBP, MTL_IBP, PGD_AT, PROVABLE, SABR, STANDARD, TRADES
@@ -27,7 +28,7 @@ def claims(results: Results) -> list[Claim]:
     """Decide all claims on one data set."""
     made = []
     for eps in sorted({one.eps for one in results.judged}):
-        ends, where = Ends.of(results.judged, eps), f"{results.task.source}, linf:{eps:g}"
+        ends, where = Ends.of(results.judged, eps), f"{results.task.source}, linf:{eps_text(eps)}"
         made += [_sound(ends, where), *_of_training(ends, where), *_of_tightness(ends, where)]
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unfooled.core.threat_text import eps_text
 from unfooled.drawing.figures import COLOURS, Picture, add_legend, as_picture, line_heights, name_lines, new_figure
 from unfooled.drawing.figures import mark_interval as mark
 from unfooled.studies.certification.figures import Ends
@@ -24,4 +25,4 @@ def both_ends(results: Results, eps: float) -> Picture:
     axis.set_xlabel("robust accuracy", fontsize=8)
     add_legend(axis, loc="best")
     caption = "Shares of the test images with 95 % intervals. The grey part is open: neither proven nor fooled."
-    return as_picture(figure, f"{results.task.source}, linf:{eps:g}: between proven and attacked", caption)
+    return as_picture(figure, f"{results.task.source}, linf:{eps_text(eps)}: between proven and attacked", caption)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unfooled.core.threat_text import eps_text
 from unfooled.studies.certification.figures import Ends
 from unfooled.studies.certification.units import Results
 from unfooled.studies.common.records import Table
@@ -12,7 +13,7 @@ def tables(results: Results) -> dict[str, Table]:
     made = {}
     for eps in sorted({one.eps for one in results.judged}):
         ends = Ends.of(results.judged, eps)
-        made[f"{results.task.source}, linf:{eps:g}: both ends"] = [_row(ends, name) for name in ends.networks]
+        made[f"{results.task.source}, linf:{eps_text(eps)}: both ends"] = [_row(ends, name) for name in ends.networks]
     return made
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unfooled.core.threat_text import eps_text
 from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
 from unfooled.studies.common.records import Claim, array
 from unfooled.studies.purification.figures import Grid, by_name, column_of, interval, median_interval, minus
@@ -45,9 +46,9 @@ def _best(grid: Grid, where: str, eps: float) -> list[Claim]:
         winner, gap = grid.best(eps, plain, others)
         if winner is not None:
             text = (
-                f"{where}, eps {eps:g}: the best of {len(others)} other arms, {winner[0]} behind {winner[1]}, beats "
-                f"plain {words} at equal compute under the worst attack; chosen on one half of the images, compared "
-                "on the other; difference."
+                f"{where}, eps {eps_text(eps)}: the best of {len(others)} other arms, {winner[0]} behind {winner[1]}, "
+                f"beats plain {words} at equal compute under the worst attack; chosen on one half of the images, "
+                "compared on the other; difference."
             )
             decided.append(claim(text, OWN, gap, MIN_DIFFERENCE))
     return decided
@@ -57,7 +58,7 @@ def _accuracy(grid: Grid, where: str, eps: float) -> list[Claim]:
     """Decide claim 1: the constrained network behind the purifier against plain adversarial training."""
     return [
         claim(
-            f"{where}, eps {eps:g}, {word}: {LATENT} behind SRD is more accurate than {AT} alone; difference.",
+            f"{where}, eps {eps_text(eps)}, {word}: {LATENT} behind SRD is more accurate than {AT} alone; difference.",
             SILVA, grid.gap((LATENT, SRD), (AT, NONE), attack, eps), MIN_DIFFERENCE,
         )
         for attack, word in KINDS.items()
@@ -68,7 +69,8 @@ def _choice(grid: Grid, where: str, eps: float) -> list[Claim]:
     """Decide claim 2: dictionaries by cluster against one dictionary, and against a random choice."""
     return [
         claim(
-            f"{where}, eps {eps:g}, {word}: dictionaries by cluster beat the {other} in front of {AT}; difference.",
+            f"{where}, eps {eps_text(eps)}, {word}: dictionaries by cluster beat the {other} in front of {AT}; "
+            "difference.",
             SILVA, grid.gap((AT, SRD), (AT, other), attack, eps), MIN_DIFFERENCE,
         )
         for other in (GLOBAL, RANDOM)
@@ -80,7 +82,7 @@ def _constraint(results: Results, grid: Grid, where: str, eps: float) -> list[Cl
     """Decide claim 3: the latent constraint, by accuracy and by the choice of the cluster under attack."""
     made = [
         claim(
-            f"{where}, eps {eps:g}, {word}: the latent constraint adds accuracy to the {name}; difference.",
+            f"{where}, eps {eps_text(eps)}, {word}: the latent constraint adds accuracy to the {name}; difference.",
             SILVA, grid.gap((LATENT, one), (AT, one), attack, eps), MIN_DIFFERENCE,
         )
         for one, name in ((NONE, "bare network"), (SRD, "network behind SRD"))
@@ -89,8 +91,8 @@ def _constraint(results: Results, grid: Grid, where: str, eps: float) -> list[Cl
     ]  # fmt: skip
     a, b = (column_of(results.grid, name, SRD, "assigned", f"{eps:g}") for name in (LATENT, AT))
     text = (
-        f"{where}, eps {eps:g}, end to end: SRD's cluster is of the right class more often (with SRD's own encoder) on "
-        "points against the constrained network; difference."
+        f"{where}, eps {eps_text(eps)}, end to end: SRD's cluster is of the right class more often (with SRD's own "
+        "encoder) on points against the constrained network; difference."
     )
     return [*made, claim(text, SILVA, interval(minus(a, b)), MIN_DIFFERENCE)]
 
@@ -100,8 +102,8 @@ def _agnostic(results: Results, where: str) -> list[Claim]:
     others = [row for row in results.transfer if row.name != row.network]
     return [
         claim(
-            f"{where}, eps {results.task.eps[0]:g}, {word}: purifiers of other networks add accuracy to undefended "
-            f"ones, mean over {len({(r.name, r.network) for r in others})} pairs; difference.",
+            f"{where}, eps {eps_text(results.task.eps[0])}, {word}: purifiers of other networks add accuracy to "
+            f"undefended ones, mean over {len({(r.name, r.network) for r in others})} pairs; difference.",
             SILVA, interval(_averaged(others, field, "bare")), MIN_DIFFERENCE,
         )
         for field, word in (("static", "static"), ("behind", "adaptive"))
@@ -127,7 +129,10 @@ def _left(results: Results, where: str) -> list[Claim]:
     for eps in (radius for radius in results.task.eps if radius < 1):
         left = column_of(results.grid, STANDARD, SRD, "left", f"{eps:g}")
         gone = median_interval({seed: 1 - one for seed, one in left.items()})
-        text = f"{where}, eps {eps:g}: SRD removes at least {ALL_GONE:.0%} of the perturbation; median part removed."
+        text = (
+            f"{where}, eps {eps_text(eps)}: SRD removes at least {ALL_GONE:.0%} of the perturbation; median part "
+            "removed."
+        )
         made.append(claim(text, SILVA, gone, ALL_GONE))
     return made
 

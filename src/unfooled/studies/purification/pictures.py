@@ -11,8 +11,8 @@ from unfooled.drawing.figures import COLOURS, MARKERS, Picture, add_legend, as_p
 from unfooled.purification import SemanticPurifier, split
 from unfooled.studies.common.feature_pictures import image_rows
 
-SHOWN, ATOMS, DICTIONARIES = 8, 16, 6
-"""Number of images, atoms and dictionaries that are drawn."""
+SHOWN, ATOMS, DICTIONARIES, CLASSES_IN_A_COLUMN = 8, 16, 6, 20
+"""Number of images, atoms and dictionaries that are drawn, and of classes in a column of a legend."""
 CHOICES = {
     "worst": "Those whose purified attacked image is farthest from the clean one.",
     "random": "Drawn at random.",
@@ -61,14 +61,15 @@ def clusters(purify: SemanticPurifier, x: Tensor, y: Tensor, *, title: str) -> P
     at = purify.clusters.reduced(z)
     at = torch.cat([at, torch.zeros_like(at)], 1)[:, :2].cpu()
     nearest = purify.clusters.nearest(z, y.to(z.device)).cpu()
-    figure, axes = new_figure(1, 1, 5.6, 4.4)
+    columns = 1 + (len(purify.label.unique()) - 1) // CLASSES_IN_A_COLUMN
+    figure, axes = new_figure(1, 1, 4.6 + columns, 4.4)
     first = {int(label): int((purify.label == label).nonzero()[0]) for label in purify.label.unique()}
     for k in range(len(purify.clusters)):
         rows, label = nearest == k, int(purify.label[k])
         style = {"color": COLOURS[label % len(COLOURS)], "marker": MARKERS[(k - first[label]) % len(MARKERS)]}
         name = f"class {label}" if k == first[label] else None
         axes[0, 0].scatter(*at[rows].T.tolist(), s=9, alpha=0.6, linewidths=0, label=name, **style)
-    add_legend(axes[0, 0], loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    add_legend(axes[0, 0], loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=columns)
     axes[0, 0].tick_params(labelsize=8)
     caption = (
         "Latents of training images on the first two axes; a colour for each class, a mark for each of its clusters."

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unfooled.core.errors import BadInput, nearest
 from unfooled.core.threats import Linf
 from unfooled.studies.common.scale import Scale
 
@@ -114,12 +115,22 @@ class PurificationScale(Scale):
     own: PurifierTask | None = None
 
     def asked(self, data: Sequence[str] | None) -> PurificationScale:
-        """Return the scale with the data sets on request, and the folders, that are named."""
-        wanted, known = list(data or ()), {task.source for task in self.tasks}
+        """Return the scale with the data sets on request, and the folders, that are named.
+
+        Raises:
+            BadInput: There is no such data set and no such folder.
+        """
+        wanted = list(data or ())
         named = [task for task in self.on_request if task.source in wanted]
-        known |= {task.source for task in named}
+        known = list(dict.fromkeys(task.source for task in (*self.tasks, *self.on_request)))
+        others = [one for one in wanted if one not in known]
+        for one in others:
+            if self.own is None or not Path(one).is_dir():
+                folder = "" if self.own is None else ", or a folder of your images (there is none of this name)"
+                text = f"this scale has no data set {one!r}; give {', '.join(known)}{folder}"
+                raise BadInput(text + nearest(one, known))
         if self.own is not None:
-            named += [replace(self.own, source=one) for one in wanted if one not in known and Path(one).is_dir()]
+            named += [replace(self.own, source=one) for one in others]
         return replace(self, tasks=(*self.tasks, *named), on_request=(), own=None)
 
 

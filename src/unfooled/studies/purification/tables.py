@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unfooled.core.threat_text import eps_text
 from unfooled.drawing.figures import Picture
 from unfooled.statistics.intervals import Interval
 from unfooled.statistics.roc import area, hits_at, roc
@@ -34,13 +35,15 @@ def tables(results: Results) -> dict[str, Table]:
     grid = Grid(results.grid, task.eps)
     made = {f"{where}: networks": _networks(results)}
     for eps in (radius for radius in task.eps if radius < 1):
-        made[f"{where}: accuracy at eps {eps:g}"] = _grid(results, grid, eps)
+        made[f"{where}: accuracy at eps {eps_text(eps)}"] = _grid(results, grid, eps)
     made[f"{where}: random purifiers, {_submissions(results)}"] = _random(results, grid)
-    made[f"{where}: purifiers in front of other networks, eps {task.eps[0]:g}"] = _transfer(results)
+    made[f"{where}: purifiers in front of other networks, eps {eps_text(task.eps[0])}"] = _transfer(results)
     changed = by_name(results.unseen).items()
     made[f"{where}: unseen attacks"] = [_unseen(name, rows) for name, rows in changed if name in AIMED]
     made[f"{where}: natural changes"] = [_natural(name, rows) for name, rows in changed if name not in AIMED]
-    made[f"{where}: detection, eps {task.eps[0]:g}"] = [row for one in results.detected for row in _detected(one)]
+    made[f"{where}: detection, eps {eps_text(task.eps[0])}"] = [
+        row for one in results.detected for row in _detected(one)
+    ]
     made[f"{where}: clusters of each class"] = [
         {
             "network": one.network, "seed": one.seed, "class": row.label, "images": row.n, "clusters": row.clusters,
@@ -68,7 +71,7 @@ def pictures(results: Results) -> list[Picture]:
         rates = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
         caption = (
             f"Distance to the nearest cluster of the predicted class as a detector, {one.network} behind SRD, eps "
-            f"{one.eps:g}. Only the joint attacks know the detector."
+            f"{eps_text(one.eps)}. Only the joint attacks know the detector."
         )
         made.append(
             curves(rates, title=f"{results.task.name}: detection", caption=caption, axis="false positives|detected")
@@ -118,7 +121,7 @@ def _random(results: Results, grid: Grid) -> Table:
             sure = column_of(results.grid, *one, "sure", f"{WORST}, {eps:g}")
             rows.append(
                 {
-                    "network": one[0], "purifier": one[1], "eps": eps,
+                    "network": one[0], "purifier": one[1], "eps": eps_text(eps),
                     "worst attack, mean submission": _text(grid.share(*one, WORST, eps)),
                     "right in every submission": _text(bounded(interval(sure))),
                 }
