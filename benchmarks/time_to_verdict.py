@@ -2,7 +2,8 @@
 
     python benchmarks/time_to_verdict.py --networks lenet5 trades tiny --n 16 64 --peer-path ../peers
 
-Each run is a process of its own with one thread; its figure is the processor time of that process, imports included
+Each run is a process of its own with one thread (--threads 2: with two, for wall times); its figure is the processor
+time of that process, imports included
 (of bytecode, as after the first start). Ours (`--effort normal`, the default, and `quick`) and the peer take turns.
 AutoAttack is `pyautoattack`, installed with `pip install --no-deps --target ../peers pyautoattack`. `tiny` is a small
 CNN that is trained here for a minute on CIFAR-10 (JPEG), `resnet20` a ResNet-20 that is trained for some ten minutes;
@@ -118,11 +119,11 @@ def train_resnet() -> None:
     torch.save(net.state_dict(), RESNET)
 
 
-def peer(name: str, n: int, path: str) -> None:
+def peer(name: str, n: int, path: str, threads: int) -> None:
     """Run AutoAttack-standard on the first n test images, and print its record; the body of a process."""
     sys.path.insert(0, path)
     module = importlib.import_module("pyautoattack")
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     network = NETWORKS[name]
     data = load_dataset(str(DATA / f"{network.data}.npz"), split="test", n=n)
     shape = tuple(data.x.shape[1:])
@@ -136,10 +137,11 @@ def peer(name: str, n: int, path: str) -> None:
     print("\n" + json.dumps(record))
 
 
-def measured(arguments: list[str], limit: float) -> dict[str, Any]:
+def measured(arguments: list[str], limit: float, threads: int) -> dict[str, Any]:
     """Run a process, and return its processor seconds, wall seconds and output."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["OMP_NUM_THREADS"] = str(threads)
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=limit, env=environment)
         output, finished = done.stdout, True
@@ -153,7 +155,7 @@ def measured(arguments: list[str], limit: float) -> dict[str, Any]:
     return {"cpu": round(spent, 2), "wall": round(wall, 2), "finished": finished, "output": output}
 
 
-def ours(name: str, n: int, effort: str, limit: float) -> dict[str, Any]:
+def ours(name: str, n: int, effort: str, limit: float, threads: int) -> dict[str, Any]:
     """Run `unfooled audit` from start to page."""
     network = NETWORKS[name]
     with tempfile.TemporaryDirectory() as folder:
@@ -161,9 +163,10 @@ def ours(name: str, n: int, effort: str, limit: float) -> dict[str, Any]:
             [
                 sys.executable, "-m", "unfooled", "audit", "--model", str(network.file), "--arch", network.arch,
                 "--data", str(DATA / f"{network.data}.npz"), "--n", str(n), "--threat", f"linf:{network.eps}",
-                "--threads", "1", "--device", "cpu", "--quiet", "--out", folder, *OURS[effort],
+                "--threads", str(threads), "--device", "cpu", "--quiet", "--out", folder, *OURS[effort],
             ],
             limit,
+            threads,
         )  # fmt: skip
         if run.pop("finished"):
             summary = json.loads((Path(folder) / "summary.json").read_text())
@@ -176,19 +179,22 @@ def ours(name: str, n: int, effort: str, limit: float) -> dict[str, Any]:
     return run
 
 
-def compared(name: str, n: int, path: str | None, limit: float) -> dict[str, Any]:
+def compared(name: str, n: int, path: str | None, limit: float, threads: int) -> dict[str, Any]:
     """Run ours, the peer, and ours again."""
     load = list(os.getloadavg())
-    row: dict[str, Any] = {"network": name, "n": n, "eps": NETWORKS[name].eps, "load": load}
-    row["normal"] = ours(name, n, "normal", limit)
+    row: dict[str, Any] = {"network": name, "n": n, "eps": NETWORKS[name].eps, "threads": threads, "load": load}
+    row["normal"] = ours(name, n, "normal", limit, threads)
     if path is not None:
-        run = measured([sys.executable, __file__, "--as-peer", name, str(n), "--peer-path", path], limit)
+        words = ["--as-peer", name, str(n), "--peer-path", path, "--threads", str(threads)]
+        run = measured([sys.executable, __file__, *words], limit, threads)
         output, finished = run.pop("output"), run.pop("finished")
         row["autoattack"] = run | (json.loads(output.splitlines()[-1]) if finished else {"finished": False})
         row["ratio"] = round(row["normal"]["cpu"] / run["cpu"], 3)
-    row["quick"] = ours(name, n, "quick", limit)
+        row["wall_ratio"] = round(row["normal"]["wall"] / run["wall"], 3)
+    row["quick"] = ours(name, n, "quick", limit, threads)
     if path is not None:
         row["ratio_quick"] = round(row["quick"]["cpu"] / row["autoattack"]["cpu"], 3)
+        row["wall_ratio_quick"] = round(row["quick"]["wall"] / row["autoattack"]["wall"], 3)
     return row
 
 
@@ -199,10 +205,11 @@ def main() -> None:
     parser.add_argument("--n", nargs="+", type=int, default=[16, 64, 200])
     parser.add_argument("--peer-path", default=None, help="folder of pyautoattack; without it ours runs alone")
     parser.add_argument("--limit", type=float, default=7200.0, help="wall seconds of a run")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--as-peer", nargs=2, metavar=("NETWORK", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.as_peer:
-        peer(options.as_peer[0], int(options.as_peer[1]), options.peer_path)
+        peer(options.as_peer[0], int(options.as_peer[1]), options.peer_path, options.threads)
         return
     compileall.compile_dir(Path(uf.__file__).parent, quiet=1)  # as after the first start of an installed package
     if "tiny" in options.networks:
@@ -211,12 +218,13 @@ def main() -> None:
         train_resnet()
     for n in options.n:
         for name in options.networks:
-            row = compared(name, n, options.peer_path, options.limit)
+            row = compared(name, n, options.peer_path, options.limit, options.threads)
             stored = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
-            runs = [run for run in stored if (run["network"], run["n"]) != (name, n)] + [row]
+            key = (name, n, options.threads)
+            runs = [run for run in stored if (run["network"], run["n"], run["threads"]) != key] + [row]
             record = {
                 "command": "python benchmarks/time_to_verdict.py", "unit": "processor seconds of whole processes",
-                "threads": 1, "environment": Environment.here("cpu").model_dump(mode="json"), "runs": runs,
+                "environment": Environment.here("cpu").model_dump(mode="json"), "runs": runs,
             }  # fmt: skip
             write_whole(FILE, (json.dumps(record, indent=1) + "\n").encode())
             print(json.dumps(row), flush=True)
