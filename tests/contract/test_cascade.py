@@ -175,6 +175,36 @@ def test_when_a_search_gives_up_does_not_depend_on_the_scale_of_the_logits(scale
     assert spent[0] < 0.8 * spent[2]
 
 
+def test_searches_do_not_give_up_on_probabilities() -> None:
+    """These gain most at the end."""
+    model, x, y = subject(60)
+    spent = []
+    for near in (0.01, None):
+        with counted(lambda z: model(z).softmax(1)) as seen:
+            cascade(seen, x, y, Linf(0.005), effort=Effort("searches", (Searches(200, near=near),)))
+        spent.append(seen.forwards)
+    assert 0 <= spent[0] - spent[1] <= len(x)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_target_that_fools_is_taken_beside_others_without_a_value(together: int) -> None:
+    model, x, y = subject(60)
+
+    def without(z: Tensor) -> Tensor:
+        """NaN at the clean samples, and a class that overflows shortly before it would win."""
+        logits = model(z).clone()
+        gap = logits[:, 2] - logits.amax(1)
+        logits[:, 2] = torch.where((gap > -0.1) & (gap < 0), torch.inf, logits[:, 2])
+        clean = (z[:, None] == x).flatten(2).all(2).any(1)
+        return logits.masked_fill(clean[:, None], torch.nan)
+
+    effort = Effort("targets", (TargetedAscents(3, 20, together=together),))
+    z = cascade(without, x, y, Linf(0.02), effort=effort)
+    plain = cascade(model, x, y, Linf(0.02), effort=effort)
+    found, expected = (verify(m, x, y, points, Linf(0.02)).success for m, points in ((without, z), (model, plain)))
+    assert int(found.sum()) > 0.7 * int((expected & (model(plain).argmax(1) != 2)).sum()) > 3
+
+
 @pytest.mark.parametrize("batch", [None, 7])
 def test_targets_in_one_batch_need_fewer_calls(batch: int | None) -> None:
     """They fool what one after the other fools; a sample that one target fools leaves after the batch."""

@@ -35,8 +35,8 @@ AHEAD = 0.6
 """Proposals of a sample in one call, in mean numbers of queries between two rises: about a third more forwards, and two
 calls for a rise."""
 NEEDED, MIN_RISES = 2.0, 5
-"""A sample whose success is not near is given up where the mean gain of a query would have to grow this many times, if
-as many proposals were kept: a search that rises rarely tells nothing about what is to come."""
+"""A sample whose success is not near is given up where the gain of a query would have to grow more than so many times,
+if at least as many proposals were kept: a search that rises rarely tells nothing about what is to come."""
 ROWS, ROWS_ON_GPU, MAX_ENTRIES = 64, 512, 1 << 20
 """Largest number of rows, and of entries, of a call with several proposals of a sample."""
 
@@ -149,8 +149,9 @@ def square_search(
         schedule: Number of queries over which p falls. None: first_query + steps.
         rows: Largest number of points of a call with several proposals of a sample; above 1, fewer calls and about a
             third more forwards, with the same result.
-        near: Samples are given up after each quarter of the steps where their value is below -near, (B,), and would
-            stay below 0 at twice the gain so far. None: none are.
+        near: Samples are given up after a quarter, a half or three quarters of the steps where their value is below
+            -near, (B,), and would not reach 0 at twice the mean gain of a step so far; not where they rose less than
+            five times. None: none are.
 
     Returns:
         The best points found, (B, *D), inside the threat.

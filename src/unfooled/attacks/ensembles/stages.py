@@ -137,7 +137,7 @@ class TargetedAscents(Stage):
     Attributes:
         targets: Number of classes.
         steps: Gradients per sample and class.
-        together: Number of classes in one batch, which start from the same point.
+        together: Number of classes in one batch, which start from the same point; fewer calls, some more passes.
     """
 
     targets: int
@@ -151,26 +151,30 @@ class TargetedAscents(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Ascend towards each class.
 
-        Cost: 1 forward and 1 backward per class to order them, then the cost of `Ascents` for each target.
+        Cost: 1 forward and 1 backward per class to order them, then the cost of `Ascents` for each target, also for
+        those beside one that fools the sample. In L0 each target starts where the one before ended.
         """
         p, best, top = problem, frontier.points.clone(), frontier.margins.clone()
         order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
         live = torch.ones_like(p.y, dtype=torch.bool)
         rule = Auto() if p.threat.norm != 0 else Decaying()
-        for k in range(0, order.shape[1], self.together):
+        together = self.together if p.threat.norm != 0 else 1
+        for k in range(0, order.shape[1], together):
             rows = live.nonzero()[:, 0]
             if not len(rows):
                 break
-            classes = order[rows, k : k + self.together]
+            classes = order[rows, k : k + together]
             at = rows.repeat_interleave(classes.shape[1])
             goal = towards(p.take(at), classes.flatten(), losses.margin_targeted)
             climb = ascend(goal, p.x[at], p.threat.take(at), steps=self.steps, rule=rule, start=best[at], batch=p.batch)
-            value, climbed = climb.value.where(~climb.done, torch.inf).view_as(classes).max(1)
-            better = value > top[rows]
-            z = climb.z[torch.arange(len(rows), device=rows.device) * classes.shape[1] + climbed]
+            done = climb.done.view_as(classes)
+            value = climb.value.where(climb.value < torch.inf, -torch.inf).view_as(classes)  # NaN is no value either
+            value, picked = value.where(~done, torch.inf).max(1)
+            better = done.any(1) | (value > top[rows])
+            z = climb.z[torch.arange(len(rows), device=rows.device) * classes.shape[1] + picked]
             best[rows] = where_rows(better, z, best[rows])
             top[rows] = torch.where(better, value, top[rows])
-            live[rows] = value < torch.inf
+            live[rows] = ~done.any(1)
         return Proposal(best)
 
 
@@ -181,8 +185,9 @@ class Searches(Stage):
     Attributes:
         queries: Number of queries per sample.
         cold: True: start from stripes or bumps; False: from the best point so far, with small windows.
-        near: Share of the clean margin below which success is near: other samples are given up after a quarter of the
-            queries if they gain too little (see `square_search`). None: none are.
+        near: Share of the clean margin below which success is near: other samples are given up where they gain too
+            little (see `square_search`), unless all scores are in [0, 1]: probabilities rise faster the larger they
+            are. None: none are.
     """
 
     queries: int
@@ -195,10 +200,12 @@ class Searches(Stage):
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the search. Cost: at most `queries` forwards, and 1 for the clean margin."""
-        clean = None
+        """Run the search. Cost: at most `queries` forwards, and one evaluation of the clean margin."""
+        near = None
         if self.near is not None:
-            clean = self.near * -losses.margin(problem.logits(problem.x, problem.scored), problem.y)
+            clean = problem.logits(problem.x, problem.scored)
+            bounded = ((clean >= 0) & (clean <= 1)).all(1)
+            near = (self.near * -losses.margin(clean, problem.y)).where(~bounded, torch.inf)
         source = rng.derived(problem.seed, number)
 
         def search(p: Problem, rows: Tensor) -> Tensor:
@@ -206,7 +213,7 @@ class Searches(Stage):
                 fooling(p.scored, p.y, losses.margin), p.x, p.threat,
                 rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
                 start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM_START_QUERY,
-                rows=min(rows_for(p.x), problem.batch), near=None if clean is None else clean[rows],
+                rows=min(rows_for(p.x), problem.batch), near=None if near is None else near[rows],
             )  # fmt: skip
 
         return Proposal(problem.in_batches(search))
