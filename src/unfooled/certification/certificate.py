@@ -41,7 +41,7 @@ class Certificate:
         threat: The threat.
         model_hash: SHA-256 of the model.
         data_hash: SHA-256 of samples and labels.
-        examples: Adversarial examples that the search has met, by sample. Not stored.
+        examples: Adversarial examples that the search has met, by sample.
     """
 
     certified: Tensor
@@ -87,8 +87,7 @@ class Certificate:
             own = replace(own, owner=own.owner + start)
             domains = own if domains is None else domains.joined(own)
             inner = inner.joined(replace(slopes, owner=slopes.owner + start))
-            for k, sample in enumerate(rows.get("example_owner", torch.zeros(0)).tolist()):
-                examples[int(sample) + start] = rows["example_point"][k]
+            examples |= {sample + start: point for sample, point in _examples(rows).items()}
             start += len(rows["level"])
         assert domains is not None
         lower, level = (torch.cat([rows[name] for rows in parts]) for name in ("lower", "level"))
@@ -97,7 +96,7 @@ class Certificate:
     def save(self, path: str | Path) -> None:
         """Write the certificate to a file, a safetensors file with its SHA-256 in the header."""
         eps = torch.as_tensor(self.threat.eps, dtype=torch.float64).cpu()
-        rows = proven_rows(self.lower, self.level, self.domains, self.inner, {})
+        rows = proven_rows(self.lower, self.level, self.domains, self.inner, self.examples)
         rows |= {"certified": self.certified, "eps": eps.reshape(-1)}
         rows["model"], rows["data"] = _as_bytes(self.model_hash), _as_bytes(self.data_hash)
         if self.threat.free is not None:
@@ -126,7 +125,7 @@ class Certificate:
         threat = kind(eps, box=Box(facts["low"], facts["high"]), free=rows.get("free"))
         return cls(
             rows["certified"], rows["lower"], rows["level"], *_stored_proofs(rows), threat, _as_text(rows["model"]),
-            _as_text(rows["data"]), {},
+            _as_text(rows["data"]), _examples(rows),
         )  # fmt: skip
 
     def check(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None = None) -> Tensor:
@@ -144,7 +143,7 @@ class Certificate:
         Raises:
             BadInput: The certificate belongs to another model, other data or another threat.
         """
-        self._check_subject(model, x, y, threat)
+        x = self._check_subject(model, x, y, threat)
         rows = self.certified.nonzero()[:, 0]
         holds = torch.zeros_like(self.certified)
         if len(rows):
@@ -164,14 +163,18 @@ class Certificate:
     def _recomputed(self, network: Network, x: Tensor, y: Tensor) -> Tensor:
         return checked(network, Region.of(x, self.threat, torch.float64), y, self.level, self.domains, self.inner)
 
-    def _check_subject(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None) -> None:
-        check_attack(x, y, self.threat if threat is None else threat)
+    def _check_subject(self, model: Callable[..., Any], x: Tensor, y: Tensor, threat: Threat | None) -> Tensor:
+        """Return the samples in the precision in which they were certified."""
+        x = check_attack(x, y, self.threat if threat is None else threat)
         if threat is not None and threat_facts(threat) != threat_facts(self.threat):
-            raise BadInput(f"the certificate is for the threat {self.threat}, not for {threat}")
+            own, other = str(self.threat), str(threat)
+            same = " with another box, other radii of samples or other free entries" if own == other else ""
+            raise BadInput(f"the certificate is for the threat {own}, not for {other}{same}")
         if model_hash(model) != self.model_hash:
             raise BadInput("the certificate belongs to another model; certify this one again")
         if tensors_hash(x, y) != self.data_hash:
             raise BadInput("the certificate belongs to other samples or labels; certify these again")
+        return x
 
 
 def proven_rows(lower: Tensor, level: Tensor, domains: Domains, inner: Inner, examples: Mapping[int, Tensor]) -> Rows:
@@ -191,6 +194,12 @@ def _stored_proofs(rows: Rows) -> tuple[Domains, Inner]:
     if "inner_owner" not in rows:
         return domains, Inner.none()
     return domains, Inner(**{f.name: rows[f"inner_{f.name}"] for f in fields(Inner)})
+
+
+def _examples(rows: Rows) -> dict[int, Tensor]:
+    """Return stored adversarial examples by sample; files of earlier versions have none."""
+    owners = rows.get("example_owner", torch.zeros(0)).tolist()
+    return {int(sample): rows["example_point"][k] for k, sample in enumerate(owners)}
 
 
 def threat_facts(threat: Threat) -> str:

@@ -276,8 +276,9 @@ def bounds(
         effort: "intervals", "quick", "normal", "thorough", or an `Effort`.
 
     Returns:
-        Lower bounds in logits, (B,); above 0 where no point of the threat changes the label. Samples that are wrong
-        already get bounds by intervals alone.
+        Lower bounds in logits, (B,); above 0 where no point of the threat changes the label, up to the rounding of the
+        model's own arithmetic, of which only `certify` takes account. Samples that are wrong already get bounds by
+        intervals alone.
 
     Raises:
         BadInput: The inputs cannot be used, or the model has an operation that cannot be bounded.

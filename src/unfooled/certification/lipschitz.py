@@ -58,11 +58,16 @@ def lipschitz_constant(network: Network) -> float:
         elif isinstance(node.operation, Affine):
             constants.append(before[0] * _norm(network, i, node.operation))
         elif isinstance(node.operation, MaxPool):
-            shared = [math.ceil(k / s) for k, s in zip(node.operation.kernel, node.operation.stride, strict=True)]
-            constants.append(before[0] * math.sqrt(math.prod(shared)))
+            constants.append(before[0] * math.sqrt(_windows(node.operation)))
         else:
             constants.append(before[0] * _steepest(node.operation))
     return constants[-1]
+
+
+def _windows(pool: MaxPool) -> int:
+    """Return the largest number of windows that one entry lies in."""
+    sides = zip(pool.kernel, pool.stride, pool.dilation, strict=True)
+    return math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in sides)
 
 
 def _steepest(curve: Activation) -> float:

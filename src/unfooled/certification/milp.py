@@ -67,8 +67,11 @@ class _Program:
         self.least.append(least)
         self.most.append(most)
 
-    def minimise(self, terms: list[tuple[int, float]], seconds: float) -> tuple[float, np.ndarray | None]:
-        """Return a lower bound of the minimum, and the variables there; inf and None if there is no solution."""
+    def minimise(self, terms: list[tuple[int, float]], seconds: float) -> tuple[float, np.ndarray | None, bool]:
+        """Return a lower bound of the minimum, the best variables found, and whether it is attained there.
+
+        Infinity, None and True if there is no solution.
+        """
         from scipy.optimize import Bounds as Ends
         from scipy.optimize import LinearConstraint, milp
         from scipy.sparse import csr_array
@@ -84,10 +87,10 @@ class _Program:
             options={"time_limit": seconds, "mip_rel_gap": 1e-9},
         )  # fmt: skip
         if done.status == 2:
-            return math.inf, None
+            return math.inf, None, True
         if done.status == 0:
-            return float(done.fun), done.x
-        return -math.inf if done.mip_dual_bound is None else float(done.mip_dual_bound), done.x
+            return float(done.fun), done.x, True
+        return -math.inf if done.mip_dual_bound is None else float(done.mip_dual_bound), done.x, False
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,15 @@ class Exact:
     """Exact answer for one sample.
 
     Attributes:
-        value: Smallest margin over the threat, or distance of the nearest adversarial example; inf if there is none.
-            Where the time was over, a lower bound.
-        point: A point that attains it, (*D). None: none was found.
+        value: Smallest margin over the threat, or distance of the nearest adversarial example; inf if there is none. A
+            lower bound where it is not exact.
+        point: A point that attains it, (*D); the best one found where it is not exact. None: none was found.
+        exact: False if the time was over before the answer was found.
     """
 
     value: float
     point: Tensor | None
+    exact: bool = True
 
 
 def _encode(bounds: Bounds, x: Tensor, norm: float, eps: float | None) -> tuple[_Program, list[np.ndarray], list[int]]:
@@ -198,12 +203,20 @@ def exact_margins(
 def _smallest(bounds: Bounds, x: Tensor, y: Tensor, seconds: float) -> Exact:
     eps = float(bounds.region.eps[0])
     program, columns, _ = _encode(bounds, x, bounds.region.norm, eps)
-    best = Exact(math.inf, None)
+    answers = []
     for a in margin_rows(bounds.network, y).a.tolist():
-        value, point = program.minimise(list(zip(columns[-1], a, strict=True)), seconds)
-        if value < best.value:
-            best = Exact(value, None if point is None else torch.tensor(point[columns[0]]).reshape(x.shape[1:]))
-    return best
+        value, point, done = program.minimise(list(zip(columns[-1], a, strict=True)), seconds)
+        answers.append(Exact(value, _reshaped(point, columns[0], x), done))
+    return _least(answers)
+
+
+def _reshaped(point: np.ndarray | None, columns: np.ndarray, x: Tensor) -> Tensor | None:
+    return None if point is None else torch.tensor(point[columns]).reshape(x.shape[1:])
+
+
+def _least(answers: list[Exact]) -> Exact:
+    """Return the smallest answer; it is exact if it is exact itself, for no bound below another value is smaller."""
+    return min(answers, key=lambda answer: answer.value, default=Exact(math.inf, None))
 
 
 def exact_distance(
@@ -241,11 +254,10 @@ def exact_distance(
 
 
 def _nearest(bounds: Bounds, x: Tensor, y: Tensor, seconds: float) -> Exact:
-    best = Exact(math.inf, None)
+    answers = []
     for a in margin_rows(bounds.network, y).a.tolist():
         program, columns, size = _encode(bounds, x, bounds.region.norm, None)
         program.require(list(zip(columns[-1], a, strict=True)), most=0.0)
-        value, point = program.minimise([(c, 1.0) for c in size], seconds)
-        if value < best.value:
-            best = Exact(value, None if point is None else torch.tensor(point[columns[0]]).reshape(x.shape[1:]))
-    return best
+        value, point, done = program.minimise([(c, 1.0) for c in size], seconds)
+        answers.append(Exact(value, _reshaped(point, columns[0], x), done))
+    return _least(answers)

@@ -47,7 +47,10 @@ class Region:
             BadInput: An L0 threat.
         """
         if threat.norm not in (math.inf, 2.0, 1.0):
-            raise BadInput(f"the threat {threat} has no bounds by relaxation; give linf, l2 or l1")
+            raise BadInput(
+                f"the threat {threat} has no bounds by relaxation; give linf, l2 or l1, or smooth "
+                "the model: uf.certification.ablate, unfooled certify --effort smoothing:45"
+            )
         threat, x = threat.bounded(x), x.detach().to(dtype)
         eps = torch.as_tensor(threat.eps, dtype=dtype, device=x.device).expand(len(x))
         reach = per_sample(eps, x) if threat.free is None else per_sample(eps, x) * threat.free.to(x)

@@ -101,7 +101,7 @@ def run(arguments: list[str]) -> int:
             code = e.exit_code
 
     resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"], ["merge"]) or (
-        arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
+        arguments[:1] in (["audit"], ["certify"]) and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
     ended = guarded(call, resumable=resumable) or code
     return 0 if ended == CLOSED and "--help" in arguments else ended

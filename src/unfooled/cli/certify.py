@@ -83,6 +83,8 @@ def print_record(record: CertifyRecord) -> None:
     whose = " of the smoothed classifier" if record.smoothed else ""
     show.out.print(f"clean accuracy      {show.percent(record.clean_accuracy)}{whose}")
     show.out.print(f"certified accuracy  {show.percent(record.certified_accuracy)} at least{whose}")
+    if record.examples:
+        show.out.print(f"broken              {100 * record.examples / record.n:.1f} % by the search for proofs")
     show.out.print(f"open                {100 * record.open:.1f} %")
     if record.ceiling is not None:
         show.out.print(

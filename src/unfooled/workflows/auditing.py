@@ -91,6 +91,11 @@ class AuditOptions:
             check_purifier(self.purify)
         if self.budget is not None:
             seconds_of(self.budget, "budget")
+        if self.certify.startswith("smoothing"):
+            raise BadOption(
+                "{certify:{0}} would prove the labels of another classifier, the smoothed one, and so no end of this "
+                "verdict; run unfooled certify --effort {0}", self.certify,
+            )  # fmt: skip
         choose(catalog.PROOFS, self.certify, "effort of the proofs")
         if isinstance(self.effort, str):
             choose(catalog.EFFORTS, self.effort, "effort")

@@ -17,6 +17,7 @@ from unfooled.certification.certificate import threat_facts
 from unfooled.certification.certify import EFFORTS
 from unfooled.core.model.batching import batched
 from unfooled.core.threats import L0, Threat
+from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import discard, recomputed_note
 from unfooled.runs.hashes import model_hash, tensors_hash
@@ -113,12 +114,14 @@ def certify(
     begin, allowed = time.monotonic(), threat_of(threat)
     sigma = _sigma(effort, allowed)
     if sigma is None:
-        choose(EFFORTS, effort, "effort of the proofs")
+        choose({**EFFORTS, f"{SMOOTHING}:SIGMA": None}, effort, "effort of the proofs")
     elif out is not None or check is not None:
         option = "out" if out is not None else "check"
         raise BadOption(
             "{effort:{0}} gives radii with a probability, not a certificate; leave out {" + option + "}", effort
         )
+    if out is not None and check is not None:
+        raise BadOption("{check} looks at a certificate and writes none; leave out {out}")
     inputs.check()
     out = None if out is None else check_file(out if Path(out).suffix else f"{check_file(out)}{SUFFIX}", (SUFFIX,))
     loaded = inputs.load(machine.prepare(seed), seed=seed)
@@ -128,7 +131,8 @@ def certify(
     elif check is not None:
         proof = Certificate.load(check)
         proven = proof.check(loaded.model, loaded.x, loaded.y, allowed)
-        found = _figures(loaded, proven, 0) | {"rechecked": bool((proven == proof.certified).all())}
+        found = _figures(loaded, proof, proven) | {"rechecked": bool((proven == proof.certified).all())}
+        effort = "check"
     else:
         proof, found = _proven(inputs, loaded, allowed, effort, seed, out, progress)
     notes = found.pop("warnings", [])
@@ -154,11 +158,17 @@ def _proven(
     place = None if out is None else open_file(out).parts
     run = Run(place, config, chunk=SLOW_CHUNK if EFFORTS[effort].limits else CHUNK, progress=progress)
     proof = certify_(loaded.model, loaded.x, loaded.y, threat, effort=effort, run=run)
-    notes = recomputed_note(run.folder.damaged)
+    notes = [*recomputed_note(run.folder.damaged), *_overflow_note(proof)]
     if out is not None and place is not None:
         proof.save(out)
         discard(place)
-    return proof, _figures(loaded, proof.certified, len(proof.examples)) | {"warnings": notes}
+    return proof, _figures(loaded, proof, proof.certified) | {"warnings": notes}
+
+
+def _overflow_note(proof: Certificate) -> list[str]:
+    """Say for how many samples no bound is finite."""
+    lost, n = int((~proof.lower.isfinite()).sum()), len(proof.lower)
+    return [f"the bounds of {lost} of {n} samples overflow, so that these stay open"] if lost else []
 
 
 def _sigma(effort: str, threat: Threat) -> float | None:
@@ -184,13 +194,19 @@ def _right(loaded: Loaded) -> Tensor:
         return batched(lambda part: loaded.model(part).argmax(1), 256)(loaded.x) == loaded.y
 
 
-def _figures(loaded: Loaded, proven: Tensor, examples: int) -> dict[str, Any]:
-    """Return the figures of a certificate."""
+def _figures(loaded: Loaded, proof: Certificate, proven: Tensor) -> dict[str, Any]:
+    """Return the figures of a certificate; its examples count where `verify` agrees."""
     right, proven = _right(loaded).cpu(), proven.cpu()
-    undecided = int((right & ~proven).sum()) - examples
+    broken = torch.zeros_like(right)
+    rows = torch.tensor(sorted(proof.examples), dtype=torch.int64)
+    if len(rows):
+        points = torch.stack([proof.examples[int(k)] for k in rows]).to(loaded.x)
+        at = rows.to(loaded.x.device)
+        judged = verify(loaded.model, loaded.x[at], loaded.y[at], points, proof.threat.take(at))
+        broken[rows] = judged.success.cpu() & right[rows]
     return {
-        "clean_accuracy": share(right), "certified_accuracy": share(right & proven), "examples": examples,
-        "open": max(undecided, 0) / len(right),
+        "clean_accuracy": share(right), "certified_accuracy": share(right & proven), "examples": int(broken.sum()),
+        "open": float((right & ~proven & ~broken).double().mean()),
     }  # fmt: skip
 
 

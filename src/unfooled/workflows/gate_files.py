@@ -72,6 +72,7 @@ def facts(summary: Summary) -> dict[str, Any]:
         "attack": summary.attack, "access": summary.access, "verdict": summary.verdict,
         "clean_accuracy": clean.value, "robust_accuracy": robust.value, "robust_accuracy.low": robust.low,
         "robust_accuracy.high": robust.high,
+        "certified_accuracy": None if summary.certified_accuracy is None else summary.certified_accuracy.value,
     }  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def _on_verdict(summary: Summary) -> Ruling:
 
 def _on_bound(summary: Summary, bound: Bound) -> Ruling:
     """Judge one bound."""
-    name, value = f"{bound.figure}.{bound.end}", getattr(getattr(summary, bound.figure), bound.end)
+    name, value = f"{bound.figure}.{bound.end}", getattr(getattr(summary, bound.figure), bound.end, None)
     if value is None or value < bound.least:
         text = "not available" if value is None else f"{value:.4f}"
         return Ruling(f"{name} >= {bound.least:g}", False, f"{name} is {text}, below {bound.least:g}")
