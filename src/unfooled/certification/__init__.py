@@ -5,7 +5,7 @@ from unfooled.certification.certificate import Certificate
 from unfooled.certification.certify import Effort, bounds, certify
 from unfooled.certification.graph import trace
 from unfooled.certification.lipschitz import lipschitz_radius
-from unfooled.certification.margins import interval_margins, relaxed_margins
+from unfooled.certification.margins import growth_penalty, interval_margins, relaxed_margins
 from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.smoothing import SmoothedRadius, ceiling, smooth
 
@@ -19,6 +19,7 @@ __all__ = [
     "certify",
     "exact_distance",
     "exact_margins",
+    "growth_penalty",
     "interval_margins",
     "lipschitz_radius",
     "relaxed_margins",

@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import cross_entropy
@@ -30,6 +31,11 @@ Margins = Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]
 """`(model, x, y, threat) -> (B, K - 1)`: lower bounds of z_y - z_k over the threat, with gradients of the weights."""
 
 
+Penalty = Callable[[nn.Module, Tensor, Threat], Tensor]
+"""`(model, x, threat) -> scalar`: a penalty on the bounds of the layers, such as `certification.growth_penalty`."""
+PENALTY_WEIGHT = 0.5
+
+
 def worst_cross_entropy(margins: Tensor) -> Tensor:
     """Return the mean cross-entropy of the logits that have these margins, (B, K - 1) -> scalar."""
     return torch.cat([torch.zeros_like(margins[:, :1]), -margins], 1).logsumexp(1).mean()
@@ -37,8 +43,9 @@ def worst_cross_entropy(margins: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _see_clean(model: nn.Module, x: Tensor) -> None:
-    """Call a model, so that the statistics of batch normalisation are those of clean samples."""
-    model(x)
+    """Call a model with batch normalisation, so that its statistics are those of clean samples."""
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        model(x)
 
 
 def _within(name: str, value: float, low: float = 0.0) -> None:
@@ -54,33 +61,41 @@ class Ibp:
         threat: Constraint set of the adversary; let it grow from 0 by a ramp.
         margins: Function that bounds margins by intervals.
         clean: Weight of the clean loss, kappa, in [0, 1]; the last one, if eps grows by a ramp.
+        penalty: Penalty on intervals that grow from layer to layer; one more pass of intervals. None: there is none.
+        growth: Weight of the penalty, in halves, in [0, 1]; the last one, if eps grows by a ramp.
 
     References:
         Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models, 2018,
-        arXiv:1810.12715.
+        arXiv:1810.12715; the penalty: Shi et al., Fast certified robust training with short warmup, NeurIPS 2021,
+        arXiv:2103.16347.
         Differs from the paper: batch normalisation enters the bounds with its running statistics.
     """
 
-    falls: ClassVar[tuple[str, ...]] = ("clean",)
+    falls: ClassVar[tuple[str, ...]] = ("clean", "growth")
     initialise = staticmethod(initialise_for_intervals)
 
     threat: Threat
     margins: Margins
     clean: float = 0.5
+    penalty: Penalty | None = None
+    growth: float = 0.0
 
     def __post_init__(self) -> None:
         _within("clean", self.clean)
+        _within("growth", self.growth)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
+        if self.clean == 1:
+            return F.cross_entropy(model(x), y)
+        loss = x.new_zeros(())
         if self.clean == 0:
             _see_clean(model, x)
-            return worst_cross_entropy(self.margins(model, x, y, self.threat))
-        clean = F.cross_entropy(model(x), y)
-        if self.clean == 1:
-            return clean
-        worst = worst_cross_entropy(self.margins(model, x, y, self.threat))
-        return self.clean * clean + (1 - self.clean) * worst
+        else:
+            loss = self.clean * F.cross_entropy(model(x), y)
+        if self.penalty is not None and self.growth > 0:
+            loss = loss + PENALTY_WEIGHT * self.growth * self.penalty(model, x, self.threat)
+        return loss + (1 - self.clean) * worst_cross_entropy(self.margins(model, x, y, self.threat))
 
     __repr__ = spelled
 
