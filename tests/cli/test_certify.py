@@ -60,6 +60,21 @@ def test_proofs_are_written_and_checked_again(home: Path) -> None:
     assert "was changed" in err
 
 
+def test_examples_of_the_search_are_shown_stored_and_judged_again(home: Path) -> None:
+    base = (*BASE[:-1], "linf:0.06")
+    out, _ = run(home, "certify", "--model", "mine.py:net", *base, "--effort", "thorough", "--out", "p", "--json")
+    record: dict[str, Any] = json.loads(out)
+    assert record["examples"] > 0
+    out, _ = run(home, "certify", "--model", "mine.py:net", *base, "--check", "p.safetensors", "--json")
+    again: dict[str, Any] = json.loads(out)
+    assert {k: again[k] for k in ("examples", "open", "certified_accuracy")} == {
+        k: record[k] for k in ("examples", "open", "certified_accuracy")
+    }
+    assert again["effort"] == "check"
+    out, _ = run(home, "certify", "--model", "mine.py:net", *base, "--check", "p.safetensors")
+    assert f"broken              {100 * record['examples'] / 12:.1f} % by the search" in out
+
+
 def test_a_second_start_goes_on_where_the_first_was_stopped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setattr("unfooled.workflows.certifying.CHUNK", 5)
@@ -100,10 +115,12 @@ def test_smoothing_says_whose_figures_they_are(home: Path) -> None:
     [
         (("--model", "mine.py:unknown", *BASE), "uses gelu, which cannot be bounded"),
         (("--model", "mine.py:net", *BASE, "--effort", "thorogh"), "did you mean thorough"),
+        (("--model", "mine.py:net", *BASE, "--effort", "noise"), "smoothing:SIGMA"),
+        (("--model", "mine.py:net", *BASE, "--check", "a.safetensors", "--out", "b.safetensors"), "leave out --out"),
         (("--model", "mine.py:net", *BASE, "--effort", "smoothing:0.1"), "bounds changes in L2, L1 or L0"),
         (("--model", "mine.py:net", *BASE[:-1], "l2:1", "--effort", "smoothing"), "needs the size of the noise"),
         (("--model", "mine.py:net", *BASE[:-1], "l2:1", "--effort", "smoothing:1", "--out", "a"), "leave out --out"),
-        (("--model", "mine.py:net", *BASE[:-1], "l0:3"), "has no bounds by relaxation"),
+        (("--model", "mine.py:net", *BASE[:-1], "l0:3"), "--effort smoothing:45"),
         (("--model", "mine.py:net", *BASE[:-1], "l0:3", "--effort", "smoothing:1.5"), "a whole number of entries"),
         (("--model", "mine.py:net", *BASE, "--check", "none.safetensors"), "there is no certificate"),
     ],
@@ -118,3 +135,16 @@ def test_an_audit_prints_both_ends(home: Path) -> None:
     out, _ = run(home, "audit", "--model", "mine.py:net", *BASE, *options, "--fail-under", "certified_accuracy=0.01")
     assert "robust accuracy, at least (proven)" in out
     assert "open, neither proven nor broken" in out
+
+
+def test_a_bound_on_proofs_where_there_are_none_is_below_it(home: Path) -> None:
+    options = ("--effort", "quick", "--reasons", "none", "--certify", "off")
+    _, err = run(
+        home, "audit", "--model", "mine.py:net", *BASE, *options, "--fail-under", "certified_accuracy=0.01", code=3
+    )
+    assert "defect" not in err
+
+
+def test_smoothing_in_an_audit_is_sent_to_its_command(home: Path) -> None:
+    _, err = run(home, "audit", "--model", "mine.py:net", *BASE, "--certify", "smoothing:0.25", code=2)
+    assert "run unfooled certify --effort smoothing:0.25" in " ".join(err.split())

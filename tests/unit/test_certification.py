@@ -184,6 +184,21 @@ def test_the_exact_distance_separates_proofs_from_attacks(norm: float) -> None:
         assert not bool(certify(model, one, label, kind(answer.value * 1.03), effort=LADDER[-1]).certified)
 
 
+def test_an_answer_for_which_time_was_short_is_not_called_exact() -> None:
+    model, x, y = samples("fully connected", 2)
+    assert all(answer.exact for answer in exact_margins(model, x, y, Linf(0.02)))
+    for answers in (exact_margins(model, x, y, Linf(0.3), seconds=1e-4), exact_distance(model, x, y, seconds=1e-4)):
+        assert not any(answer.exact for answer in answers)
+
+
+def test_samples_in_half_precision_and_other_boxes_are_told_apart() -> None:
+    model, x, y = samples("fully connected", 4)
+    proof = certify(model, x.half(), y, Linf(0.01))
+    assert torch.equal(proof.check(model, x.half(), y), proof.certified)
+    with pytest.raises(BadInput, match=r"not for linf:0\.01 with another box"):
+        proof.check(model, x.half(), y, Linf(0.01, box=Box(-1, 2)))
+
+
 def test_nothing_inside_a_certified_ball_changes_the_label() -> None:
     model, x, y = samples("fully connected", 60)
     threat = Linf(0.04)

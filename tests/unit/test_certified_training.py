@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled import Linf
-from unfooled.certification import certify, interval_margins, relaxed_margins, trace
+from unfooled import Linf, Threat
+from unfooled.certification import certify, growth_penalty, interval_margins, relaxed_margins, trace
 from unfooled.certification.crown import Relaxed, backward, interval_bounds, margin_rows
 from unfooled.certification.region import Region
 from unfooled.core.types import TrainingLoss
 from unfooled.training import CrownIbp, Ibp, MtlIbp, Ramp, Sabr, Standard, initialise_for_intervals
 from unfooled.training.losses.certified import worst_cross_entropy
-from unfooled.training.progress import initialise_of
+from unfooled.training.progress import initialise_of, loss_at
 from unfooled.workflows import Recipe, make_loss, train
 from unfooled.workflows.losses import LossOptions
 
@@ -47,6 +47,37 @@ def test_the_worst_cross_entropy_is_that_of_the_worst_logits() -> None:
     logits, y = torch.randn(6, 4), torch.zeros(6, dtype=torch.int64)
     margins = logits[:, :1] - logits[:, 1:]
     assert float(worst_cross_entropy(margins)) == pytest.approx(float(F.cross_entropy(logits, y)), abs=1e-6)
+
+
+def test_the_penalty_is_that_of_the_paper_on_a_layer_done_by_hand() -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 1.0], [-1.0, 0.0]])
+    net = nn.Sequential(layer, nn.ReLU(), nn.Linear(2, 2))
+    x = torch.tensor([[0.5, 0.5], [0.25, 0.5]])
+    width = 0.2 / ((0.4 + 0.2) / 2)  # of the input, relative to that before the ReLU
+    centre = torch.tensor([[1.0, -0.5], [0.75, -0.25]])
+    spread = (centre - centre.mean()).square()
+    balances = [0.75 / 1.75, float(spread[:, 1].sum() / spread[:, 0].sum())]
+    truth = sum(max(0.0, 0.5 - value) / 0.5 for value in (width, *(min(b, 1 / b) for b in balances)))
+    assert truth > 0
+    assert float(growth_penalty(net, x, Linf(0.1)).detach()) == pytest.approx(truth, abs=1e-5)
+    assert float(growth_penalty(nn.Linear(2, 2), x, Linf(0.1)).detach()) == 0
+
+
+def test_the_penalty_falls_while_eps_grows() -> None:
+    model, x, y = subject()
+
+    def ten(model: nn.Module, x: Tensor, threat: Threat) -> Tensor:
+        return x.new_tensor(10.0)
+
+    gaps = []
+    for epoch in (0.5, 1.5, 2.0):
+        more, less = (
+            float(loss_at(Ramp(Ibp(THREAT, interval_margins, 0.0, penalty), 2.0), epoch)(model, x, y).detach())
+            for penalty in (ten, None)
+        )
+        gaps.append(more - less)
+    assert gaps == pytest.approx([3.75, 1.25, 0.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("margins", [interval_margins, relaxed_margins])

@@ -115,6 +115,20 @@ def test_the_lipschitz_radius_is_the_distance_for_an_orthogonal_layer_and_never_
     assert (lipschitz_radius(net, z, (label + 1) % 3) == 0).all()
 
 
+def test_the_lipschitz_radius_counts_every_window_of_a_dilated_pool() -> None:
+    """The middle entry lies in two windows, so that its change counts twice."""
+    last = nn.Linear(2, 2, bias=False)
+    last.weight.data = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    net = nn.Sequential(nn.MaxPool1d(2, 2, dilation=2), nn.Flatten(), last).eval()
+    x = torch.zeros(1, 1, 5)
+    x[0, 0, 2] = 0.5
+    near = x.clone()
+    radius = lipschitz_radius(net, x, torch.tensor([0]))
+    near[0, 0, 2] -= float(radius) * 0.999
+    assert net(near).argmax(1) == 0
+    assert float(radius) == pytest.approx(0.5, rel=1e-5)
+
+
 class Counting(nn.Module):
     """Class 0 where more than a number of entries are 1."""
 

@@ -33,6 +33,7 @@ from unfooled.training import Batches, Ibp, Ramp, initialise_for_intervals, trai
 from unfooled.workflows import AuditOptions
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BelowBound
+from unfooled.workflows.gating import Gate, gate
 
 PLAN = Plan(
     effort=Effort("tiny", (Ascents(8), Ascents(8))),
@@ -64,6 +65,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, Summary, Pa
     plain = uf.audit(model, x, y, Linf(0.03), plan=PLAN)
     both = uf.audit(model, x, y, Linf(0.03), plan=PLAN.with_options(certify="quick"), out=out)
     return plain, both, out
+
+
+def test_a_bound_on_what_was_not_proven_is_not_met(runs: tuple[Summary, Summary, Path]) -> None:
+    plain, both, _ = runs
+    bounds = Gate(("certified_accuracy=0.01",))
+    ruling, other = (gate(summary, bounds)[1] for summary in (plain, both))
+    assert (ruling.passed, other.passed) == (False, True)
+    assert "certified_accuracy.value is not available" in ruling.sentence
 
 
 def test_proofs_leave_the_upper_end_and_save_passes(runs: tuple[Summary, Summary, Path]) -> None:
