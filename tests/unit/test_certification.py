@@ -403,6 +403,7 @@ class Mixing(nn.Module):
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.GELU(), nn.Linear(4, 3)), "gelu"),
         (Softmaxed(), r"softmax \(before the last layer\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Softmax(1), nn.Linear(4, 3)), r"softmax \(before"),
         (Noisy(), "it is random|rand"),
         (ByNumpy(), "do not give its answers|cannot be recorded|do not depend on its input"),
         (Counting(), "do not give its answers: it is random, depends on earlier calls"),

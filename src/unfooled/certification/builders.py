@@ -170,7 +170,7 @@ def _adaptive_max(build: Builder, call: fx.Node) -> None:
 def _addmm(build: Builder, call: fx.Node) -> None:
     """A linear layer, b + z W."""
     bias, z, weight = call.args
-    if z not in build.positions or bias not in build.constants or weight not in build.constants or call.kwargs:
+    if bias not in build.constants or weight not in build.constants or call.kwargs:
         raise Unknown("in this form")
     build.add(call, Matrix(build.value(weight), build.value(bias)), build.before(z))
 

@@ -73,7 +73,7 @@ def growth_penalty(model: nn.Module, x: Tensor, threat: Threat) -> Tensor:
         threat: Linf, L2 or L1 threat.
 
     References:
-        Shi et al., Fast certified robust training with short warmup, NeurIPS 2021, arXiv:2103.16347.
+        Shi et al., Fast certified robust training with short warmup, NeurIPS 2021, arXiv:2103.17268.
     """
     network = _network(model, x)
     bounds = intervals(network, Region.of(x, threat, x.dtype))

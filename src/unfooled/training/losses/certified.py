@@ -67,7 +67,7 @@ class Ibp:
     References:
         Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models, 2018,
         arXiv:1810.12715; the penalty: Shi et al., Fast certified robust training with short warmup, NeurIPS 2021,
-        arXiv:2103.16347.
+        arXiv:2103.17268.
         Differs from the paper: batch normalisation enters the bounds with its running statistics.
     """
 
