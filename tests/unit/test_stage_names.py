@@ -19,6 +19,7 @@ WORDS = {
     StageKey(Family.CASCADE, "clean"): ("cascade-clean", "attack, clean"),
     StageKey(Family.CASCADE, "square", 3): ("cascade-3-square", "attack, stage 4: square"),
     StageKey(Family.CASCADE, "square", 3, part=2): ("cascade-3-square-2", "attack, stage 4: square-2"),
+    StageKey(Family.CASCADE, "square", 421): ("cascade-421-square", "attack, continued: square"),
     StageKey(Family.CASCADE, "odi", 10, "D14"): ("cascade-10-D14-odi", "attack, stage 11: D14-odi"),
     StageKey(Family.AUTOATTACK, "apgd-ce"): ("autoattack-apgd-ce", "AutoAttack, apgd-ce"),
     StageKey(Family.NEAREST, "linf"): ("nearest-linf", "nearest points in linf"),

@@ -12,6 +12,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from unfooled.core import rng
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.progress import Progress
@@ -75,7 +76,9 @@ class StageKey:
         work = replace(self, number=None, check="").label
         match self.family:
             case Family.CASCADE:
-                stage = "" if self.number is None else f"stage {self.number + 1}: "
+                number = self.number
+                own = number is None or number in rng.Numbers.ATTACK
+                stage = "" if number is None else f"stage {number + 1}: " if own else "continued: "
                 return f"attack, {stage}{self.check}{'-' if self.check else ''}{work}"
             case Family.CHECKS:
                 return f"check {self.check}: {work}" if self.check else f"checks, {work}"
