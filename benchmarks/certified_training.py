@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.attacks.pgd import pgd
-from unfooled.certification import certify, growth_penalty, interval_margins
+from unfooled.certification import certify, interval_margins, penalised_margins
 from unfooled.core.threats import Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.data import load_dataset
@@ -103,7 +103,7 @@ def trained(folder: Path, name: str, eps: float, seed: int, recipe: dict[str, fl
     threat = Linf(eps)
     wider = Linf(eps * recipe["grow"])
     loss: TrainingLoss = Ramp(
-        Ibp(wider, interval_margins, recipe["clean"], growth_penalty if recipe["penalty"] else None),
+        Ibp(wider, interval_margins, recipe["clean"], penalised_margins if recipe["penalty"] else None),
         recipe["ramp"],
         recipe["wait"],
     )

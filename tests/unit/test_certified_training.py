@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled import Linf, Threat
-from unfooled.certification import certify, growth_penalty, interval_margins, relaxed_margins, trace
+from unfooled.certification import certify, interval_margins, penalised_margins, relaxed_margins, trace
 from unfooled.certification.crown import Relaxed, backward, interval_bounds, margin_rows
 from unfooled.certification.region import Region
 from unfooled.core.types import TrainingLoss
@@ -60,21 +60,24 @@ def test_the_penalty_is_that_of_the_paper_on_a_layer_done_by_hand() -> None:
     balances = [0.75 / 1.75, float(spread[:, 1].sum() / spread[:, 0].sum())]
     truth = sum(max(0.0, 0.5 - value) / 0.5 for value in (width, *(min(b, 1 / b) for b in balances)))
     assert truth > 0
-    assert float(growth_penalty(net, x, Linf(0.1)).detach()) == pytest.approx(truth, abs=1e-5)
-    assert float(growth_penalty(nn.Linear(2, 2), x, Linf(0.1)).detach()) == 0
+    y = torch.tensor([0, 1])
+    margins, penalty = penalised_margins(net, x, y, Linf(0.1))
+    assert float(penalty.detach()) == pytest.approx(truth, abs=1e-5)
+    assert torch.equal(margins, interval_margins(net, x, y, Linf(0.1)))
+    assert float(penalised_margins(nn.Linear(2, 2), x, y, Linf(0.1))[1].detach()) == 0
 
 
 def test_the_penalty_falls_while_eps_grows() -> None:
     model, x, y = subject()
 
-    def ten(model: nn.Module, x: Tensor, threat: Threat) -> Tensor:
-        return x.new_tensor(10.0)
+    def ten(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
+        return interval_margins(model, x, y, threat), x.new_tensor(10.0)
 
     gaps = []
     for epoch in (0.5, 1.5, 2.0):
         more, less = (
-            float(loss_at(Ramp(Ibp(THREAT, interval_margins, 0.0, penalty), 2.0), epoch)(model, x, y).detach())
-            for penalty in (ten, None)
+            float(loss_at(Ramp(Ibp(THREAT, interval_margins, 0.0, penalised), 2.0), epoch)(model, x, y).detach())
+            for penalised in (ten, None)
         )
         gaps.append(more - less)
     assert gaps == pytest.approx([3.75, 1.25, 0.0], abs=1e-4)

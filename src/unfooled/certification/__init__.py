@@ -5,7 +5,7 @@ from unfooled.certification.certificate import Certificate
 from unfooled.certification.certify import Effort, bounds, certify
 from unfooled.certification.graph import trace
 from unfooled.certification.lipschitz import lipschitz_radius
-from unfooled.certification.margins import growth_penalty, interval_margins, relaxed_margins
+from unfooled.certification.margins import interval_margins, penalised_margins, relaxed_margins
 from unfooled.certification.milp import exact_distance, exact_margins
 from unfooled.certification.smoothing import SmoothedRadius, ceiling, smooth
 
@@ -19,9 +19,9 @@ __all__ = [
     "certify",
     "exact_distance",
     "exact_margins",
-    "growth_penalty",
     "interval_margins",
     "lipschitz_radius",
+    "penalised_margins",
     "relaxed_margins",
     "smooth",
     "trace",

@@ -11,9 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from unfooled.certification.crown import Relaxed, backward, interval_bounds, margin_rows
+from unfooled.certification.crown import Bounds, Relaxed, backward, interval_bounds, margin_rows
 from unfooled.certification.graph import Graph, trace
-from unfooled.certification.ibp import intervals
 from unfooled.certification.network import Network
 from unfooled.certification.region import Region
 from unfooled.core.model.modes import evaluating
@@ -44,7 +43,7 @@ def interval_margins(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> 
         y: Labels, (B,).
         threat: Linf, L2 or L1 threat.
     """
-    return _margins(model, x, y, threat, by_lines=False)
+    return _margins(interval_bounds(_network(model, x), Region.of(x, threat, x.dtype)), y, by_lines=False)
 
 
 def relaxed_margins(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
@@ -56,44 +55,46 @@ def relaxed_margins(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> T
         y: Labels, (B,).
         threat: Linf, L2 or L1 threat.
     """
-    return _margins(model, x, y, threat, by_lines=True)
+    return _margins(interval_bounds(_network(model, x), Region.of(x, threat, x.dtype)), y, by_lines=True)
 
 
-def growth_penalty(model: nn.Module, x: Tensor, threat: Threat) -> Tensor:
-    """Return a penalty on intervals that grow from layer to layer, and on ReLUs that all have one sign, a scalar.
+def penalised_margins(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
+    """Return the margins of `interval_margins`, (B, K - 1), and a penalty on intervals that grow, a scalar.
 
         mean over layers of [t - w_0 / w]_+ / t + [t - balance(mean)]_+ / t + [t - balance(variance)]_+ / t
 
     w are the mean widths of the intervals before an activation and w_0 that of the input; a balance is the smaller of
-    the ratios of active to inactive entries and back; t = .5. 0 for a network without activations.
+    the ratios of active to inactive entries and back, so that ReLUs of one sign are penalised, too; t = .5. The penalty
+    of a network without activations is 0.
 
     Args:
         model: A module to logits.
         x: Inputs, (B, *D).
+        y: Labels, (B,).
         threat: Linf, L2 or L1 threat.
 
     References:
         Shi et al., Fast certified robust training with short warmup, NeurIPS 2021, arXiv:2103.17268.
     """
-    network = _network(model, x)
-    bounds = intervals(network, Region.of(x, threat, x.dtype))
-    width = (bounds[0][1] - bounds[0][0]).mean()
-    parts = []
+    bounds = interval_bounds(_network(model, x), Region.of(x, threat, x.dtype))
+    return _margins(bounds, y, by_lines=False), _growth(bounds)
+
+
+def _growth(bounds: Bounds) -> Tensor:
+    network, (low, high) = bounds.network, bounds.nodes[0]
+    width, parts = (high - low).mean(), []
     for i in network.curved:
-        low, high = bounds[network.nodes[i].inputs[0]]
+        low, high = bounds.nodes[network.nodes[i].inputs[0]]
         centre, active, inactive = (low + high) / 2, low > 0, high < 0
         parts.append(width / (high - low).mean().clamp_min(TINY))
-        spread = (centre - centre.mean()).square()
-        for value in (centre.abs(), spread):
+        for value in (centre.abs(), (centre - centre.mean()).square()):
             one, other = (value * active).mean(), (value * inactive).mean()
             parts.append(torch.minimum(one, other) / torch.maximum(one, other).clamp_min(TINY))
     if not parts:
-        return x.new_zeros(())
+        return width.new_zeros(())
     return (TOLERATED - torch.stack(parts)).clamp_min(0).sum() / TOLERATED / len(network.curved)
 
 
-def _margins(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, by_lines: bool) -> Tensor:
-    network = _network(model, x)
-    bounds = interval_bounds(network, Region.of(x, threat, x.dtype))
-    rows = margin_rows(network, y)
-    return backward(rows, Relaxed.of(bounds, rows, by_lines=by_lines))[0].reshape(len(x), -1)
+def _margins(bounds: Bounds, y: Tensor, *, by_lines: bool) -> Tensor:
+    rows = margin_rows(bounds.network, y)
+    return backward(rows, Relaxed.of(bounds, rows, by_lines=by_lines))[0].reshape(len(y), -1)

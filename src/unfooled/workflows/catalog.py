@@ -217,7 +217,7 @@ LOSSES = {
     "free": Loss("training:Free", purify=True),
     "step-ll": Loss("training:StepLl", purify=True),
     "ensemble": Loss("training:Ensemble"),
-    "ibp": Loss("training:Ibp", bound={**_BY_INTERVALS, "penalty": "certification:growth_penalty"}),
+    "ibp": Loss("training:Ibp", bound={**_BY_INTERVALS, "penalised": "certification:penalised_margins"}),
     "crown-ibp": Loss("training:CrownIbp", bound={**_BY_INTERVALS, "relaxed": "certification:relaxed_margins"}),
     "sabr": Loss("training:Sabr", bound=_BY_INTERVALS),
     "mtl-ibp": Loss("training:MtlIbp", bound=_BY_INTERVALS),

@@ -31,8 +31,8 @@ Margins = Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]
 """`(model, x, y, threat) -> (B, K - 1)`: lower bounds of z_y - z_k over the threat, with gradients of the weights."""
 
 
-Penalty = Callable[[nn.Module, Tensor, Threat], Tensor]
-"""`(model, x, threat) -> scalar`: a penalty on the bounds of the layers, such as `certification.growth_penalty`."""
+Penalised = Callable[[nn.Module, Tensor, Tensor, Threat], tuple[Tensor, Tensor]]
+"""`(model, x, y, threat) -> (B, K - 1), scalar`: such margins, and a penalty on the bounds of the layers."""
 PENALTY_WEIGHT = 0.5
 
 
@@ -61,7 +61,8 @@ class Ibp:
         threat: Constraint set of the adversary; let it grow from 0 by a ramp.
         margins: Function that bounds margins by intervals.
         clean: Weight of the clean loss, kappa, in [0, 1]; the last one, if eps grows by a ramp.
-        penalty: Penalty on intervals that grow from layer to layer; one more pass of intervals. None: there is none.
+        penalised: Function that bounds margins and returns a penalty on intervals that grow from layer to layer, such
+            as `certification.penalised_margins`. None: there is no penalty.
         growth: Weight of the penalty, in halves, in [0, 1]; the last one, if eps grows by a ramp.
 
     References:
@@ -77,7 +78,7 @@ class Ibp:
     threat: Threat
     margins: Margins
     clean: float = 0.5
-    penalty: Penalty | None = None
+    penalised: Penalised | None = None
     growth: float = 0.0
 
     def __post_init__(self) -> None:
@@ -93,9 +94,12 @@ class Ibp:
             _see_clean(model, x)
         else:
             loss = self.clean * F.cross_entropy(model(x), y)
-        if self.penalty is not None and self.growth > 0:
-            loss = loss + PENALTY_WEIGHT * self.growth * self.penalty(model, x, self.threat)
-        return loss + (1 - self.clean) * worst_cross_entropy(self.margins(model, x, y, self.threat))
+        if self.penalised is not None and self.growth > 0:
+            margins, penalty = self.penalised(model, x, y, self.threat)
+            loss = loss + PENALTY_WEIGHT * self.growth * penalty
+        else:
+            margins = self.margins(model, x, y, self.threat)
+        return loss + (1 - self.clean) * worst_cross_entropy(margins)
 
     __repr__ = spelled
 
