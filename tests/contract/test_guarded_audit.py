@@ -27,6 +27,7 @@ from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import listening
 from unfooled.evaluation.audit import detection, guards
+from unfooled.evaluation.audit.guard_fields import purifier_sentence
 from unfooled.evaluation.audit.guards import united
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks import extending
@@ -304,6 +305,24 @@ def refused(summary: Summary, *ways: str) -> None:
     assert summary.guard.adds is None
     assert [point.eps for point in summary.curve] == [0]
     assert "D29" in summary.because
+
+
+def test_clusters_inside_a_function_are_asked_for(net: Classifier, semantic: SemanticPurifier) -> None:
+    """The attack on the assignment needs the semantic purifier itself."""
+    summary = audited(guard(net, lambda x: semantic(x.clone())), 4)
+    assert summary.guard is not None
+    assert summary.guard.missing == ["assignment"]
+    assert summary.verdict == "NOT EVALUABLE"
+    assert any("give guard(model, purify) the semantic purifier itself" in w for w in summary.warnings)
+    assert purifier_sentence(summary.guard, summary.verdict).startswith("What the purifier adds is not stated (missing")
+
+
+def test_what_a_purifier_adds_follows_the_verdict(net: Classifier, semantic: SemanticPurifier) -> None:
+    record = audited(guard(net, semantic), 6).guard
+    assert record is not None
+    assert "adds at most" in purifier_sentence(record, "OVERSTATED")
+    assert "adds at most" not in purifier_sentence(record, "SOUND")
+    assert "%" not in purifier_sentence(record, "NOT EVALUABLE")
 
 
 def test_an_effort_without_gradients_misses_the_end_to_end_attack(net: Classifier) -> None:

@@ -19,6 +19,7 @@ from unfooled.core.types import Purify
 from unfooled.purification import DenoisingAutoencoder, bit_depth, guard, is_differentiable, median, resized
 from unfooled.testing.subjects import points, tiny_net
 from unfooled.training import Madry
+from unfooled.workflows.guarding import guarded_by
 
 SHAPE = (1, 6, 6)
 
@@ -240,9 +241,24 @@ def test_parts_that_cannot_be_called() -> None:
         guard(net(), "jpeg")  # type: ignore[arg-type]
 
 
+def test_a_mode_that_a_purifier_changes_is_refused_and_restored_by_an_audit_too() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Dropout()).eval()
+
+    def careless(x: Tensor) -> Tensor:
+        model.train()
+        return x.clone()
+
+    with pytest.raises(BadInput, match="changes the mode of"):
+        guarded_by(model, careless, torch.rand(3, 1, 3, 4))
+    assert not any(module.training for module in model.modules())
+
+
 def test_gradients_that_purifiers_pass_on() -> None:
     x = points(4, SHAPE, dtype=torch.float32)
     assert is_differentiable(median, x)
+    assert len(resized(x[:0])) == 0
+    for purify in (torch.clone, median):  # black images: the gradient of what is 0, too
+        assert is_differentiable(purify, torch.zeros_like(x))
     for none in (bit_depth, lambda x: x.detach(), lambda x: torch.from_numpy(x.numpy())):
         assert not is_differentiable(none, x)
 

@@ -105,7 +105,7 @@ def gain_sentence(run: Summary) -> str:
     from unfooled.evaluation.audit.guard_fields import purifier_sentence
 
     assert run.guard is not None
-    return purifier_sentence(run.guard)
+    return purifier_sentence(run.guard, run.verdict)
 
 
 def explanation_first(run: Summary) -> str:

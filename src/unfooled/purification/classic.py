@@ -188,6 +188,8 @@ def resized(x: Tensor, *, smallest: float = 0.8, generator: torch.Generator | No
     check_images(x)
     if not 0 < smallest <= 1:
         raise BadInput(f"smallest is {smallest}; it is a fraction of each side, in (0, 1]")
+    if not len(x):
+        return x.clone()
     if generator is None:
         u = torch.rand(len(x), 3, dtype=torch.float64).to(x)
     else:

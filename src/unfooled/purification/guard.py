@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Self
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks.gradients.straight_through import Defended
+from unfooled.core import rng
 from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.given import in_precision_of
 from unfooled.core.model.anatomy import modules_of
@@ -108,8 +109,8 @@ class Guarded(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Purify a few images twice and refuse a purifier that breaks a rule above; keep the global generator."""
-        some, modes = x[:CHECKED].detach(), [module.training for module in self.modules()]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        some = x[:CHECKED].detach()
+        with modes_kept(self.modules()), torch.no_grad(), torch.random.fork_rng(devices=[]):
             given = some.clone()
             first = purified_by(self.purify, given)
             if not torch.equal(given.nan_to_num(), some.nan_to_num()):
@@ -117,14 +118,6 @@ class Guarded(nn.Module):
             check_purified(first, some)
             own = [value.clone() for value in _buffers(self.purify)]
             again = purified_by(self.purify, some.clone())
-        changed = [m for m, mode in zip(self.modules(), modes, strict=True) if m.training != mode]
-        if changed:
-            for module, mode in zip(self.modules(), modes, strict=True):
-                module.training = mode
-            raise BadInput(
-                f"the purifier changes the mode of {type(changed[0]).__name__}; leave the modes as they are, or "
-                "restore them"
-            )
         if not all(map(_same, own, _buffers(self.purify))):
             raise BadInput(
                 "the purifier changes its own state while it is used, such as a running mean; freeze it: an attack "
@@ -264,6 +257,27 @@ def noticing_guards() -> Iterator[list[Guarded]]:
         _CALLED.reset(token)
 
 
+@contextmanager
+def modes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Refuse a purifier that changes the mode of a module, and restore the modes.
+
+    Raises:
+        BadInput: A mode has changed.
+    """
+    before = {module: module.training for module in modules}
+    try:
+        yield
+    finally:
+        changed = [module for module, mode in before.items() if module.training != mode]
+        for module, mode in before.items():
+            module.training = mode
+    if changed:
+        raise BadInput(
+            f"the purifier changes the mode of {type(changed[0]).__name__}; leave the modes as they are, or restore "
+            "them"
+        )
+
+
 def is_differentiable(purify: Purify, x: Tensor) -> bool:
     """Return whether a purifier passes a gradient on to its input that is finite and not zero everywhere.
 
@@ -279,7 +293,8 @@ def is_differentiable(purify: Purify, x: Tensor) -> bool:
             purified = purify(leaf)
             if not purified.requires_grad:
                 return False
-            (g,) = torch.autograd.grad(purified.square().sum(), leaf, allow_unused=True)
+            weights = rng.normal(rng.seeds(purified, 0), tuple(purified.shape[1:]), dtype=purified.dtype)
+            (g,) = torch.autograd.grad((weights * purified).sum(), leaf, allow_unused=True)
         except BadInput:
             raise
         except (Exception, SystemExit):  # a part of it cannot be differentiated, or refuses inputs that need gradients

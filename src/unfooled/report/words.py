@@ -233,6 +233,8 @@ def _purifier_headline(guard: Guard, *, doubted: bool) -> str:
         return ""
     value, low, high = (100 * (v or 0.0) for v in (adds.value, adds.low, adds.high))
     ends = f"{percent(worst.value, worst.n)} against {percent(bare.value, bare.n)} without it"
+    if guard.static is not None and guard.static.value is not None:
+        ends += f"; points that do not know it leave {percent(guard.static.value, guard.static.n)}"
     if low > 0:
         most = "at most " if doubted else ""
         return f"The purifier adds {most}{value:.1f} points [{low:.1f} to {high:.1f}] under the worst attack: {ends}."

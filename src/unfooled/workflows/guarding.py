@@ -13,7 +13,7 @@ from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.encoder import Encoder
 from unfooled.core.types import Model, Purify
 from unfooled.core.user_code import imported
-from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard, purified_by
+from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard, modes_kept, purified_by
 from unfooled.purification.semantic import load_purifier
 from unfooled.purification.storage import UnknownEncoder, stored_layer
 from unfooled.workflows.errors import BadOption
@@ -89,7 +89,9 @@ def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -
     """
     purify = read_purifier(source, device, model)
     some = x[:CHECKED]
-    first, again = tried(purify, some)
+    roots = [root for part in (model, purify) for root in modules_of(part)]
+    with modes_kept(module for root in roots for module in root.modules()):
+        first, again = tried(purify, some)
     guarded = guard(model, purify, stochastic=not torch.equal(first, again))
     with torch.no_grad():
         guarded(some)  # refuses a purifier that breaks a rule of `Guarded`, before the work begins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from unfooled.evaluation.checks.verdict import Trust
 from unfooled.runs.records import Count, Part, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
@@ -185,8 +186,10 @@ class Guard(Record):
         return f"not stated (missing: {', '.join(self.missing)})" if self.missing else ""
 
 
-def purifier_sentence(guard: Guard) -> str:
+def purifier_sentence(guard: Guard, verdict: str) -> str:
     """Return one or two sentences on what a purifier adds, or on why this is not stated."""
+    if verdict == Trust.NOT_EVALUABLE and not guard.missing:
+        return f"What the purifier adds is not stated: the verdict is {verdict}."
     if guard.adds is None or guard.adds.value is None or guard.worst is None or guard.bare_robust is None:
         static = guard.static.value if guard.static is not None else None
         shown = "" if static is None else f" Static: {100 * static:.1f} %, which is no robust accuracy."
@@ -197,9 +200,10 @@ def purifier_sentence(guard: Guard) -> str:
         within = f" [{100 * low:+.1f}, {100 * high:+.1f}]"
         outcome = "a gain" if low > 0 else "a loss" if high < 0 else outcome
     worst, bare = (100 * (e.value or 0.0) for e in (guard.worst, guard.bare_robust))
+    most = "at most " * (verdict == Trust.OVERSTATED)
     text = (
-        f"Under the worst attack the purifier adds {100 * value:+.1f} points{within} over the bare network, {outcome}: "
-        f"{worst:.1f} % against {bare:.1f} %, paired, n = {guard.adds.n}."
+        f"Under the worst attack the purifier adds {most}{100 * value:+.1f} points{within} over the bare network, "
+        f"{outcome}: {worst:.1f} % against {bare:.1f} %, paired, n = {guard.adds.n}."
     )
     apart = guard.static_minus_worst
     if apart is None or apart.value is None:

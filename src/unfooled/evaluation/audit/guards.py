@@ -15,7 +15,8 @@ too. The bare model is attacked by the same cascade, on the same samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,10 +61,11 @@ HIDDEN = (
     "The guarded model is inside of another one, which hides its purifier from the audit; give guard(model, purify) "
     "itself."
 )
-NO_GRADIENT = (
-    "The purifier passes no gradient on to its input: stand-ins for it (BPDA), estimated gradients and a twin were "
-    "used."
+CLUSTERS_HIDDEN = (
+    "The purifier calls a semantic one, whose clusters are hidden from the attack on the assignment; give "
+    "guard(model, purify) the semantic purifier itself."
 )
+NO_GRADIENT = "The purifier passes no gradient on to its input: {0} were used."
 
 
 def draws_of(s: Setting, usual: int) -> int:
@@ -87,9 +89,11 @@ def attack_through(
     guarded = guarded_in(s.subject.given)
     if guarded is None and not s.subject.guarded:
         return None
-    needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
+    inside = guarded is not None and _holds_clusters(guarded.purify)
+    clusters = inside or _clusters(guarded) is not None
+    needed = required(s.threat, clusters=clusters, random=s.subject.random)
     if guarded is None or not label.is_cascade or cut:
-        notes = (HIDDEN,) if guarded is None else ()
+        notes = (HIDDEN,) if guarded is None else (CLUSTERS_HIDDEN,) if inside else ()
         bare = None if guarded is None else _as_logits(s, guarded.model)
         return ThroughPurifier(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
     return _Guards(s, guarded, label, attack, gradients).through(state, needed)
@@ -100,6 +104,17 @@ def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
     purify = None if guarded is None else guarded.purify
     known = isinstance(purify, SemanticPurifier) and len(purify.label.unique()) > 1
     return purify if known and isinstance(purify, SemanticPurifier) else None
+
+
+def _holds_clusters(purify: Purify) -> bool:
+    """Return whether a function or object calls a semantic purifier that it hides from the attack on the assignment."""
+    inner = getattr(purify, "func", purify)
+    if inspect.isfunction(inner):
+        seen = inspect.getclosurevars(inner)
+        parts = [*seen.nonlocals.values(), *seen.globals.values(), *(inner.__defaults__ or ())]
+    else:
+        parts = list(getattr(inner, "__dict__", {}).values()) if not isinstance(inner, SemanticPurifier) else []
+    return any(isinstance(part, SemanticPurifier) for part in parts)
 
 
 def _as_logits(s: Setting, model: Model) -> Model:
@@ -150,9 +165,17 @@ class _Guards:
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
         return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
-            () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, bare,
+            self._notes(rows, differentiable), rows, counted, self.bare, bare,
             ends[Way.ASSIGNMENT].final if Way.ASSIGNMENT in ends else None, differentiable,
         )  # fmt: skip
+
+    def _notes(self, ways: Collection[Way], differentiable: bool) -> tuple[str, ...]:
+        """Return sentences on what the attacks could not use."""
+        notes = (CLUSTERS_HIDDEN,) if _holds_clusters(self.guarded.purify) else ()
+        if differentiable:
+            return notes
+        estimated = ", estimated gradients" * (Way.ESTIMATED in ways)
+        return (*notes, NO_GRADIENT.format(f"stand-ins for it (BPDA){estimated} and a twin"))
 
     @property
     def bare(self) -> Model:

@@ -68,7 +68,7 @@ def guard_sections(runs: Sequence[Run], sizes: Sequence[Size]) -> list[GuardSect
     return [
         GuardSection(
             run,
-            purifier_sentence(guard),
+            purifier_sentence(guard, run.summary.verdict),
             rows_of(run.summary, guard),
             notes_of(run.summary, guard),
             panels(guard, sizes),

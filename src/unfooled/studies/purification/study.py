@@ -24,6 +24,7 @@ from unfooled.studies.common.scale import pick_scale
 from unfooled.studies.purification.bench import PurificationBench
 from unfooled.studies.purification.claims import claims
 from unfooled.studies.purification.figures import Grid
+from unfooled.studies.purification.judging import BLACK
 from unfooled.studies.purification.scale import LOSSY, SCALES, PurificationScale
 from unfooled.studies.purification.tables import pictures, tables
 from unfooled.studies.purification.units import Results, measure
@@ -98,13 +99,22 @@ def _first_line(result: Results, decided: Sequence[Claim]) -> str:
     words = {"holds": "Something beats", "fails": "Nothing beats", "undecided": "Nothing surely beats"}[best.verdict]
     text = f"{result.task.name}: {words} plain PGD-AT at equal compute under the worst attack{_figure(best)}"
     arm = best.claim.partition("other arms, ")[2].partition(", beats")[0]
-    text += f"; the best arm is {arm}." if arm and best.value is not None else "."
+    if arm and best.value is not None:
+        text += f"; the best arm is {arm}" + ", on which no attack by queries was run" * (not _queried(result, arm))
+    text += "."
     if not others:
         return text
     longer = others[0]
     arm = longer.claim.partition("other arms, ")[2].partition(", beats")[0]
     words = {"holds": "wins", "fails": "does not win", "undecided": "does not surely win"}[longer.verdict]
     return f"{text} Against PGD-AT that is trained for longer, {arm} {words}{_figure(longer)}."
+
+
+def _queried(result: Results, arm: str) -> bool:
+    """Return whether attacks without gradients were run on an arm, such as "PGD-AT behind bit depth"."""
+    network, _, purifier = arm.partition(" behind ")
+    rows = [row for row in result.grid if (row.network, row.purifier) == (network, purifier)]
+    return any(column.startswith(f"{BLACK}, ") for row in rows for column in row.columns)
 
 
 def _figure(one: Claim) -> str:
