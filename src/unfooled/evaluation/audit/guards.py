@@ -102,8 +102,11 @@ def attack_through(
 def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
     """Return the purifier that assigns inputs to clusters of at least two classes; None for another one."""
     purify = None if guarded is None else guarded.purify
-    known = isinstance(purify, SemanticPurifier) and len(purify.label.unique()) > 1
-    return purify if known and isinstance(purify, SemanticPurifier) else None
+    return purify if isinstance(purify, SemanticPurifier) and _assigns(purify) else None
+
+
+def _assigns(purify: SemanticPurifier) -> bool:
+    return len(purify.label.unique()) > 1
 
 
 def _holds_clusters(purify: Purify) -> bool:
@@ -114,7 +117,7 @@ def _holds_clusters(purify: Purify) -> bool:
         parts = [*seen.nonlocals.values(), *seen.globals.values(), *(inner.__defaults__ or ())]
     else:
         parts = list(getattr(inner, "__dict__", {}).values()) if not isinstance(inner, SemanticPurifier) else []
-    return any(isinstance(part, SemanticPurifier) for part in parts)
+    return any(isinstance(part, SemanticPurifier) and _assigns(part) for part in parts)
 
 
 def _as_logits(s: Setting, model: Model) -> Model:
