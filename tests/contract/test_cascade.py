@@ -168,7 +168,11 @@ def test_when_a_search_gives_up_does_not_depend_on_the_scale_of_the_logits(scale
     efforts = [Effort("searches", (Searches(400, near=near),)) for near in (0.01, None)]
     spent = []
     for factor, effort in ((1.0, efforts[0]), (scale, efforts[0]), (1.0, efforts[1])):
-        with counted(lambda z, factor=factor: model(z) * factor) as seen:
+
+        def scaled(z: Tensor, factor: float = factor) -> Tensor:
+            return model(z) * factor
+
+        with counted(scaled) as seen:
             cascade(seen, x, y, Linf(0.005), effort=effort)
         spent.append(seen.forwards)
     assert abs(spent[1] / spent[0] - 1) < 0.05

@@ -196,8 +196,8 @@ def test_a_search_goes_on_where_it_gains_or_seldom_rises() -> None:
                 asked.append(len(z))
                 return climb(z, at)
 
-            settings = {"steps": 400, "start": x, "first_query": 20, "near": near}
-            ends.append(square_search(value, x, Linf(0.1), rng.seeds(x, 1), **settings))
+            threat, seed = Linf(0.1), rng.seeds(x, 1)
+            ends.append(square_search(value, x, threat, seed, steps=400, start=x, first_query=20, near=near))
             sizes.append(asked)
         assert torch.equal(*ends)
         assert sizes[0] == sizes[1]

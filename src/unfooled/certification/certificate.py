@@ -81,7 +81,8 @@ class Certificate:
             threat: The threat.
             parts: Rows of at least one part.
         """
-        start, domains, inner, examples = 0, None, Inner.none(), {}
+        examples: dict[int, Tensor] = {}
+        start, domains, inner = 0, None, Inner.none()
         for rows in parts:
             own, slopes = _stored_proofs(rows)
             own = replace(own, owner=own.owner + start)
