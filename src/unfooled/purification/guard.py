@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks.gradients.straight_through import Defended
-from unfooled.core import rng
 from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.given import in_precision_of
 from unfooled.core.model.anatomy import modules_of
@@ -293,7 +292,7 @@ def is_differentiable(purify: Purify, x: Tensor) -> bool:
             purified = purify(leaf)
             if not purified.requires_grad:
                 return False
-            weights = rng.normal(rng.seeds(purified, 0), tuple(purified.shape[1:]), dtype=purified.dtype)
+            weights = torch.randn(purified.shape[1:], generator=torch.Generator().manual_seed(0)).to(purified)
             (g,) = torch.autograd.grad((weights * purified).sum(), leaf, allow_unused=True)
         except BadInput:
             raise
