@@ -3,8 +3,8 @@
     python benchmarks/time_to_verdict.py --networks lenet5 trades tiny --n 16 64 --peer-path ../peers
 
 Each run is a process of its own with one thread (--threads 2: with two, for wall times); its figure is the processor
-time of that process, imports included
-(of bytecode, as after the first start). Ours (`--effort normal`, the default, and `quick`) and the peer take turns.
+time of that process, imports included (of bytecode, as after the first start). Ours (`--effort normal`, the default,
+and `quick`) and the peer take turns.
 AutoAttack is `pyautoattack`, installed with `pip install --no-deps --target ../peers pyautoattack`. `tiny` is a small
 CNN that is trained here for a minute on CIFAR-10 (JPEG), `resnet20` a ResNet-20 that is trained for some ten minutes;
 both are natural. A peer that takes longer than `--limit` seconds of wall time is recorded as such.
