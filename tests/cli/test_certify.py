@@ -145,6 +145,29 @@ def test_a_bound_on_proofs_where_there_are_none_is_below_it(home: Path) -> None:
     assert "defect" not in err
 
 
-def test_smoothing_in_an_audit_is_sent_to_its_command(home: Path) -> None:
-    _, err = run(home, "audit", "--model", "mine.py:net", *BASE, "--certify", "smoothing:0.25", code=2)
-    assert "run unfooled certify --effort smoothing:0.25" in " ".join(err.split())
+def test_an_audit_prints_what_the_smoothed_classifier_proves(home: Path) -> None:
+    options = ("--effort", "quick", "--reasons", "none", "--certify", "smoothing:0.1")
+    out, _ = run(home, "audit", "--model", "mine.py:unknown", *BASE[:-1], "l2:0.02", *options, "--out", "run")
+    assert "smoothed classifier, at least" in out
+    assert "robust accuracy, at least (proven)" not in out
+    assert "The smoothed classifier answers with the majority class" in (home / "run" / "report.html").read_text()
+    of_command, _ = run(
+        home, "certify", "--model", "mine.py:unknown", *BASE[:-1], "l2:0.02", "--effort", "smoothing:0.1", "--json"
+    )
+    smoothed = json.loads((home / "run" / "summary.json").read_text())["smoothed"]
+    assert smoothed["certified_accuracy"] == json.loads(of_command)["certified_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("threat", "certify", "words"),
+    [
+        ("linf:0.1", "smoothing:0.25", "bounds changes in L2, L1 or L0"),
+        ("l2:1", "smoothing", "--certify smoothing needs the size of the noise"),
+        ("l2:1", "smoothing:SIGMA", "write a number"),
+        ("l2:1", "smoothing:0.1", "no radius above 0.246, and eps is 1; give smoothing:0.406 or more"),
+        ("l0:3", "smoothing:60", "give smoothing:"),
+    ],
+)
+def test_smoothing_that_can_prove_nothing_is_refused(home: Path, threat: str, certify: str, words: str) -> None:
+    _, err = run(home, "audit", "--model", "mine.py:net", *BASE[:-1], threat, "--certify", certify, code=2)
+    assert words in " ".join(err.split())

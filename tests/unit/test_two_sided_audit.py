@@ -21,12 +21,16 @@ from unfooled.attacks.ensembles.cascade import Effort, cascade
 from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.certification import exact_margins, interval_margins
 from unfooled.certification.certify import proven
+from unfooled.compat.loggers import figures
 from unfooled.core.model.wrappers import Counted
 from unfooled.data import load_dataset
 from unfooled.evaluation.audit import proofs
 from unfooled.evaluation.audit.records import ClassEnds
 from unfooled.evaluation.audit.records import Summary as Record
 from unfooled.evaluation.verify import verify
+from unfooled.report import render
+from unfooled.report.evidence import KINDS
+from unfooled.report.index_page import MOST_BESIDE
 from unfooled.report.sections.curves import proven_steps
 from unfooled.report.words import two_sided, verdict_sentences
 from unfooled.training import Batches, Ibp, Ramp, initialise_for_intervals, train
@@ -404,3 +408,25 @@ def test_on_a_network_trained_for_proofs_most_of_the_attack_is_saved() -> None:
     assert torch.equal(*fooled)
     assert float(proven(model, x, y, threat, effort="quick").double().mean()) > 0.5
     assert spent[1] <= 0.7 * spent[0]
+
+
+def test_what_is_proven_stands_in_every_text(tmp_path: Path) -> None:
+    """Beside other runs, in an index of many, in a model card, and in the figures of a logger."""
+    model, x, y = subject(20)
+    run = tmp_path / "run"
+    found = uf.audit(model, x, y, Linf(0.01), plan=PLAN.with_options(certify="quick", floor=2000), out=run)
+    plain = tmp_path / "plain"
+    uf.audit(model, x, y, Linf(0.01), plan=PLAN.with_options(floor=2000), out=plain)
+    proof = found.certified_accuracy
+    assert found.trusted
+    assert proof is not None
+    assert proof.value
+    share = f"{100 * proof.value:.1f}"
+    pages = [render([run] * k, tmp_path / f"{k}.html").read_text() for k in (2, MOST_BESIDE + 1)]
+    assert "Robust accuracy, proven (lower bound)" in pages[0]
+    assert f"at least {share}\u202f%, proven" in pages[1]
+    for kind in KINDS.values():
+        assert f"By proof, it is at least {share} % (95 % interval {100 * proof.low:.1f} to" in kind(found)
+    assert figures(found)["unfooled/certified_accuracy"] == proof.value
+    others = [render([plain] * k, tmp_path / f"{k}.html").read_text() for k in (2, MOST_BESIDE + 1)]
+    assert not any("proven (lower bound)" in page or ", proven<" in page for page in others)

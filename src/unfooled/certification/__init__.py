@@ -7,12 +7,14 @@ from unfooled.certification.graph import trace
 from unfooled.certification.lipschitz import lipschitz_radius
 from unfooled.certification.margins import interval_margins, penalised_margins, relaxed_margins
 from unfooled.certification.milp import exact_distance, exact_margins
+from unfooled.certification.smoothed import Smoothing
 from unfooled.certification.smoothing import SmoothedRadius, ceiling, smooth
 
 __all__ = [
     "Certificate",
     "Effort",
     "SmoothedRadius",
+    "Smoothing",
     "ablate",
     "bounds",
     "ceiling",

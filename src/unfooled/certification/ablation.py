@@ -51,6 +51,23 @@ def ablated_radius(probability: float, entries: int, keep: int) -> int:
     return low
 
 
+def ablated_ceiling(entries: int, keep: int, draws: int, failure: float) -> float:
+    """Return the largest radius that a number of draws can give: that of a majority of all of them."""
+    return float(ablated_radius(failure ** (1 / draws), entries, keep))
+
+
+def movable(shape: tuple[int, ...], per: str, free: Tensor | None = None) -> Tensor:
+    """Return which entries, or pixels with a channel dimension of 1, of a sample may change, bool.
+
+    Args:
+        shape: Shape of a sample.
+        per: "entry" or "pixel".
+        free: Entries that may change, (*D) bool. None: all.
+    """
+    entries = torch.ones(shape, dtype=torch.bool) if free is None else free.to("cpu", torch.bool).expand(shape)
+    return entries.any(0, keepdim=True) if per == "pixel" and len(shape) > 1 else entries
+
+
 def ablate(
     model: Model,
     x: Tensor,
@@ -61,6 +78,7 @@ def ablate(
     first: int = 100,
     draws: int = 1000,
     failure: float = 0.001,
+    free: Tensor | None = None,
     batch: int = 1000,
     seed: int = 0,
 ) -> SmoothedRadius:
@@ -75,6 +93,7 @@ def ablate(
         first: Draws that select the class.
         draws: Draws that bound its probability; they limit the radius.
         failure: Probability that the radius of a sample is too large, at most.
+        free: Entries that may change, (*D) bool; the others always stay, and are not counted. None: all.
         batch: Samples computed at once.
         seed: Random seed.
 
@@ -90,19 +109,21 @@ def ablate(
     check_draws(first, draws, failure)
     if per not in PER:
         raise BadInput(f'per is {per!r}; it must be "entry" or "pixel"')
-    shape = (1, *x.shape[2:]) if per == "pixel" and x.ndim > 2 else tuple(x.shape[1:])
-    entries = math.prod(shape)
+    may_change = movable(tuple(x.shape[1:]), per, free).to(x.device)
+    shape, entries = tuple(may_change.shape), int(may_change.sum())
     if not 1 <= keep < entries:
         raise BadInput(f"keep is {keep}; it lies between 1 and {entries - 1}, as there are {entries} of them")
+    fixed = torch.zeros_like(x[0], dtype=torch.bool) if free is None else ~free.to(x.device)
 
     def few(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
-        rank = rng.uniform(seeds, (entries,), draw=draw, dtype=torch.float64)
+        rank = rng.uniform(seeds, (may_change.numel(),), draw=draw, dtype=torch.float64)
+        rank = rank.where(may_change.flatten(), -1.0)
         stays = torch.zeros_like(rank, dtype=torch.bool).scatter(1, rank.topk(keep, dim=1).indices, value=True)
-        return torch.where(stays.reshape(-1, *shape), row, value)
+        return torch.where(stays.reshape(-1, *shape) | fixed, row, value)
 
     prediction, hits = majority(model, x, few, first=first, draws=draws, batch=batch, seed=seed)
     probability = lower_bound(hits, draws, failure)
     radius = torch.tensor([float(ablated_radius(p, entries, keep)) for p in probability.tolist()], dtype=torch.float64)
     labels = torch.where(probability > 0.5, prediction, ABSTAINED)
-    ceiling = float(ablated_radius(failure ** (1 / draws), entries, keep))
+    ceiling = ablated_ceiling(entries, keep, draws, failure)
     return SmoothedRadius(labels, radius, probability, ceiling, 0.0, failure)

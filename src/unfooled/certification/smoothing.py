@@ -94,6 +94,7 @@ def smooth(
     first: int = 100,
     draws: int = 1000,
     failure: float = 0.001,
+    free: Tensor | None = None,
     batch: int = 1000,
     seed: int = 0,
 ) -> SmoothedRadius:
@@ -107,6 +108,7 @@ def smooth(
         first: Draws that select the class.
         draws: Draws that bound its probability; they limit the radius, see `ceiling`.
         failure: Probability that the radius of a sample is too large, at most.
+        free: Entries that may change, (*D) bool; the others get no noise. None: all.
         batch: Samples computed at once.
         seed: Random seed.
 
@@ -123,11 +125,15 @@ def smooth(
         raise BadInput(f"sigma is {sigma} and the norm {norm:g}; sigma is above 0, and the norm 2 or 1")
     check_draws(first, draws, failure)
 
-    def noisy(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
+    def noise(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
         if norm == 2:
-            return row + sigma * rng.normal(seeds, tuple(row.shape), draw=draw, dtype=row.dtype)
+            return sigma * rng.normal(seeds, tuple(row.shape), draw=draw, dtype=row.dtype)
         u = rng.uniform(seeds, tuple(row.shape), draw=draw, dtype=torch.float64) - 0.5
-        return row + (-sigma * u.sign() * torch.log1p(-2 * u.abs())).to(row.dtype)
+        return (-sigma * u.sign() * torch.log1p(-2 * u.abs())).to(row.dtype)
+
+    def noisy(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
+        change = noise(row, seeds, draw)
+        return row + (change if free is None else change * free.to(change))
 
     prediction, hits = majority(model, x, noisy, first=first, draws=draws, batch=batch, seed=seed)
     probability = lower_bound(hits, draws, failure)
@@ -175,12 +181,13 @@ def majority(
 
 
 def _votes(model: Model, row: Tensor, seed: Tensor, numbers: range, noisy: Noisy, batch: int) -> Tensor:
-    """Count the classes predicted for changed copies of a sample, (K,)."""
+    """Count the classes predicted for changed copies of a sample, (K,); answers that are not finite are for none."""
     total: Tensor | None = None
     for draw in torch.arange(numbers.start, numbers.stop, device=row.device).split(batch):
         with torch.no_grad():
             logits = logits_of(model(noisy(row, seed.expand(len(draw)), draw)), model)
-        votes = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).cpu()
+        answered = logits.argmax(1)[logits.isfinite().all(1)]
+        votes = torch.bincount(answered, minlength=logits.shape[1]).cpu()
         total = votes if total is None else total + votes
     assert total is not None
     return total

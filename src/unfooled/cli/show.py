@@ -88,6 +88,14 @@ def add_proofs(table: Table, runs: Sequence[Summary]) -> None:
         table.add_row("open, neither proven nor broken", *(open_share(r) for r in runs))
 
 
+def add_smoothed(table: Table, runs: Sequence[Summary]) -> None:
+    """Add what the smoothed classifier proves to a table of runs, if there is one."""
+    if any(r.smoothed is not None for r in runs):
+        figures = [(r.smoothed.clean_accuracy, r.smoothed.certified_accuracy) if r.smoothed else None for r in runs]
+        table.add_row("smoothed classifier: clean accuracy", *(percent(f[0]) if f else "not smoothed" for f in figures))
+        table.add_row("smoothed classifier, at least", *(percent(f[1]) if f else "not smoothed" for f in figures))
+
+
 def last_line(runs: Sequence[Summary]) -> str:
     """Return the words below a table of runs: what robust accuracy means here."""
     if all(run.open == 0 for run in runs):
@@ -126,6 +134,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{robust(r)}" for r in runs))
     add_proofs(table, runs)
+    add_smoothed(table, runs)
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
     if any(r.no_answer is not None and r.no_answer.value for r in runs):

@@ -20,7 +20,7 @@ from unfooled.statistics.intervals import Estimate
 
 
 def figures(summary: Summary, prefix: str = "unfooled/") -> dict[str, float]:
-    """Return the figures of an audit by name; robust accuracy only where it can be believed.
+    """Return the figures of an audit by name; robust accuracy, at most and proven, only where it can be believed.
 
     Args:
         summary: Record of the audit.
@@ -29,6 +29,8 @@ def figures(summary: Summary, prefix: str = "unfooled/") -> dict[str, float]:
     shown: dict[str, Estimate] = {"clean_accuracy": summary.clean_accuracy}
     if summary.trusted:
         shown["robust_accuracy"] = summary.robust_accuracy
+    if summary.trusted and summary.certified_accuracy is not None:
+        shown["certified_accuracy"] = summary.certified_accuracy
     found = {"trusted": float(summary.trusted), "n": float(summary.n)}
     for name, e in shown.items():
         if e.value is not None:

@@ -12,6 +12,7 @@ from unfooled.core.access import Access
 from unfooled.core.threat_text import parse_threat
 from unfooled.evaluation.audit.records import Nearness, Summary
 from unfooled.evaluation.checks.table import NEED_GRADIENTS
+from unfooled.report.trust import Tone, tone
 from unfooled.report.words import plural, threat_clause
 from unfooled.statistics.distributions import light_beta_quantile
 from unfooled.statistics.intervals import Estimate, Mean, share_of_hits
@@ -93,13 +94,30 @@ def results(s: Summary) -> list[str]:
     sentences = [f"Clean accuracy is {figure(s.clean_accuracy)}."]
     if not s.trusted:
         verdict = s.verdict or "missing"
-        return [*sentences, f"Robust accuracy is not stated, since the verdict on the attack is {verdict}."]
-    sentences.append(f"Robust accuracy is at most {figure(s.robust_accuracy)}.")
+        return [
+            *sentences, f"Robust accuracy is not stated, since the verdict on the attack is {verdict}.", *_proven(s)
+        ]  # fmt: skip
+    sentences += [f"Robust accuracy is at most {figure(s.robust_accuracy)}.", *_proven(s)]
     if s.robust_accuracy_8bit is not None:
         sentences.append(f"With the inputs rounded to 8 bits it is at most {figure(s.robust_accuracy_8bit)}.")
     points = [point for point in s.curve if point.eps > 0]
     sentences += [f"At a radius of {p.eps:.4g} accuracy is at most {figure(p.accuracy)}." for p in points]
     return [*sentences, *(_nearest(near) for near in s.nearest), *_explanations(s)]
+
+
+def _proven(s: Summary) -> list[str]:
+    """Return sentences on what is proven, of the model and of the smoothed classifier; none where no figure holds."""
+    sentences = []
+    proven, m = s.certified_accuracy, s.smoothed
+    if tone(s) != Tone.VOID and proven is not None and proven.value:
+        sentences.append(f"By proof, it is at least {figure(proven)}.")
+    if m is not None and m.certified_accuracy.value is not None:
+        sentences.append(
+            f"The smoothed classifier, the majority under noise of size {m.size:g}, is another one: "
+            f"{figure(m.certified_accuracy)} of the samples are right and proven, but for a probability of "
+            f"{m.failure:g} each."
+        )
+    return sentences
 
 
 def _nearest(near: Nearness) -> str:

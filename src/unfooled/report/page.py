@@ -25,6 +25,7 @@ from unfooled.report.sections.guards import guard_sections
 from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.proofs import proven_sections
 from unfooled.report.sections.reasons import reasons_section
+from unfooled.report.sections.smoothed import smoothed_sections
 from unfooled.runs.files import write_whole
 from unfooled.runs.opening import Place, open_store
 
@@ -78,6 +79,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         curves=curve_groups(runs, SIZES),
         undrawn=[run.letter for run in runs if not drawable_points(run.summary.curve)],
         proven=proven_sections(runs),
+        smoothed=smoothed_sections(runs),
         lines=compare(runs) if len(runs) > 1 else [],
         differing=different_settings(runs),
         glossary=glossary(summaries),

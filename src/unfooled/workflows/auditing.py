@@ -31,6 +31,7 @@ from unfooled.runs.store import Store
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack, needs_clusters
 from unfooled.workflows.backgrounds import with_background
+from unfooled.workflows.certifying import smoothing_of
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by, read_purifier
 from unfooled.workflows.inputs import Inputs, Loaded
@@ -54,7 +55,8 @@ class AuditOptions:
         explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
         reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
         reasons_n: Samples whose explanation is attacked at most.
-        certify: Effort of the proofs, "quick", "normal" or "thorough", or "off".
+        certify: Effort of the proofs, "quick", "normal" or "thorough", or "off"; "smoothing:0.25" for the smoothed
+            classifier, whose figures stand beside the verdict, see `Smoothing`.
         purify: Purifier in front of the model: the folder of a saved one, "file.py:name", or a function x -> x; see
             `uf.purification.guard`. None: none.
         budget: Time after which the audit goes no further, such as "60s", or a number of seconds; see `Plan`. None: no
@@ -91,12 +93,8 @@ class AuditOptions:
             check_purifier(self.purify)
         if self.budget is not None:
             seconds_of(self.budget, "budget")
-        if self.certify.startswith("smoothing"):
-            raise BadOption(
-                "{certify:{0}} would prove the labels of another classifier, the smoothed one, and so no end of this "
-                "verdict; run unfooled certify --effort {0}", self.certify,
-            )  # fmt: skip
-        choose(catalog.PROOFS, self.certify, "effort of the proofs")
+        if smoothing_of("certify", self.certify, threat) is None:
+            choose(catalog.PROOFS, self.certify, "effort of the proofs")
         if isinstance(self.effort, str):
             choose(catalog.EFFORTS, self.effort, "effort")
         if not self.single:
@@ -137,7 +135,7 @@ class AuditOptions:
             reasons=reasons,
             reasons_name=reasons_name,
             reasons_n=self.reasons_n,
-            certify=None if self.certify == "off" else self.certify,
+            certify=None if self.certify == "off" else smoothing_of("certify", self.certify, threat) or self.certify,
             budget=None if self.budget is None else seconds_of(self.budget, "budget"),
         )
 

@@ -11,12 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unfooled.certification import Certificate, ablate, smooth
+from unfooled.certification import Certificate, Smoothing
 from unfooled.certification import certify as certify_
 from unfooled.certification.certificate import threat_facts
 from unfooled.certification.certify import EFFORTS
+from unfooled.certification.smoothed import NAME as SMOOTHING
+from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import batched
-from unfooled.core.threats import L0, Threat
+from unfooled.core.threats import Threat
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import discard, recomputed_note
@@ -30,7 +32,6 @@ from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
 from unfooled.workflows.words import check_reach, choose, number, threat_of
 
-SMOOTHING = "smoothing"
 SUFFIX = ".safetensors"
 CHUNK, SLOW_CHUNK = 64, 4
 """Samples that are stored together, and with branch and bound."""
@@ -112,8 +113,8 @@ def certify(
         BadInput: options, model, data or certificate that cannot be used.
     """
     begin, allowed = time.monotonic(), threat_of(threat)
-    sigma = _sigma(effort, allowed)
-    if sigma is None:
+    smoothing = smoothing_of("effort", effort, allowed, draws=draws)
+    if smoothing is None:
         choose({**EFFORTS, f"{SMOOTHING}:SIGMA": None}, effort, "effort of the proofs")
     elif out is not None or check is not None:
         option = "out" if out is not None else "check"
@@ -126,8 +127,8 @@ def certify(
     out = None if out is None else check_file(out if Path(out).suffix else f"{check_file(out)}{SUFFIX}", (SUFFIX,))
     loaded = inputs.load(machine.prepare(seed), seed=seed)
     check_reach(allowed, loaded.x)
-    if sigma is not None:
-        found = _smoothed(loaded, allowed, sigma, draws, seed)
+    if smoothing is not None:
+        found = _smoothed(loaded, allowed, smoothing, seed)
     elif check is not None:
         proof = Certificate.load(check)
         proven = proof.check(loaded.model, loaded.x, loaded.y, allowed)
@@ -171,22 +172,32 @@ def _overflow_note(proof: Certificate) -> list[str]:
     return [f"the bounds of {lost} of {n} samples overflow, so that these stay open"] if lost else []
 
 
-def _sigma(effort: str, threat: Threat) -> float | None:
-    """Return the size of the noise of "smoothing:0.25", or the entries that stay in L0; None for another effort."""
-    name, colon, size = effort.partition(":")
+def smoothing_of(option: str, text: str, threat: Threat, *, draws: int = 1000) -> Smoothing | None:
+    """Return the smoothing that the text of an option names, such as "smoothing:0.25"; None for another text.
+
+    Args:
+        option: Name of the option.
+        text: Its value; in L0 with the number of entries, or pixels, that stay.
+        threat: Threat that the radii are for.
+        draws: Draws that bound the probability of the majority.
+
+    Raises:
+        BadOption: A size that is no number above 0, or a norm that smoothing does not bound.
+    """
+    name, colon, size = text.partition(":")
     if name != SMOOTHING:
         return None
-    if threat.norm not in (2, 1, 0):
+    noise = number(size, "the size of the noise") if colon else 0.0
+    if not 0 < noise < math.inf:
         raise BadOption(
-            "{effort:{0}} bounds changes in L2, L1 or L0, and the threat is {1}; in linf its radius would be that of "
-            "L2 divided by the root of the number of entries", effort, str(threat),
+            "{" + option + ":{0}} needs the size of the noise, above 0, such as smoothing:0.25", text
         )  # fmt: skip
-    sigma = number(size, "the size of the noise") if colon else 0.0
-    if not 0 < sigma < math.inf:
-        raise BadOption("{effort:{0}} needs the size of the noise, above 0, such as smoothing:0.25", effort)
-    if threat.norm == 0 and sigma != int(sigma):
-        raise BadOption("{effort:{0}} needs a whole number of entries that stay in l0, such as smoothing:45", effort)
-    return sigma
+    found = Smoothing(noise, draws=draws)
+    try:
+        found.check_norm(threat)
+    except BadInput as error:
+        raise BadOption("{" + option + ":{0}}: {1}", text, str(error)) from error
+    return found
 
 
 def _right(loaded: Loaded) -> Tensor:
@@ -210,12 +221,9 @@ def _figures(loaded: Loaded, proof: Certificate, proven: Tensor) -> dict[str, An
     }  # fmt: skip
 
 
-def _smoothed(loaded: Loaded, threat: Threat, sigma: float, draws: int, seed: int) -> dict[str, Any]:
+def _smoothed(loaded: Loaded, threat: Threat, smoothing: Smoothing, seed: int) -> dict[str, Any]:
     """Return the figures of the smoothed classifier."""
-    if isinstance(threat, L0):
-        found = ablate(loaded.model, loaded.x, keep=int(sigma), per=threat.per, draws=draws, seed=seed)
-    else:
-        found = smooth(loaded.model, loaded.x, sigma=sigma, norm=threat.norm, draws=draws, seed=seed)
+    found = smoothing.radii(loaded.model, loaded.x, threat, seed=seed)
     y = loaded.y.cpu()
     eps = torch.as_tensor(threat.eps, dtype=torch.float64).cpu()
     right, proven = found.prediction == y, found.certified(y, eps)

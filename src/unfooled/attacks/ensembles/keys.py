@@ -38,6 +38,8 @@ class Family(StrEnum):
     """Attack on the model without its purifier."""
     GUARD = "guard"
     """Attacks on a model behind a purifier, each by itself."""
+    SMOOTHED = "smoothed"
+    """Majority of the model under noise."""
 
 
 LEARNED = "learned"
@@ -94,6 +96,7 @@ class StageKey:
                 return f"reasons under attack, {self.label}"
         return {
             Family.CLEAN: "clean samples", Family.JUDGE: "judging what was found", Family.EXPLAIN: "explanations",
+            Family.SMOOTHED: "the smoothed classifier",
         }.get(self.family, f"{self.family} {self.label}".rstrip())  # fmt: skip
 
     @property

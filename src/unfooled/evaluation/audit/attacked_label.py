@@ -17,6 +17,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import ROBUST, AttackCut, AttackState, Cascade, Certify
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.certification.smoothed import Smoothing
 from unfooled.core.checks import untrusted
 from unfooled.core.model.modes import frozen
 from unfooled.core.pulse import OutOfTime, time_limit
@@ -102,7 +103,7 @@ def _results(
     gradients = gradients.ready(s.x, s.threat)
     if label.is_cascade and not s.subject.guarded:
         gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
-    assert not isinstance(label.certify, str)
+    assert not isinstance(label.certify, (str, Smoothing))
     answer = BEFORE_OTHERS if s.subject.guarded else ROBUST
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED, answer=answer)
     if seen := replay_first(s, right):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.certification.smoothed import Smoothing
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput, OneOutput
@@ -172,6 +173,8 @@ class Work:
         if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
             for part in (p for p in (plan.explaining, plan.explanation_attack) if p is not None):
                 part.explain(subject.model, x[:1], y[:1])
+        if isinstance(plan.label_attack.certify, Smoothing):
+            plan.label_attack.certify.check(threat, tuple(x.shape[1:]))
         config = Config(
             model=about.model or getattr(model, "name", "") or type(model).__name__, data=about.data, n=len(x),
             threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),

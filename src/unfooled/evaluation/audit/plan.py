@@ -17,6 +17,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import NORMAL, Certify, Effort, fitted
 from unfooled.attacks.ensembles.stages import Stage, UserAttack
 from unfooled.certification.certify import effort_of
+from unfooled.certification.smoothed import Smoothing
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.threats import Threat
@@ -45,7 +46,8 @@ class LabelAttack:
         name: Name of the attack in the report; empty for the cascade.
         whole: Attack on all samples at once, with stages of its own. None: there is none.
         certify: Effort of the proofs, "quick", "normal" or "thorough", or a function that returns which samples are
-            proven robust. None: nothing is certified.
+            proven robust; or a `Smoothing`, as text "smoothing:0.25", whose figures stand beside the verdict. None:
+            nothing is certified.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
     """
 
@@ -53,7 +55,7 @@ class LabelAttack:
     attack: Attack | None = field(default=None, metadata={"keyword": "attack"})
     name: str = field(default="", metadata={"keyword": "attack_name"})
     whole: Attack | None = field(default=None, metadata={"keyword": "whole"})
-    certify: str | Certify | None = field(default=None, metadata={"keyword": "certify"})
+    certify: str | Smoothing | Certify | None = field(default=None, metadata={"keyword": "certify"})
     floor: int = field(default=MIN_BUDGET, metadata={"keyword": "floor"})
 
     def __post_init__(self) -> None:
@@ -62,7 +64,11 @@ class LabelAttack:
                 f"the plan's effort is {self.effort!r}; give QUICK, NORMAL, THOROUGH or an Effort of your own"
             )
         if isinstance(self.certify, str):
-            effort_of(self.certify)
+            smoothing = Smoothing.of(self.certify)
+            if smoothing is None:
+                effort_of(self.certify)
+            else:
+                object.__setattr__(self, "certify", smoothing)
 
     @property
     def is_cascade(self) -> bool:
@@ -172,7 +178,7 @@ class PlanOptions(TypedDict, total=False):
     attack: Attack | None
     attack_name: str
     whole: Attack | None
-    certify: str | Certify | None
+    certify: str | Smoothing | Certify | None
     floor: int
     nearest_n: int
     nearest_budget: int
@@ -205,7 +211,8 @@ class Plan:
         attack_name: Name of that attack in the report.
         whole: Attack on all samples at once, with stages of its own, such as `autoattack`; otherwise like `attack`.
         certify: Effort of the proofs, "quick", "normal" or "thorough", or a function that returns which samples are
-            proven robust; all but 32 of these are not attacked. None: nothing is certified.
+            proven robust; all but 32 of these are not attacked. A `certification.Smoothing`, as text "smoothing:0.25",
+            proves the smoothed classifier instead, whose figures stand beside the verdict. None: nothing is certified.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
         nearest_n: Largest number of samples whose nearest adversarial examples are searched, the first ones.
         nearest_budget: Passes per sample and norm for that search.

@@ -15,6 +15,7 @@ from unfooled.attacks.memetic import Hunt
 from unfooled.certification.certify import Effort, certify, effort_of, proven
 from unfooled.certification.graph import trace
 from unfooled.certification.region import Region
+from unfooled.certification.smoothed import Smoothing
 from unfooled.core.access import Access
 from unfooled.core.errors import BadInput
 from unfooled.core.pulse import beat
@@ -72,15 +73,19 @@ class Prover:
         return proven(self.model, x, y, threat, effort=self.effort).cpu()
 
 
-def prover_of(s: Setting, wanted: str | Certify | None, right: Tensor) -> tuple[Certify | None, tuple[str, ...]]:
+def prover_of(
+    s: Setting, wanted: str | Smoothing | Certify | None, right: Tensor
+) -> tuple[Certify | None, tuple[str, ...]]:
     """Return the function that certifies samples, and a sentence where there is none although one is wanted.
 
     Args:
         s: Setting of the audit.
-        wanted: Name of an effort, a function, or None for none.
+        wanted: Name of an effort, a function, or None for none; none for the smoothed classifier, which is another.
         right: Samples that are right, (n,) bool.
     """
-    if wanted is None or not isinstance(wanted, str):
+    if wanted is None or isinstance(wanted, Smoothing):
+        return None, ()
+    if not isinstance(wanted, str):
         return wanted, ()
     if s.subject.access is not Access.GRADIENTS:
         return None, (WITHOUT.format("the model is a black box, and bounds are read off its operations."),)

@@ -130,6 +130,43 @@ class Efficiency(Record):
     busy: Size | None = None
 
 
+class Smoothed(Record):
+    """Figures of the smoothed classifier: the majority class of the audited one under noise.
+
+    It is another classifier, so that these figures are no end of the audit's verdict. Each radius is too large with a
+    probability of at most `failure`.
+
+    Attributes:
+        size: Standard deviation of the noise in L2, its scale in L1, entries or pixels that stay in L0.
+        draws: Draws that bound the majority's probability.
+        failure: Probability that the radius of a sample is too large, at most.
+        ceiling: Largest radius that these draws can give.
+        clean_accuracy: Share of the samples whose majority is right; where it is not clear enough, it is not.
+        certified_accuracy: Share of the samples that are right, and stay so within eps.
+        abstained: Share of the samples without a clear majority.
+        curve: Certified accuracy at other radii, up to the ceiling.
+        passes: Passes per sample.
+    """
+
+    size: Size
+    draws: Count
+    failure: Part
+    ceiling: Size
+    clean_accuracy: Estimate
+    certified_accuracy: Estimate
+    abstained: Part
+    curve: list[CurvePoint] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    passes: Passes
+
+    @model_validator(mode="after")
+    def _possible(self) -> Smoothed:
+        """Refuse figures that no classifier has."""
+        clean, certified = self.clean_accuracy.value, self.certified_accuracy.value
+        if clean is not None and certified is not None and certified > clean + 1e-6:
+            raise ValueError(f"certified accuracy is {certified:g}, above clean accuracy, {clean:g}, when smoothed")
+        return self
+
+
 class Summary(Shown):
     """Results of an audit.
 
@@ -150,6 +187,8 @@ class Summary(Shown):
     where nothing was certified. `proofs_tried` is the number of samples that proofs were tried for, where none of these
     was proven and so no other was tried; None: all were. `certified_curve` is what is proven at other radii, over the
     samples of `curve`; `certified_classes` has both ends by class, up to 100 classes.
+
+    `smoothed` has the figures of the smoothed classifier, where it was asked for.
 
     `budget` is the time limit in seconds, if there was one; `left_out` names what there was no time for.
 
@@ -175,6 +214,7 @@ class Summary(Shown):
     proofs_tried: Count | None = None
     certified_curve: list[CurvePoint] = Field(default_factory=list, max_length=MAX_ENTRIES)
     certified_classes: list[ClassEnds] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    smoothed: Smoothed | None = None
     verdict: str = ""
     trusted: bool = False
     because: str = ""
@@ -237,4 +277,8 @@ class Summary(Shown):
         certified = None if self.certified_accuracy is None else self.certified_accuracy.value
         if certified is not None and robust.value is not None and certified > robust.value + 1e-6:
             raise ValueError(f"certified accuracy is {certified:g}, above robust accuracy, {robust.value:g}")
+        if self.smoothed is not None and self.smoothed.certified_accuracy.n > self.n:
+            raise ValueError(
+                f"certified accuracy is of {self.smoothed.certified_accuracy.n} samples, and the audit of {self.n}"
+            )
         return self

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.certification.smoothed import Smoothing
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
@@ -37,6 +38,7 @@ from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, Plan
 from unfooled.evaluation.audit.proofs import Prover, proven_reach
 from unfooled.evaluation.audit.purified_shown import show_purified
+from unfooled.evaluation.audit.smoothed import smooth_samples
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, NearestShown, Outcome, Setting
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.gradients import Gradients
@@ -51,6 +53,7 @@ from unfooled.runs.chunks import Rows
 V = TypeVar("V")
 ON_MAPS, EXPLANATIONS = "the attack on explanations", "the explanations of all samples but the first"
 NEAREST_SHOWN, OTHER_RADII = "the explanations of the nearest points", "the proofs at other radii"
+SMOOTHED = "the smoothed classifier"
 """Names of what an audit may have had no time for."""
 
 
@@ -73,6 +76,10 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     survival = _survival(s, plan.explanation_attack, right, gradients, searched, left_out)
     certified, reach = _proven(s, attacked, right, left_out)
     purified = show_purified(s, attacked.through, right, points)
+    smoothing = plan.label_attack.certify
+    smoothed = (
+        in_time(lambda: smooth_samples(s, smoothing), left_out, SMOOTHED) if isinstance(smoothing, Smoothing) else None
+    )
     return Outcome(
         shown=s.subject.shown(s.x),
         clean=first,
@@ -99,6 +106,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         reach=reach,
         nearest_shown=shown,
         purified=purified,
+        smoothed=smoothed,
     )
 
 

@@ -40,6 +40,8 @@ def store_results(store: Store | None, outcome: Outcome, context: AuditContext, 
     }
     if outcome.certified is not None:
         samples["certified"] = outcome.certified
+    if outcome.smoothed is not None:
+        samples |= {"smoothed": outcome.smoothed.prediction, "smoothed_radius": outcome.smoothed.radius}
     files = {"samples": samples}
     rows = worst_first(outcome, len(summary.gallery))
     points = {"x": x[rows], "x_adv": attack.x_adv[rows]}

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Family, Ledger
+from unfooled.certification.smoothed import Smoothing
 from unfooled.core.samples import per_block
 from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.nearest_points import MAX_CLASSES_LISTED, nearness
 from unfooled.evaluation.audit.nearest_shown import nearest_records
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.proofs import figures_of_proofs
-from unfooled.evaluation.audit.records import CurvePoint, Example, Summary
+from unfooled.evaluation.audit.records import CurvePoint, Example, Smoothed, Summary
+from unfooled.evaluation.audit.smoothed import summarise_smoothed
 from unfooled.evaluation.audit.values import PREDICTED, Outcome, finite
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.evaluation.explanations.movement import movements
@@ -132,6 +134,7 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         classes=context.classes,
         explanation=context.plan.explaining.name,
         guard=outcome.guard,
+        smoothed=_smoothed(outcome, context, ledger, labels_predicted=PREDICTED in warnings),
         reasons=None if survival is None else _survival(outcome, context),
         limits=list(LIMITS),
         command=about.command,
@@ -146,6 +149,17 @@ def summarise_audit(outcome: Outcome, context: AuditContext, ledger: Ledger, war
         **_confusions(
             context.y[~outcome.no_answer], outcome.attack.prediction[~outcome.no_answer], len(context.classes)
         ),
+    )
+
+
+def _smoothed(outcome: Outcome, context: AuditContext, ledger: Ledger, *, labels_predicted: bool) -> Smoothed | None:
+    """Return the figures of the smoothed classifier; None where it was not asked for, or there was no time."""
+    smoothing = context.plan.label_attack.certify
+    if outcome.smoothed is None or not isinstance(smoothing, Smoothing):
+        return None
+    radii = context.plan.nearest.radii
+    return summarise_smoothed(
+        outcome.smoothed, smoothing, context.y, context.threat.eps, radii, ledger, labels_predicted=labels_predicted
     )
 
 

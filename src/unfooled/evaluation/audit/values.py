@@ -11,6 +11,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Certify
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.certification.smoothing import SmoothedRadius
 from unfooled.core.access import Access
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
@@ -252,6 +253,7 @@ class Outcome:
         reach: Largest radius at which each sample is proven, in multiples of eps, (n,). None: not known.
         nearest_shown: Nearest adversarial examples with their explanations. None: there are none to show.
         purified: Pictures of what a purifier does. None: there is no purifier, or nothing to show.
+        smoothed: Answers of the smoothed classifier. None: not asked for, or there was no time.
     """
 
     shown: Tensor
@@ -279,6 +281,7 @@ class Outcome:
     reach: Tensor | None = None
     nearest_shown: NearestShown | None = None
     purified: PurifiedShown | None = None
+    smoothed: SmoothedRadius | None = None
 
     @property
     def fooled(self) -> Tensor:

@@ -22,7 +22,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations.records import Movement
 from unfooled.report.runs import Run
 from unfooled.report.sections.nearness import NORMS, median_estimate, written_in_255ths
-from unfooled.report.trust import doubted, tone
+from unfooled.report.trust import Tone, doubted, tone
 from unfooled.report.words import MINUS, between, decimals, finite, mean_text, number, percent, signed
 from unfooled.statistics.intervals import Estimate, Mean
 
@@ -139,6 +139,9 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     lines.append(_bounded("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in summaries]))
     if any(r.robust_accuracy_8bit for r in summaries):
         lines.append(_bounded("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in summaries]))
+    if any(r.certified_accuracy for r in summaries):
+        proven = [r.certified_accuracy if tone(r) != Tone.VOID else None for r in summaries]
+        lines.append(_line("Robust accuracy, proven (lower bound)", proven))
     lines += [
         _line("Clean accuracy", [r.clean_accuracy for r in summaries]),
         _bounded("Attack success rate", runs, [r.attack_success_rate for r in summaries], "at least"),
