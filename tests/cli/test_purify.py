@@ -252,3 +252,10 @@ def test_images_of_one_class_are_said(home: Path) -> None:
     )
     assert any("all images are of one class, 0" in sentence for sentence in record.warnings)
     assert any("no image is of these classes of the model: 1, 2, 3, 4, 5, 6, 7, 8, ...;" in w for w in record.warnings)
+
+
+def test_a_class_without_images_is_named(home: Path) -> None:
+    np.savez(home / "gap.npz", x=np.random.rand(40, 1, 8, 8), y=np.arange(40) % 2 * 2, classes=["cat", "dog", "eel"])
+    done = run(home, "purify", "fit", "--model", "net.pt", "--data", "gap.npz", "--out", "gap", code=2)
+    assert "no image is of these classes: dog; give images of each" in " ".join(done.stderr.split())
+    assert not (home / "gap").exists()

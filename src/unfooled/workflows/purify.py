@@ -183,6 +183,7 @@ def purify_fit(
     loaded = inputs.load(device, seed=seed)
     (x, y), held_out = _held_out(inputs, loaded, device, seed)
     patch = _check_images(x, options)
+    _check_classes(y, loaded.classes)
     layer = options.layer or last_features(loaded.model)
     encode = Encoder(loaded.model, layer)
     with torch.no_grad():
@@ -334,6 +335,17 @@ def _check_images(x: Tensor, options: PurifierOptions) -> int:
         raise BadOption("{stride} is {0} and {patch} {1}; patches must touch: give a smaller {stride}",
                         options.stride, patch)  # fmt: skip
     return patch
+
+
+def _check_classes(y: Tensor, names: list[str]) -> None:
+    """Refuse labels that leave out a class below the largest one."""
+    missing = [k for k, count in enumerate(y.bincount().tolist()) if not count]
+    if missing:
+        listed = ", ".join(names[k] if k < len(names) else str(k) for k in missing[:8])
+        raise BadOption(
+            "no image is of these classes: {0}; give images of each, such as more of them by {n}, or number the "
+            "classes without gaps", listed + ", ..." * (len(missing) > 8),
+        )  # fmt: skip
 
 
 def _judged(loaded: Loaded, purify: SemanticPurifier, x: Tensor, y: Tensor) -> tuple[Estimate, Estimate, Mean]:
