@@ -430,3 +430,32 @@ def test_what_is_proven_stands_in_every_text(tmp_path: Path) -> None:
     assert figures(found)["unfooled/certified_accuracy"] == proof.value
     others = [render([plain] * k, tmp_path / f"{k}.html").read_text() for k in (2, MOST_BESIDE + 1)]
     assert not any("proven (lower bound)" in page or ", proven<" in page for page in others)
+
+
+class Step(nn.Module):
+    """Class 1 above 1/2 in the first entry, else class 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = x.flatten(1)[:, 0] - 0.5
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.parametrize(("beyond", "fires"), [(5e-7, False), (-1e-3, True)])
+def test_a_point_barely_outside_eps_refutes_no_proof(beyond: float, fires: bool) -> None:
+    """The nearest point is `beyond` outside of eps, which `verify` allows; the proof, that none is inside, holds."""
+    x = torch.rand(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 0.7
+    y = torch.ones(40, dtype=torch.int64)
+
+    def over(model: Any, x: Tensor, y: Tensor, threat: Any, **_: Any) -> Tensor:
+        z = x.clone()
+        z[:, 0] = 0.5 - 1e-9
+        return z
+
+    def claims(x: Tensor, y: Tensor, threat: Any) -> Tensor:
+        return torch.ones(len(x), dtype=torch.bool)
+
+    plan = PLAN.with_options(attack=over, certify=claims, nearest_n=1)
+    found = uf.audit(Step(), x, y, Linf(0.2 - beyond), plan=plan)
+    assert next(f for f in found.diagnostics if f.id == "D24").fired == fires
+    assert found.attack_success_rate.value == pytest.approx(0.8)  # 32 of the proven samples are attacked

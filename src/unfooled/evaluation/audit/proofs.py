@@ -23,7 +23,8 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.nearest_points import MAX_CLASSES_LISTED
 from unfooled.evaluation.audit.records import ClassEnds, CurvePoint
-from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.evaluation.audit.values import Judged, Outcome, Setting
+from unfooled.evaluation.verify import verify
 from unfooled.runs.sealed import Rows
 from unfooled.statistics.intervals import share
 
@@ -37,6 +38,8 @@ WITHOUT = "Nothing was certified: {}"
 PROBED = 16
 """Samples that the proofs of little effort begin with; where none of these is proven, no other one is tried."""
 QUICK = "quick"
+INSIDE = 1 - 1e-5
+"""Part of eps within which a point refutes a proof; `verify` allows it 1e-6 beyond eps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +116,21 @@ def _unless_in_vain(s: Setting, prover: Prover, right: Tensor) -> Prover:
 
     found = s.ledger.part(StageKey(Family.CASCADE, "first-proofs"), work)["proven"]
     return prover if bool(found.any()) else replace(prover, tried=len(at))
+
+
+def refuted_proofs(s: Setting, certified: Tensor, points: Judged) -> Tensor:
+    """Return the certified samples that are fooled at their points, moved clearly inside the threat, (n,) bool.
+
+    A point counts as allowed up to a small tolerance; a proof does not speak of what lies beyond eps.
+    """
+    rows = (certified & points.success).nonzero()[:, 0]
+    refuted = torch.zeros(s.n, dtype=torch.bool)
+    if len(rows):
+        at = s.at(rows)
+        x, threat = s.x[at], s.threat.take(at)
+        inside = threat.scaled(INSIDE).project(points.x_adv[rows].to(x.device), x)
+        refuted[rows] = verify(s.subject.model, x, s.y[at], inside, threat, draws=s.draws, batch=s.batch).success.cpu()
+    return refuted
 
 
 def proven_reach(s: Setting, prover: Certify | None, certified: Tensor, right: Tensor) -> Tensor | None:

@@ -36,7 +36,7 @@ from unfooled.evaluation.audit.efficiency import efficiency_of
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.nearest_shown import explain_nearest
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, Plan
-from unfooled.evaluation.audit.proofs import Prover, proven_reach
+from unfooled.evaluation.audit.proofs import Prover, proven_reach, refuted_proofs
 from unfooled.evaluation.audit.purified_shown import show_purified
 from unfooled.evaluation.audit.smoothed import smooth_samples
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, NearestShown, Outcome, Setting
@@ -67,7 +67,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     findings = attacked.findings
     findings += check_points(
         state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
-        random=s.subject.random,
+        refuted_proofs(s, state.frontier.certified.cpu() & right, points), random=s.subject.random,
     )  # fmt: skip
     left_out = [*attacked.left_out]
     explained = _explained(s, plan.explaining, points.x_adv, gradients, left_out)

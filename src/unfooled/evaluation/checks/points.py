@@ -16,6 +16,7 @@ def check_points(
     success: Tensor,
     prediction: Tensor,
     undefined: Tensor,
+    refuted: Tensor,
     *,
     random: bool,
 ) -> list[Finding]:
@@ -28,6 +29,7 @@ def check_points(
         success: True for points that fool the model when verified, (n,) bool.
         prediction: Classes predicted at the points, (n,).
         undefined: True for points at which the logits are not finite, (n,) bool.
+        refuted: True for certified samples that are fooled by points clearly inside the threat, (n,) bool.
         random: True if the model's answers are random.
     """
     n = max(len(right), 1)
@@ -46,7 +48,7 @@ def check_points(
         "the threat at which the model gives no finite answer",
         "no verdict: a refusal is neither right nor wrong; audit the model without the part that refuses",
     )  # fmt: skip
-    broken = int((frontier.certified.cpu() & success & right).sum())
+    broken = int(refuted.sum())
     d24 = above(
         "D24", float(broken), f"{broken} certified samples were fooled",
         "no verdict: the certificate or the judge has a mistake",
