@@ -666,3 +666,52 @@ def test_rows_of_one_sample_share_their_lines(name: str) -> None:
     together = lower_bounds(rows, bounds)
     alone = torch.cat([lower_bounds(rows.take(torch.tensor([k])), bounds) for k in range(len(rows.owner))])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+class Parted(nn.Module):
+    """W (3 p - q) + b of the two halves p, q of a layer, which are taken apart and put together in one of many ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.first, self.last = way, nn.Linear(6, 8), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        p, q = {
+            "split": lambda: h.split(4, 1),
+            "sizes": lambda: h.split([4, 4], -1),
+            "chunk": lambda: h.chunk(2, dim=1),
+            "unbind": lambda: h.reshape(-1, 2, 4).unbind(1),
+            "unbind-last": lambda: h.reshape(-1, 2, 4).transpose(1, 2).unbind(dim=-1),
+            "stack": lambda: torch.stack([h[:, 4:], h[:, :4]], 2).flip(2).unbind(2),
+            "samples": lambda: torch.stack([h[:, :4], h[:, 4:]]).unbind(0),
+            "by-sample": lambda: (torch.stack(h.unbind())[:, :4], h[:, 4:]),
+        }[self.way]()
+        return self.last(p) - nn.functional.linear(q, self.last.weight) + nn.functional.linear(2 * p, self.last.weight)
+
+
+@pytest.mark.parametrize("way", ["split", "sizes", "chunk", "unbind", "unbind-last", "stack"])
+def test_parts_of_a_layer_have_the_bounds_of_the_layer_that_they_make(way: str) -> None:
+    torch.manual_seed(0)
+    model, x = Parted(way).eval(), torch.rand(7, 6)
+    whole = nn.Sequential(model.first, nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        w = model.last.weight
+        whole[2].weight.copy_(torch.cat([3 * w, -w], 1))
+        whole[2].bias.copy_(model.last.bias)
+        y = whole(x).argmax(1)
+        torch.testing.assert_close(model(x), whole(x))
+    exact = exact_margins(whole, x, y, Linf(0.05))
+    for effort in ("intervals", "normal"):
+        found, expected = (bounds(net, x, y, Linf(0.05), effort=effort) for net in (model, whole))
+        if effort == "normal":
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert all(a <= b.value + 1e-5 for a, b in zip(found.tolist(), exact, strict=True))
+    assert torch.equal(*(certify(net, x, y, Linf(0.05)).certified for net in (model, whole)))
+
+
+@pytest.mark.parametrize(("way", "words"), [("samples", "joins samples"), ("by-sample", "parts samples")])
+def test_parts_that_mix_samples_are_refused(way: str, words: str) -> None:
+    x = torch.rand(3, 6)
+    with pytest.raises(BadInput, match=words):
+        bounds(Parted(way).eval(), x, torch.zeros(3, dtype=torch.int64), Linf(0.05))

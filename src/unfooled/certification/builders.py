@@ -117,6 +117,13 @@ class Builder:
         return self.before(call.args[0])
 
 
+def kind_of(call: fx.Node) -> str:
+    """Return the name of a recorded operation: `relu`, `convolution`, `getitem`."""
+    packet = getattr(call.target, "overloadpacket", None)
+    text = getattr(call.target, "__name__", str(call.target)) if packet is None else str(packet)
+    return text.rpartition(".")[2]
+
+
 def _argument(call: fx.Node, position: int, name: str, default: Any) -> Any:
     return call.args[position] if len(call.args) > position else call.kwargs.get(name, default)
 
@@ -127,7 +134,11 @@ def _same(build: Builder, call: fx.Node) -> None:
 
 
 def _item(build: Builder, call: fx.Node) -> None:
-    """The first of several results, such as the values of max pooling."""
+    """A part of a split; or the first of several results, such as the values of max pooling."""
+    owner: Any = call.args[0]
+    if (make := PARTS.get(kind_of(owner))) is not None:
+        build.add(call, Arrangement(make(owner, call)), build.before(owner))
+        return
     if call.args[1] != 0:
         raise Unknown("of which another result than the values is used")
     build.positions[call] = build.before(call.args[0])
@@ -349,6 +360,56 @@ def _joined(build: Builder, call: fx.Node) -> None:
     build.add(call, None, *pieces)
 
 
+def _split(build: Builder, call: fx.Node) -> None:
+    """Several parts of one tensor, each of which `_item` takes out."""
+    rank = len(build.shape(call.args[0])) + 1
+    if int(_argument(call, 1 if kind_of(call) == "unbind" else 2, "dim", 0)) % rank == 0:
+        raise Unknown("it parts samples")
+    build.positions[call] = build.only_first(call)
+
+
+def _narrowed(owner: fx.Node, call: fx.Node) -> Callable[[Tensor], Tensor]:
+    """Return the function that takes a part of a split out."""
+    parts: Any = owner.meta["val"]
+    k: Any = call.args[1]
+    dim = int(_argument(owner, 2, "dim", 0)) % parts[0].ndim
+    sizes = [int(part.shape[dim]) for part in parts]
+    return lambda z: z.narrow(dim, sum(sizes[:k]), sizes[k])
+
+
+def _selected(owner: fx.Node, call: fx.Node) -> Callable[[Tensor], Tensor]:
+    """Return the function that selects an index of a dimension."""
+    k: Any = call.args[1]
+    dim = int(_argument(owner, 1, "dim", 0))
+    dim %= owner.meta["val"][0].ndim + 1
+    return lambda z: z.select(dim, k)
+
+
+PARTS = {"split": _narrowed, "split_with_sizes": _narrowed, "unbind": _selected}
+"""Recorded operation with several results -> the function that takes out one of them."""
+
+
+def _stacked(build: Builder, call: fx.Node) -> None:
+    """Several parts side by side in a new dimension."""
+    parts: Any = call.args[0]
+    dim, shape = int(_argument(call, 1, "dim", 0)), call.meta["val"].shape
+    dim %= len(shape)
+    if dim == 0:
+        raise Unknown("it joins samples")
+    pieces = []
+    for k, part in enumerate(parts):
+        if part in build.constants:
+            raise Unknown("with a constant part")
+        put = _put_at(dim, k, len(parts) - k - 1)
+
+        def stack(z: Tensor, put: Callable[[Tensor], Tensor] = put) -> Tensor:
+            return put(z.unsqueeze(dim))
+
+        build.nodes.append(Node(Arrangement(stack), (build.before(part),), tuple(shape[1:])))
+        pieces.append(len(build.nodes) - 1)
+    build.add(call, None, *pieces)
+
+
 def _put_at(dim: int, before: int, after: int) -> Callable[[Tensor], Tensor]:
     """Return the function that pads one dimension with zeros."""
 
@@ -387,7 +448,7 @@ BUILDERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     "div": _times(True),
     "neg": _negative,
     **dict.fromkeys(("view", "_unsafe_view", "reshape"), _view),
-    **dict.fromkeys(("unsqueeze", "squeeze", "mean", "sum", "select", "slice"), _arranged(1)),
+    **dict.fromkeys(("unsqueeze", "squeeze", "mean", "sum", "select", "slice", "flip"), _arranged(1)),
     "transpose": _arranged(1, 2),
     "permute": _permuted,
     "expand": _expanded,
@@ -395,5 +456,7 @@ BUILDERS: dict[str, Callable[[Builder, fx.Node], None]] = {
     **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_avg_pool1d"), _arranged()),
     "constant_pad_nd": _padded,
     "cat": _joined,
+    "stack": _stacked,
+    **dict.fromkeys(("split", "split_with_sizes", "unbind"), _split),
 }
 """Name of a recorded operation -> its rule."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from unfooled.certification.builders import BUILDERS, HEADS, Builder, Unknown
+from unfooled.certification.builders import BUILDERS, HEADS, Builder, Unknown, kind_of
 from unfooled.certification.network import Head, Network
 from unfooled.certification.recording import record
 from unfooled.core.checks import check_mode
@@ -75,7 +75,7 @@ def _add(build: Builder, node: fx.Node, name: str) -> None:
     if build.is_constant(node):
         build.evaluate(node)
         return
-    kind = _kind(node)
+    kind = kind_of(node)
     if kind in HEADS:
         build.heads[node] = (Head(HEADS[kind]), node.args[0])
         return
@@ -91,13 +91,6 @@ def _add(build: Builder, node: fx.Node, name: str) -> None:
             f"{name} uses {found.name or kind}{because}, which cannot be bounded; replace this operation, or use "
             f"another method: {REMEDY}"
         ) from None
-
-
-def _kind(node: fx.Node) -> str:
-    """Return the name of a recorded operation: `relu`, `convolution`, `getitem`."""
-    packet = getattr(node.target, "overloadpacket", None)
-    text = getattr(node.target, "__name__", str(node.target)) if packet is None else str(packet)
-    return text.rpartition(".")[2]
 
 
 def _finished(build: Builder, node: fx.Node, name: str) -> Network:
