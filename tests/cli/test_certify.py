@@ -138,21 +138,19 @@ def test_an_audit_prints_both_ends(home: Path) -> None:
 
 
 def test_a_bound_on_proofs_where_there_are_none_is_below_it(home: Path) -> None:
-    options = ("--effort", "quick", "--reasons", "none", "--certify", "off")
-    _, err = run(
-        home, "audit", "--model", "mine.py:net", *BASE, *options, "--fail-under", "certified_accuracy=0.01", code=3
-    )
+    options = ("--effort", "quick", "--reasons", "none", "--fail-under", "certified_accuracy=0.01")
+    _, err = run(home, "audit", "--model", "mine.py:unknown", *BASE, *options, code=3)
     assert "defect" not in err
 
 
 def test_an_audit_prints_what_the_smoothed_classifier_proves(home: Path) -> None:
     options = ("--effort", "quick", "--reasons", "none", "--certify", "smoothing:0.1")
-    out, _ = run(home, "audit", "--model", "mine.py:unknown", *BASE[:-1], "l2:0.02", *options, "--out", "run")
+    out, _ = run(home, "audit", "--model", "mine.py:net", *BASE[:-1], "l2:0.02", *options, "--out", "run")
     assert "smoothed classifier, at least" in out
     assert "robust accuracy, at least (proven)" not in out
-    assert "The smoothed classifier answers with the majority class" in (home / "run" / "report.html").read_text()
+    assert "The smoothed classifier answers with the most frequent class" in (home / "run" / "report.html").read_text()
     of_command, _ = run(
-        home, "certify", "--model", "mine.py:unknown", *BASE[:-1], "l2:0.02", "--effort", "smoothing:0.1", "--json"
+        home, "certify", "--model", "mine.py:net", *BASE[:-1], "l2:0.02", "--effort", "smoothing:0.1", "--json"
     )
     smoothed = json.loads((home / "run" / "summary.json").read_text())["smoothed"]
     assert smoothed["certified_accuracy"] == json.loads(of_command)["certified_accuracy"]
@@ -166,8 +164,17 @@ def test_an_audit_prints_what_the_smoothed_classifier_proves(home: Path) -> None
         ("l2:1", "smoothing:SIGMA", "write a number"),
         ("l2:1", "smoothing:0.1", "no radius above 0.246, and eps is 1; give smoothing:0.406 or more"),
         ("l0:3", "smoothing:60", "give smoothing:"),
+        ("l0:3", "smoothing:64", "smoothing:64 keeps all of the 64 entries"),
     ],
 )
 def test_smoothing_that_can_prove_nothing_is_refused(home: Path, threat: str, certify: str, words: str) -> None:
-    _, err = run(home, "audit", "--model", "mine.py:net", *BASE[:-1], threat, "--certify", certify, code=2)
-    assert words in " ".join(err.split())
+    for command, option in (("audit", "--certify"), ("certify", "--effort")):
+        _, err = run(home, command, "--model", "mine.py:net", *BASE[:-1], threat, option, certify, code=2)
+        assert words.replace("--certify", option) in " ".join(err.split())
+
+
+@pytest.mark.parametrize("certify", ["smoothing:0.25", "off"])
+def test_a_bound_on_proofs_that_are_not_made_is_refused(home: Path, certify: str) -> None:
+    bound = ("--fail-under", "certified_accuracy=0.1", "--certify", certify)
+    _, err = run(home, "audit", "--model", "mine.py:net", *BASE[:-1], "l2:0.1", *bound, code=2)
+    assert f"--certify {certify} proves nothing of the model itself" in " ".join(err.split())

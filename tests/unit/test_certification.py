@@ -697,8 +697,10 @@ def test_parts_of_a_layer_have_the_bounds_of_the_layer_that_they_make(way: str) 
     whole = nn.Sequential(model.first, nn.ReLU(), nn.Linear(8, 3)).eval()
     with torch.no_grad():
         w = model.last.weight
-        whole[2].weight.copy_(torch.cat([3 * w, -w], 1))
-        whole[2].bias.copy_(model.last.bias)
+        last = whole[2]
+        assert isinstance(last, nn.Linear)
+        last.weight.copy_(torch.cat([3 * w, -w], 1))
+        last.bias.copy_(model.last.bias)
         y = whole(x).argmax(1)
         torch.testing.assert_close(model(x), whole(x))
     exact = exact_margins(whole, x, y, Linf(0.05))
@@ -715,3 +717,18 @@ def test_parts_that_mix_samples_are_refused(way: str, words: str) -> None:
     x = torch.rand(3, 6)
     with pytest.raises(BadInput, match=words):
         bounds(Parted(way).eval(), x, torch.zeros(3, dtype=torch.int64), Linf(0.05))
+
+
+def test_a_network_with_max_pooling_is_cut_like_any_other() -> None:
+    """Branch and bound on the whole network, whose entries have three dimensions."""
+    torch.manual_seed(12)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    x = torch.rand(12, 1, 6, 6)
+    y = model(x).argmax(1)
+    proof = certify(model, x, y, Linf(0.06))
+    assert int((proof.level == Level.DOMAINS).sum()) > 0
+    assert torch.equal(proof.check(model, x, y, Linf(0.06)), proof.certified)
+    fooled = model(apgd(model, x, y, Linf(0.06), steps=20)).argmax(1) != y
+    assert not bool((fooled & proof.certified).any())

@@ -204,3 +204,15 @@ def test_rows_copy_only_the_bounds_that_they_need() -> None:
     assert torch.equal(again.region.x, x[[1, 1, 3]])
     assert torch.equal(again.nodes[1][0], bounds.nodes[1][0][[1, 1, 3]])
     assert [len(low) for low, _ in again.nodes[:2]] == [3, 3]
+
+
+def test_the_penalty_is_of_activations_alone() -> None:
+    """Max pooling of single entries changes nothing."""
+    torch.manual_seed(0)
+    convolution, last = nn.Conv2d(1, 2, 3), nn.Linear(32, 3)
+    plain = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), last)
+    pooled = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(1), nn.Flatten(), last)
+    x, y = torch.rand(4, 1, 6, 6), torch.zeros(4, dtype=torch.int64)
+    penalties = [penalised_margins(net, x, y, Linf(0.1))[1] for net in (plain, pooled)]
+    assert float(penalties[0].detach()) > 0
+    torch.testing.assert_close(*penalties)

@@ -68,7 +68,8 @@ LIMITS: dict[type[BaseModel], dict[str, list[Any]]] = {
     guard_fields.ClassClusters: {"label": COUNT, "clusters": [0]},
     records.Efficiency: {"calls": COUNT, "rows": SIZE, "share": SIZE, "checks": SIZE, "workers": COUNT, "busy": SIZE},
     records.Smoothed: {
-        "size": SIZE, "draws": COUNT, "failure": PART, "ceiling": SIZE, "abstained": PART, "curve": [[{}] * 10_001],
+        "size": SIZE, "first": COUNT, "draws": COUNT, "failure": PART, "ceiling": SIZE, "abstained": PART,
+        "curve": [[{}] * 10_001],
     },
     Movement: {"undefined": COUNT},
     ReasonPoint: {

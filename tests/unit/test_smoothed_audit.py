@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from unfooled import L0, L1, L2, BadInput, Linf, audit
 from unfooled.attacks.ensembles.cascade import QUICK
 from unfooled.certification import Smoothing, ablate, smooth
+from unfooled.certification.ablation import ablated_ceiling
+from unfooled.core import rng
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Smoothed
 from unfooled.report import render
+from unfooled.report.evidence import KINDS
+from unfooled.report.runs import Run
+from unfooled.report.sections.smoothed import smoothed_words
 from unfooled.runs.records import Passes
 
 W = torch.tensor([1.0, -2.0, 0.5, 1.5])
@@ -96,7 +101,7 @@ def test_entries_that_are_fixed_get_no_noise() -> None:
     found = smooth(model, x, sigma=0.5, draws=200, free=free)
     assert torch.allclose(found.radius, torch.full((2,), found.ceiling, dtype=torch.float64))
     assert found.prediction.tolist() == [0, 1]
-    kept = ablate(model, x, keep=1, draws=200, free=free)
+    kept = ablate(model, x, keep=1, draws=200, free=free.float())
     assert kept.prediction.tolist() == [0, 1]
     assert (kept.probability > 0.9).all()
     with pytest.raises(BadInput, match="between 1 and 1"):
@@ -137,6 +142,92 @@ def test_the_size_that_a_refusal_names_is_enough() -> None:
         Smoothing(size + 1).check(L0(3), (1, 28, 28))
 
 
+def test_the_numbers_of_laplace_noise_are_never_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in (0, -1):  # the smallest and the largest hash
+        monkeypatch.setattr(rng, "bits", lambda seed, size, draw=0, word=word: torch.full((len(seed), size), word))
+        u = rng.inner_uniform(torch.zeros(1, dtype=torch.int64), (3,))
+        assert bool(((u > 0) & (u < 1)).all())
+        seen: list[Tensor] = []
+
+        def model(z: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(z)
+            return z
+
+        smooth(model, torch.full((1, 3), 0.5), sigma=0.5, norm=1, draws=5)
+        assert all(bool(z.isfinite().all()) for z in seen)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_smoothed(kind: torch.dtype) -> None:
+    x, y = samples(6)
+    net = nn.Sequential(nn.Linear(4, 2)).eval()
+    y = net(x).argmax(1)
+    found = audit(net.to(kind), x, y, L2(0.01), plan=PLAN.with_options(certify="smoothing:0.1"))
+    assert found.smoothed is not None
+    assert (found.smoothed.clean_accuracy.value or 0) > 0.5
+
+
+def test_a_model_that_takes_no_noise_is_refused_before_the_attack() -> None:
+    calls = []
+
+    def strict(z: Tensor) -> Tensor:
+        calls.append(len(z))
+        if z.min() < 0 or z.max() > 1:
+            raise ValueError("pixels lie in [0, 1]")
+        return Plane()(z)
+
+    x, y = samples(40)
+    with pytest.raises(BadInput, match=r"the noise of smoothing:1, which leaves \[0, 1\] .*: pixels lie in"):
+        audit(strict, x, y, L2(0.1), plan=PLAN.with_options(certify="smoothing:1"))
+    assert len(calls) < 12
+
+
+def test_draws_that_prove_nothing_are_refused() -> None:
+    with pytest.raises(BadInput, match="give at least 10 draws"):
+        Smoothing(0.25, draws=5).check(L2(0.1), (10,))
+    assert Smoothing(0.25, draws=10).ceiling(L2(0.1), (10,)) > 0
+    with pytest.raises(BadInput, match="smoothing:64 keeps all of the 64 pixels that may change"):
+        Smoothing(64).check(L0(1, per="pixel"), (3, 8, 8))
+
+
+def test_the_size_of_a_refusal_is_found_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = []
+
+    def counted(*values: Any) -> float:
+        count.append(values)
+        return ablated_ceiling(*values)
+
+    monkeypatch.setattr("unfooled.certification.smoothed.ablated_ceiling", counted)
+    with pytest.raises(BadInput, match="give smoothing:169 or less"):
+        Smoothing(2000).check(L0(200, per="pixel"), (3, 224, 224))
+    assert len(count) < 20
+
+
+def test_large_samples_are_computed_in_small_parts() -> None:
+    sizes = []
+
+    def model(z: Tensor) -> Tensor:
+        sizes.append(len(z))
+        return torch.stack([z[:, 0, 0, 0], z[:, 0, 0, 0]], 1)
+
+    smooth(model, torch.full((1, 1, 1500, 1500), 0.5), sigma=0.1, first=1, draws=9)
+    assert max(sizes) == 7
+
+
+def test_the_curve_of_l0_has_whole_numbers() -> None:
+    x = torch.rand(20, 36, generator=torch.Generator().manual_seed(0))
+    y = (x.mean(1) > 0.5).long()
+
+    def model(z: Tensor) -> Tensor:
+        score = z.sum(1) - 2.0
+        return torch.stack([-score, score], 1)
+
+    found = audit(model, x, y, L0(2), plan=PLAN.with_options(certify="smoothing:4", radii=(0.25, 0.5, 0.75, 1.0, 1.75)))
+    assert found.smoothed is not None
+    assert [p.eps for p in found.smoothed.curve] == [1.0, 2.0, 3.0]
+    assert found.smoothed.curve[1].accuracy == found.smoothed.certified_accuracy
+
+
 def test_where_the_time_is_over_it_is_left_out() -> None:
     x, y = samples(6)
     found = audit(Plane(), x, y, L2(0.1), plan=PLAN.with_options(certify="smoothing:0.1").with_budget(1e-6))
@@ -151,10 +242,14 @@ def test_without_labels_clean_accuracy_is_not_stated() -> None:
     assert found.smoothed is not None
     assert found.smoothed.clean_accuracy.value is None
     assert found.smoothed.certified_accuracy.n == 6
+    for text in (smoothed_words(Run(0, "a", "a", found, {})), KINDS["model-card"](found)):
+        assert "is right" not in str(text)
+        assert "audited" in str(text)
 
 
 def test_figures_that_no_classifier_has_are_refused() -> None:
-    numbers: dict[str, Any] = {"size": 0.1, "draws": 10, "failure": 0.001, "ceiling": 1.0, "abstained": 0.0}
+    numbers: dict[str, Any] = {"size": 0.1, "first": 10, "draws": 10, "failure": 0.001, "ceiling": 1.0}
+    numbers["abstained"] = 0.0
     with pytest.raises(ValueError, match="above clean accuracy"):
         Smoothed(
             **numbers, clean_accuracy=estimate(3, 10), certified_accuracy=estimate(4, 10),
@@ -175,5 +270,8 @@ def test_the_page_says_whose_figures_they_are(tmp_path: Path) -> None:
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "This is another classifier than the audited one" in page
     assert "at 1,100 passes a decision" in page
+    assert "the most frequent class of 100 draws with Gaussian noise of standard deviation 0.1, if 1,000 others" in page
+    beside = render([tmp_path / "run"] * 2, tmp_path / "two.html").read_text()
+    assert "Smoothed classifier, proven (lower bound)" in beside
     audit(Plane(), x, y, L2(0.1), plan=PLAN, out=tmp_path / "other")
     assert "another classifier" not in render([tmp_path / "other"], tmp_path / "other.html").read_text()

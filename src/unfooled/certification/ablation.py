@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ def touched(changed: int, entries: int, keep: int) -> float:
     """
     if changed + keep > entries:
         return 1.0
-    left = sum(math.log1p(-keep / (entries - i)) for i in range(changed))
+    changed, keep = sorted((changed, keep))  # the probability is the same, and the sum is shorter
+    left = math.fsum(math.log1p(-keep / (entries - i)) for i in range(changed))
     return round(1.0 - math.exp(left), 15)
 
 
@@ -81,6 +83,7 @@ def ablate(
     free: Tensor | None = None,
     batch: int = 1000,
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> SmoothedRadius:
     """Classify on random entries, and bound how many entries can change until the majority does.
 
@@ -96,6 +99,7 @@ def ablate(
         free: Entries that may change, (*D) bool; the others always stay, and are not counted. None: all.
         batch: Samples computed at once.
         seed: Random seed.
+        progress: Called with the number of samples done.
 
     Returns:
         Predictions and radii, in entries or pixels. Cost: first + draws forwards a sample.
@@ -113,15 +117,15 @@ def ablate(
     shape, entries = tuple(may_change.shape), int(may_change.sum())
     if not 1 <= keep < entries:
         raise BadInput(f"keep is {keep}; it lies between 1 and {entries - 1}, as there are {entries} of them")
-    fixed = torch.zeros_like(x[0], dtype=torch.bool) if free is None else ~free.to(x.device)
+    fixed = torch.zeros_like(x[0], dtype=torch.bool) if free is None else ~free.to(x.device, torch.bool)
 
     def few(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
-        rank = rng.uniform(seeds, (may_change.numel(),), draw=draw, dtype=torch.float64)
+        rank = rng.inner_uniform(seeds, (may_change.numel(),), draw=draw)
         rank = rank.where(may_change.flatten(), -1.0)
         stays = torch.zeros_like(rank, dtype=torch.bool).scatter(1, rank.topk(keep, dim=1).indices, value=True)
         return torch.where(stays.reshape(-1, *shape) | fixed, row, value)
 
-    prediction, hits = majority(model, x, few, first=first, draws=draws, batch=batch, seed=seed)
+    prediction, hits = majority(model, x, few, first=first, draws=draws, batch=batch, seed=seed, progress=progress)
     probability = lower_bound(hits, draws, failure)
     radius = torch.tensor([float(ablated_radius(p, entries, keep)) for p in probability.tolist()], dtype=torch.float64)
     labels = torch.where(probability > 0.5, prediction, ABSTAINED)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unfooled.certification.crown import Bounds, Relaxed, backward, interval_bounds, margin_rows
 from unfooled.certification.graph import Graph, trace
 from unfooled.certification.network import Network
+from unfooled.certification.operations import Activation
 from unfooled.certification.region import Region
 from unfooled.core.model.modes import evaluating
 from unfooled.core.threats import TINY, Threat
@@ -83,7 +84,8 @@ def penalised_margins(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) ->
 def _growth(bounds: Bounds) -> Tensor:
     network, (low, high) = bounds.network, bounds.nodes[0]
     width, parts = (high - low).mean(), []
-    for i in network.curved:
+    activations = [i for i in network.curved if isinstance(network.nodes[i].operation, Activation)]
+    for i in activations:
         low, high = bounds.nodes[network.nodes[i].inputs[0]]
         centre, active, inactive = (low + high) / 2, low > 0, high < 0
         parts.append(width / (high - low).mean().clamp_min(TINY))
@@ -92,7 +94,7 @@ def _growth(bounds: Bounds) -> Tensor:
             parts.append(torch.minimum(one, other) / torch.maximum(one, other).clamp_min(TINY))
     if not parts:
         return width.new_zeros(())
-    return (TOLERATED - torch.stack(parts)).clamp_min(0).sum() / TOLERATED / len(network.curved)
+    return (TOLERATED - torch.stack(parts)).clamp_min(0).sum() / TOLERATED / len(activations)
 
 
 def _margins(bounds: Bounds, y: Tensor, *, by_lines: bool) -> Tensor:

@@ -49,7 +49,7 @@ class Reduced:
                 shape = self.whole.nodes[i].shape
                 full = rows.a.new_zeros(len(rows.owner), math.prod(shape))
                 if i in self.bends:
-                    full[:, self.places[i]] = values[self.bends[i]].to(full)
+                    full[:, self.places[i]] = flat(values[self.bends[i]]).to(full)
                 result[i] = full.reshape(-1, *shape)
             return result
 

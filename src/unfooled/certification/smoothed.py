@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -50,12 +51,12 @@ class Smoothing:
         name, _, size = text.partition(":")
         if name != NAME:
             return None
+        top, _, bottom = size.partition("/")
         try:
-            return cls(float(size), draws=draws)
-        except ValueError as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput("smoothing needs the size of the noise, above 0, such as smoothing:0.25") from error
+            noise = float(top) / float(bottom or 1)
+        except (ValueError, ZeroDivisionError):
+            raise BadInput("smoothing needs the size of the noise, above 0, such as smoothing:0.25") from None
+        return cls(noise, draws=draws)
 
     def __str__(self) -> str:
         return f"{NAME}:{self.size:g}"
@@ -68,15 +69,18 @@ class Smoothing:
             shape: Shape of a sample.
 
         Raises:
-            BadInput: A norm that smoothing does not bound, or radii that the draws cannot give.
+            BadInput: A norm that smoothing does not bound, as many entries that stay as there are, or radii that the
+                draws cannot give.
         """
         self.check_norm(threat)
+        if isinstance(threat, L0) and self.size >= (entries := _movable(threat, shape)):
+            raise BadInput(f"{self} keeps all of the {entries} {_entries(threat)} that may change; give fewer")
         eps = float(torch.as_tensor(threat.eps, dtype=torch.float64).min())
         most = self.ceiling(threat, shape)
-        if eps > most:
+        if eps > most or not most:
             raise BadInput(
                 f"{self} with {self.draws:,} draws proves no radius above {most:.3g}, and eps is {eps:g}; "
-                f"{self._remedy(threat, shape, eps)}"
+                f"{self._remedy(threat, shape, eps, most)}"
             )
 
     def check_norm(self, threat: Threat) -> None:
@@ -89,13 +93,35 @@ class Smoothing:
         if threat.norm == 0 and self.size != int(self.size):
             raise BadInput("smoothing needs a whole number of entries that stay in l0, such as smoothing:45")
 
-    def _remedy(self, threat: Threat, shape: tuple[int, ...], eps: float) -> str:
-        """Say which size would do."""
-        if not isinstance(threat, L0):
-            least = self.size * eps / self.ceiling(threat, shape)
-            return f"give smoothing:{math.ceil(1000 * least) / 1000:g} or more"
-        fitting = [k for k in range(1, int(self.size)) if self._ceiling_of(k, threat, shape) >= eps]
-        return f"give smoothing:{max(fitting)} or less" if fitting else "give fewer changed entries"
+    def check_model(self, model: Model, x: Tensor, threat: Threat) -> None:
+        """Refuse a model that fails on samples with noise, which leave the unit box.
+
+        Args:
+            model: Any callable to logits.
+            x: Inputs, of which the first one is tried.
+            threat: L2, L1 or L0 threat.
+        """
+        try:
+            replace(self, first=1, draws=1).radii(model, x[:1], threat.take(torch.zeros(1, dtype=torch.int64)))
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BadInput(
+                f"the model fails on a sample with the noise of {self}, which leaves [0, 1] ({first}); let the model "
+                "cut its inputs to [0, 1] itself, or leave smoothing out"
+            ) from error
+
+    def _remedy(self, threat: Threat, shape: tuple[int, ...], eps: float, most: float) -> str:
+        """Say what would do."""
+        if isinstance(threat, L0):
+            low, high = 0, int(self.size) - 1  # the ceiling falls with the number of entries that stay
+            while low < high:
+                middle = (low + high + 1) // 2
+                fits = self._ceiling_of(middle, threat, shape) >= max(eps, 1.0)
+                low, high = (middle, high) if fits else (low, middle - 1)
+            return f"give smoothing:{low} or less" if low else "give fewer changed entries, or more draws"
+        if not most:
+            return f"give at least {1 + math.floor(math.log(self.failure) / math.log(0.5)):,} draws"
+        return f"give smoothing:{math.ceil(1000 * self.size * eps / most) / 1000:g} or more"
 
     def ceiling(self, threat: Threat, shape: tuple[int, ...]) -> float:
         """Return the largest radius that the draws can give."""
@@ -104,10 +130,12 @@ class Smoothing:
         return ceiling(self.size, self.draws, norm=threat.norm, failure=self.failure)
 
     def _ceiling_of(self, keep: int, threat: L0, shape: tuple[int, ...]) -> float:
-        entries = int(movable(shape, threat.per, threat.free).sum())
-        return ablated_ceiling(entries, keep, self.draws, self.failure)
+        return ablated_ceiling(_movable(threat, shape), keep, self.draws, self.failure)
 
-    def radii(self, model: Model, x: Tensor, threat: Threat, *, batch: int = 1000, seed: int = 0) -> SmoothedRadius:
+    def radii(
+        self, model: Model, x: Tensor, threat: Threat, *, batch: int = 1000, seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> SmoothedRadius:  # fmt: skip
         """Classify under noise, and bound how far each sample can move, in the norm of a threat.
 
         Args:
@@ -116,6 +144,7 @@ class Smoothing:
             threat: L2, L1 or L0 threat; entries that it fixes get no noise.
             batch: Samples computed at once.
             seed: Random seed.
+            progress: Called with the number of samples done.
 
         Returns:
             Predictions and radii. Cost: first + draws forwards a sample.
@@ -124,9 +153,23 @@ class Smoothing:
         if isinstance(threat, L0):
             return ablate(
                 model, x, keep=int(self.size), per=threat.per, first=first, draws=draws, failure=failure, free=free,
-                batch=batch, seed=seed,
+                batch=batch, seed=seed, progress=progress,
             )  # fmt: skip
         return smooth(
             model, x, sigma=self.size, norm=threat.norm, first=first, draws=draws, failure=failure, free=free,
-            batch=batch, seed=seed,
+            batch=batch, seed=seed, progress=progress,
         )  # fmt: skip
+
+    def radius_tried(self, threat: Threat, radius: float) -> Tensor:
+        """Return eps times a number, at which figures are stated, a number or (B,): whole numbers in L0."""
+        tried = torch.as_tensor(threat.eps, dtype=torch.float64).cpu() * radius
+        return tried.floor() if isinstance(threat, L0) else tried
+
+
+def _movable(threat: L0, shape: tuple[int, ...]) -> int:
+    """Return the number of entries, or pixels, that may change."""
+    return int(movable(shape, threat.per, threat.free).sum())
+
+
+def _entries(threat: L0) -> str:
+    return "pixels" if threat.per == "pixel" else "entries"

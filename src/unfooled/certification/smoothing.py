@@ -22,10 +22,11 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.checks import check_inputs, check_mode, check_run
 from unfooled.core.errors import BadInput
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.goals import logits_at
 from unfooled.core.types import Model
 
 ABSTAINED = -1
+MOST_ENTRIES = 2**24  # of the copies of a sample that are computed at once
 Noisy = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(sample (*D), seeds (n,), draws (n,)) -> (n, *D)`: copies of a sample, changed at random."""
 
@@ -97,6 +98,7 @@ def smooth(
     free: Tensor | None = None,
     batch: int = 1000,
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> SmoothedRadius:
     """Classify under noise, and bound how far a sample can move until the majority changes.
 
@@ -111,6 +113,7 @@ def smooth(
         free: Entries that may change, (*D) bool; the others get no noise. None: all.
         batch: Samples computed at once.
         seed: Random seed.
+        progress: Called with the number of samples done.
 
     Returns:
         Predictions and radii. Cost: first + draws forwards a sample.
@@ -128,14 +131,16 @@ def smooth(
     def noise(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
         if norm == 2:
             return sigma * rng.normal(seeds, tuple(row.shape), draw=draw, dtype=row.dtype)
-        u = rng.uniform(seeds, tuple(row.shape), draw=draw, dtype=torch.float64) - 0.5
+        u = rng.inner_uniform(seeds, tuple(row.shape), draw=draw) - 0.5
         return (-sigma * u.sign() * torch.log1p(-2 * u.abs())).to(row.dtype)
 
     def noisy(row: Tensor, seeds: Tensor, draw: Tensor) -> Tensor:
         change = noise(row, seeds, draw)
         return row + (change if free is None else change * free.to(change))
 
-    prediction, hits = majority(model, x, noisy, first=first, draws=draws, batch=batch, seed=seed)
+    prediction, hits = majority(
+        model, x, noisy, first=first, draws=draws, batch=batch, seed=seed, progress=progress
+    )  # fmt: skip
     probability = lower_bound(hits, draws, failure)
     radius = radius_of(probability, sigma, norm)
     labels = torch.where(radius > 0, prediction, ABSTAINED)
@@ -155,7 +160,15 @@ def check_draws(first: int, draws: int, failure: float) -> None:
 
 
 def majority(
-    model: Model, x: Tensor, noisy: Noisy, *, first: int, draws: int, batch: int, seed: int
+    model: Model,
+    x: Tensor,
+    noisy: Noisy,
+    *,
+    first: int,
+    draws: int,
+    batch: int,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the most frequent class of a few changed copies of each sample, and how many of others have it.
 
@@ -167,6 +180,7 @@ def majority(
         draws: Further draws, which are counted.
         batch: Samples computed at once.
         seed: Random seed.
+        progress: Called with the number of samples done.
 
     Returns:
         Classes and counts, (B,) each, on the CPU.
@@ -177,15 +191,18 @@ def majority(
         votes = _votes(model, row, seed_of_row, range(first, first + draws), noisy, batch)
         prediction.append(top)
         hits.append(int(votes[top]))
+        if progress is not None:
+            progress(len(hits))
     return torch.tensor(prediction, dtype=torch.int64), torch.tensor(hits, dtype=torch.int64)
 
 
 def _votes(model: Model, row: Tensor, seed: Tensor, numbers: range, noisy: Noisy, batch: int) -> Tensor:
     """Count the classes predicted for changed copies of a sample, (K,); answers that are not finite are for none."""
     total: Tensor | None = None
+    batch = min(batch, max(1, MOST_ENTRIES // row.numel()))
     for draw in torch.arange(numbers.start, numbers.stop, device=row.device).split(batch):
         with torch.no_grad():
-            logits = logits_of(model(noisy(row, seed.expand(len(draw)), draw)), model)
+            logits = logits_at(model, noisy(row, seed.expand(len(draw)), draw))
         answered = logits.argmax(1)[logits.isfinite().all(1)]
         votes = torch.bincount(answered, minlength=logits.shape[1]).cpu()
         total = votes if total is None else total + votes

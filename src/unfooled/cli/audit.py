@@ -141,7 +141,7 @@ def audit(
         label,
     )
     conditions = workflows.Gate(fail_under or [], baseline, write_baseline, junit, sarif)
-    conditions.check(out)
+    conditions.check(out, certify)
     folder = None if rows is None else share_folder(out, store_options, conditions)
     place = None if rows is not None else workflows.open_out(out, store_options, lasting=True)
     no_progress = quiet or json

@@ -314,6 +314,12 @@ def uniform(
     return u.to(dtype).reshape(len(seed), *shape)
 
 
+def inner_uniform(seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0) -> Tensor:
+    """Draw uniform numbers in (0, 1), neither of which is drawn, (B, *shape) float64; 52 random bits each."""
+    u = (_shift(bits(seed, math.prod(shape), draw=draw), 12).to(torch.float64) + 0.5) * 2.0**-52
+    return u.reshape(len(seed), *shape)
+
+
 def normal(
     seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -107,14 +107,17 @@ def results(s: Summary) -> list[str]:
 
 def _proven(s: Summary) -> list[str]:
     """Return sentences on what is proven, of the model and of the smoothed classifier; none where no figure holds."""
+    if tone(s) == Tone.VOID:
+        return []
     sentences = []
     proven, m = s.certified_accuracy, s.smoothed
-    if tone(s) != Tone.VOID and proven is not None and proven.value:
+    if proven is not None and proven.value:
         sentences.append(f"By proof, it is at least {figure(proven)}.")
     if m is not None and m.certified_accuracy.value is not None:
+        right = "classified as by the audited one" if s.labels_predicted else "right"
         sentences.append(
             f"The smoothed classifier, the majority under noise of size {m.size:g}, is another one: "
-            f"{figure(m.certified_accuracy)} of the samples are right and proven, but for a probability of "
+            f"{figure(m.certified_accuracy)} of the samples are {right} and proven, but for a probability of "
             f"{m.failure:g} each."
         )
     return sentences

@@ -127,7 +127,8 @@ def threat_clause(threat: str, noun: str) -> str:
         Norm.LINF: f"change every {of} by up to {parts.eps} of its range",
         Norm.L2: f"move {article} {noun} by a Euclidean length of up to {parts.eps}",
         Norm.L1: f"change the values of {article} {noun} by up to {parts.eps} in total",
-        Norm.L0: f"replace up to {parts.eps} of the {of}s of {article} {noun}",
+        Norm.L0: f"replace up to {parts.eps} of the values of {article} {noun}",
+        "l0-pixel": f"replace up to {parts.eps} of the pixels of {article} {noun}",
     }
     return clauses.get(parts.norm, f"act within the threat {threat}")
 
@@ -142,7 +143,8 @@ def change_phrase(threat: str, noun: str) -> str:
         Norm.LINF: f"changes of at most {parts.eps} a {of}",
         Norm.L2: f"changes of a Euclidean length of at most {parts.eps}",
         Norm.L1: f"changes of at most {parts.eps} in total",
-        Norm.L0: f"changes of at most {parts.eps} {of}s",
+        Norm.L0: f"changes of at most {parts.eps} {'value' if parts.radius == 1 else 'values'}",
+        "l0-pixel": f"changes of at most {parts.eps} {'pixel' if parts.radius == 1 else 'pixels'}",
     }
     return phrases.get(parts.norm, f"changes within the threat {threat}")
 

@@ -17,7 +17,7 @@ from unfooled.certification.certificate import threat_facts
 from unfooled.certification.certify import EFFORTS
 from unfooled.certification.smoothed import NAME as SMOOTHING
 from unfooled.core.errors import BadInput
-from unfooled.core.model.batching import batched
+from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Progress, Run
@@ -128,7 +128,7 @@ def certify(
     loaded = inputs.load(machine.prepare(seed), seed=seed)
     check_reach(allowed, loaded.x)
     if smoothing is not None:
-        found = _smoothed(loaded, allowed, smoothing, seed)
+        found = _smoothed(loaded, allowed, smoothing, seed, progress)
     elif check is not None:
         proof = Certificate.load(check)
         proven = proof.check(loaded.model, loaded.x, loaded.y, allowed)
@@ -221,9 +221,18 @@ def _figures(loaded: Loaded, proof: Certificate, proven: Tensor) -> dict[str, An
     }  # fmt: skip
 
 
-def _smoothed(loaded: Loaded, threat: Threat, smoothing: Smoothing, seed: int) -> dict[str, Any]:
+def _smoothed(
+    loaded: Loaded, threat: Threat, smoothing: Smoothing, seed: int, progress: Progress | None
+) -> dict[str, Any]:
     """Return the figures of the smoothed classifier."""
-    found = smoothing.radii(loaded.model, loaded.x, threat, seed=seed)
+    smoothing.check(threat, tuple(loaded.x.shape[1:]))
+    smoothing.check_model(loaded.model, loaded.x, threat)
+    report, n = progress or (lambda *_: None), len(loaded.x)
+    report(SMOOTHING, 0, n)
+    found = smoothing.radii(
+        loaded.model, loaded.x, threat, batch=fitting_batch(loaded.model, loaded.x), seed=seed,
+        progress=lambda done: report(SMOOTHING, done, n),
+    )  # fmt: skip
     y = loaded.y.cpu()
     eps = torch.as_tensor(threat.eps, dtype=torch.float64).cpu()
     right, proven = found.prediction == y, found.certified(y, eps)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unfooled.certification.smoothed import NAME as SMOOTHING
 from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
@@ -48,13 +49,23 @@ class Gate:
     junit: str | Path | None = None
     sarif: str | Path | None = None
 
-    def check(self, out: Place | None) -> list[Bound]:
+    def check(self, out: Place | None, certify: str | None = None) -> list[Bound]:
         """Refuse conditions that cannot be judged, before anything is computed; return the bounds.
+
+        Args:
+            out: Run folder, its URL or open store. None: none.
+            certify: Effort of the proofs of the audit, see `AuditOptions`. None: not known.
 
         Raises:
             BadInput: A bound, a baseline or a file that cannot be used.
         """
         bounds = [read_bound(text) for text in self.fail_under]
+        proofless = certify == "off" or (certify or "").startswith(SMOOTHING)
+        if proofless and any(bound.figure == "certified_accuracy" for bound in bounds):
+            raise BadOption(
+                "{certify:{0}} proves nothing of the model itself, so that no bound on certified_accuracy can hold; "
+                "give {certify:quick} or more, or leave the bound out", certify,
+            )  # fmt: skip
         if out is None and (self.baseline is not None or self.write_baseline is not None):
             raise BadOption("a baseline is of single samples, which the run folder holds; give {out:DIR}")
         if self.baseline is not None:

@@ -175,6 +175,7 @@ class Work:
                 part.explain(subject.model, x[:1], y[:1])
         if isinstance(plan.label_attack.certify, Smoothing):
             plan.label_attack.certify.check(threat, tuple(x.shape[1:]))
+            plan.label_attack.certify.check_model(subject.model, x, threat)
         config = Config(
             model=about.model or getattr(model, "name", "") or type(model).__name__, data=about.data, n=len(x),
             threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),

@@ -138,7 +138,8 @@ class Smoothed(Record):
 
     Attributes:
         size: Standard deviation of the noise in L2, its scale in L1, entries or pixels that stay in L0.
-        draws: Draws that bound the majority's probability.
+        first: Draws that select the class.
+        draws: Draws that bound its probability.
         failure: Probability that the radius of a sample is too large, at most.
         ceiling: Largest radius that these draws can give.
         clean_accuracy: Share of the samples whose majority is right; where it is not clear enough, it is not.
@@ -149,6 +150,7 @@ class Smoothed(Record):
     """
 
     size: Size
+    first: Count
     draws: Count
     failure: Part
     ceiling: Size

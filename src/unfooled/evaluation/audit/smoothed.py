@@ -13,6 +13,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.certification.smoothed import Smoothing
 from unfooled.certification.smoothing import ABSTAINED, SmoothedRadius
+from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.records import CurvePoint, Smoothed
 from unfooled.evaluation.audit.values import Setting
 from unfooled.runs.records import Passes
@@ -39,7 +40,7 @@ def summarise_smoothed(
     found: SmoothedRadius,
     smoothing: Smoothing,
     y: Tensor,
-    eps: float | Tensor,
+    threat: Threat,
     radii: Sequence[float],
     ledger: Ledger,
     *,
@@ -51,21 +52,24 @@ def summarise_smoothed(
         found: Its answers, (n,).
         smoothing: Noise and draws.
         y: Labels, (n,).
-        eps: Radius of the threat, a number or (n,).
-        radii: Radii of the curve, in multiples of eps; those above the ceiling of the draws are left out.
+        threat: Threat of the samples.
+        radii: Radii of the curve, in multiples of eps, rounded down in L0; those above the ceiling of the draws are
+            left out.
         ledger: Record of the passes.
         labels_predicted: True if there were no labels, so that clean accuracy is not stated.
     """
     right, n = found.prediction == y, max(len(y), 1)
-    each = torch.as_tensor(eps, dtype=torch.float64).cpu().expand(len(y))
-    mean = float(each.mean()) if len(y) else 0.0
-    tried = [radius for radius in sorted({*radii, 1.0}) if radius > 0 and radius * mean <= found.ceiling]
-    curve = [CurvePoint(eps=r * mean, accuracy=share(found.certified(y, r * each))) for r in tried]
+    by_size = {float(e.mean()): e for e in (smoothing.radius_tried(threat, r) for r in sorted({*radii, 1.0}))}
+    curve = [
+        CurvePoint(eps=size, accuracy=share(found.certified(y, each)))
+        for size, each in by_size.items()
+        if 0 < size <= found.ceiling
+    ]
     forward, backward = ledger.passes(Family.SMOOTHED)
     return Smoothed(
-        size=smoothing.size, draws=smoothing.draws, failure=found.failure, ceiling=found.ceiling,
+        size=smoothing.size, first=smoothing.first, draws=smoothing.draws, failure=found.failure, ceiling=found.ceiling,
         clean_accuracy=share(right[:0] if labels_predicted else right),
-        certified_accuracy=share(found.certified(y, each)),
+        certified_accuracy=share(found.certified(y, torch.as_tensor(threat.eps).cpu())),
         abstained=float((found.prediction == ABSTAINED).double().mean()) if len(y) else 0.0,
         curve=curve, passes=Passes(forward=forward / n, backward=backward / n),
     )  # fmt: skip

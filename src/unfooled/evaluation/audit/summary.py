@@ -159,7 +159,7 @@ def _smoothed(outcome: Outcome, context: AuditContext, ledger: Ledger, *, labels
         return None
     radii = context.plan.nearest.radii
     return summarise_smoothed(
-        outcome.smoothed, smoothing, context.y, context.threat.eps, radii, ledger, labels_predicted=labels_predicted
+        outcome.smoothed, smoothing, context.y, context.threat, radii, ledger, labels_predicted=labels_predicted
     )
 
 

@@ -142,6 +142,9 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     if any(r.certified_accuracy for r in summaries):
         proven = [r.certified_accuracy if tone(r) != Tone.VOID else None for r in summaries]
         lines.append(_line("Robust accuracy, proven (lower bound)", proven))
+    if any(r.smoothed for r in summaries):
+        smoothed = [r.smoothed.certified_accuracy if r.smoothed and tone(r) != Tone.VOID else None for r in summaries]
+        lines.append(_line("Smoothed classifier, proven (lower bound)", smoothed))
     lines += [
         _line("Clean accuracy", [r.clean_accuracy for r in summaries]),
         _bounded("Attack success rate", runs, [r.attack_success_rate for r in summaries], "at least"),
