@@ -148,7 +148,7 @@ def test_an_audit_prints_what_the_smoothed_classifier_proves(home: Path) -> None
     out, _ = run(home, "audit", "--model", "mine.py:net", *BASE[:-1], "l2:0.02", *options, "--out", "run")
     assert "smoothed classifier, at least" in out
     assert "robust accuracy, at least (proven)" not in out
-    assert "The smoothed classifier answers with the most frequent class" in (home / "run" / "report.html").read_text()
+    assert "The smoothed classifier answers with the majority class" in (home / "run" / "report.html").read_text()
     of_command, _ = run(
         home, "certify", "--model", "mine.py:net", *BASE[:-1], "l2:0.02", "--effort", "smoothing:0.1", "--json"
     )

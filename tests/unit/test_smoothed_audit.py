@@ -270,7 +270,8 @@ def test_the_page_says_whose_figures_they_are(tmp_path: Path) -> None:
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "This is another classifier than the audited one" in page
     assert "at 1,100 passes a decision" in page
-    assert "the most frequent class of 100 draws with Gaussian noise of standard deviation 0.1, if 1,000 others" in page
+    words = "the majority class under Gaussian noise of standard deviation 0.1, which 100 draws select and 1,000 others"
+    assert words in page
     beside = render([tmp_path / "run"] * 2, tmp_path / "two.html").read_text()
     assert "Smoothed classifier, proven (lower bound)" in beside
     audit(Plane(), x, y, L2(0.1), plan=PLAN, out=tmp_path / "other")

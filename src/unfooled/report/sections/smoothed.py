@@ -38,13 +38,13 @@ def smoothed_words(run: Run) -> SmoothedWords | None:
     first = "" if clean.value is None else f" It is right on {percent(clean.value, clean.n)} of them without a change."
     abstained = f" It abstains on {percent(found.abstained, proven.n)}." if found.abstained else ""
     sentence = (
-        f"The smoothed classifier answers with the most frequent class of {found.first:,} draws {noise_phrase(run)}, "
-        f"if {found.draws:,} others show that it is the majority\u2019s, and abstains otherwise. On {share} {right}, "
-        f"and proven to stay so under {change_phrase(s.threat, noun)}.{first}{abstained}"
+        f"The smoothed classifier answers with the majority class {noise_phrase(run)}, which {found.first:,} draws select "
+        f"and {found.draws:,} others confirm; else it abstains. On {share} {right}, and proven to stay so under "
+        f"{change_phrase(s.threat, noun)}.{first}{abstained}"
     )
     meaning = (
         "This is another classifier than the audited one, whose figures stand above: to have what is proven here, "
-        f"answer by it, at {number(found.passes.forward, 0)} passes a decision. Each proof fails with a "
+        f"answer so, at {number(found.passes.forward, 0)} passes a decision. Each proof fails with a "
         f"probability of at most {found.failure:g}; it needs no look inside the model."
     )
     caption = f"{found.draws:,} draws, all in favour, prove a radius of {number(found.ceiling)} at most."
@@ -53,12 +53,12 @@ def smoothed_words(run: Run) -> SmoothedWords | None:
 
 
 def noise_phrase(run: Run) -> str:
-    """Return what the draws are: "with Gaussian noise of standard deviation 0.25"."""
+    """Return what the noise is: "under Gaussian noise of standard deviation 0.25"."""
     found, norm = run.summary.smoothed, parse_threat(run.summary.threat).norm
     assert found is not None
     if norm == Norm.L2:
-        return f"with Gaussian noise of standard deviation {found.size:g}"
+        return f"under Gaussian noise of standard deviation {found.size:g}"
     if norm == Norm.L1:
-        return f"with Laplace noise of scale {found.size:g}"
+        return f"under Laplace noise of scale {found.size:g}"
     of = plural(int(found.size), "random pixel" if norm == "l0-pixel" else "random value")
-    return f"in which {of} {'stays' if found.size == 1 else 'stay'}, and all others that may change are 0"
+    return f"on {of}, where all others that may change are 0"
