@@ -38,8 +38,8 @@ def smoothed_words(run: Run) -> SmoothedWords | None:
     first = "" if clean.value is None else f" It is right on {percent(clean.value, clean.n)} of them without a change."
     abstained = f" It abstains on {percent(found.abstained, proven.n)}." if found.abstained else ""
     sentence = (
-        f"The smoothed classifier answers with the majority class {noise_phrase(run)}, which {found.first:,} draws select "
-        f"and {found.draws:,} others confirm; else it abstains. On {share} {right}, and proven to stay so under "
+        f"The smoothed classifier answers with the majority class {noise_phrase(run)}, which {found.first:,} draws "
+        f"select and {found.draws:,} others confirm; else it abstains. On {share} {right}, and proven to stay so under "
         f"{change_phrase(s.threat, noun)}.{first}{abstained}"
     )
     meaning = (
