@@ -10,6 +10,7 @@ import torch
 from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor
 
+from unfooled.attacks.ensembles.stages import are_bounded
 from unfooled.attacks.square import HALVING_QUERIES, halvings, rows_for, square, square_search
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
@@ -240,3 +241,51 @@ def test_a_shorter_search_of_a_longer_schedule_begins_alike() -> None:
     assert not any(torch.equal(a, b) for a, b in pairwise(seen))
     assert float((z != x[:1]).double().mean()) == 1  # the windows are large still: all is covered
     assert not torch.equal(z, square(model, x[:1], y[:1], threat, steps=50))
+
+
+def test_a_start_without_a_value_is_left_for_any_that_has_one() -> None:
+    """Random stripes may begin where the margin is NaN; the search goes on from the first proposal with a value."""
+    torch.manual_seed(0)
+    x, w = 0.5 + 0.01 * torch.randn(50, 1, 8, 8), torch.randn(64)
+    y = torch.zeros(50, dtype=torch.int64)
+
+    def known(z: Tensor) -> Tensor:
+        score = (z - 0.5).flatten(1) @ w
+        return torch.stack([torch.full_like(score, 2.3), score], 1)
+
+    def partly(z: Tensor) -> Tensor:
+        return known(z).masked_fill((z[:, 0, 0, 0] > 0.56)[:, None], torch.nan)
+
+    z = square(partly, x, y, Linf(0.1), steps=1)
+    began = z[:, 0, 0, 0] > 0.56
+    assert int(began.sum()) > 10
+    found = partly(square(partly, x, y, Linf(0.1), steps=400)).argmax(1) != y
+    assert float(found[began].double().mean()) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "bounded"),
+    [
+        (torch.tensor([[0.7, 0.2, 0.1]]), True),
+        (torch.tensor([[70.0, 20.0, 10.0]]), True),
+        (torch.tensor([[0.6, 0.1, 0.0]]) - 0.7 / 3, True),
+        (torch.tensor([[3.0, -1.0, 0.4]]), False),
+        (torch.tensor([[30.0, 80.0, 40.0]]), False),
+    ],
+)
+def test_scores_that_may_be_probabilities_are_known(scores: Tensor, bounded: bool) -> None:
+    assert are_bounded(scores).tolist() == [bounded]
+
+
+def test_a_search_of_few_steps_gives_none_up() -> None:
+    x, asked = points(3, (1, 4, 4), seed=2), []
+    for near in (None, torch.zeros(3)):
+        count = [0]
+
+        def value(z: Tensor, at: Tensor, count: list[int] = count) -> tuple[Tensor, Tensor]:
+            count[0] += len(z)
+            return 1e-3 * z.flatten(1).sum(1) - 5, at < 0
+
+        square_search(value, x, Linf(0.1), rng.seeds(x, 1), steps=7, near=near)
+        asked.append(count[0])
+    assert asked[0] == asked[1]

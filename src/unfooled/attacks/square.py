@@ -35,6 +35,8 @@ AHEAD = 0.6
 """Proposals of a sample in one call, in mean numbers of queries between two rises: about a third more forwards, and two
 calls for a rise."""
 NEEDED, MIN_RISES = 2.0, 5
+LEAST = 8
+"""Steps of a search below which none is given up."""
 """A sample whose success is not near is given up where the gain of a query would have to grow more than so many times,
 if at least as many proposals were kept: a search that rises rarely tells nothing about what is to come."""
 ROWS, ROWS_ON_GPU, MAX_ENTRIES = 64, 512, 1 << 20
@@ -183,7 +185,7 @@ class _Search:
         self.value, self.done = objective(best, self.at)
         self.query, self.rises = torch.ones_like(self.at), torch.zeros_like(self.at)
         self.out, self.first_value, self.near = best.clone(), self.value.clone(), near
-        self.period = steps if near is None else max(1, steps // 4)
+        self.period = steps if near is None or steps < LEAST else steps // 4
 
     def leave(self) -> int:
         """Store and leave out samples that are done, out of queries or given up; return how many are left."""
@@ -196,7 +198,7 @@ class _Search:
 
     def hopeless(self) -> Tensor:
         """Return which samples are to be given up, at queries that do not depend on the number of rows."""
-        if self.near is None:
+        if self.near is None or self.period == self.steps:
             return torch.zeros_like(self.done)
         gain, left = self.value - self.first_value[self.at], self.steps - self.query
         far = (self.value < -self.near[self.at]) & (self.value + NEEDED * gain * left / self.query < 0)
@@ -212,7 +214,8 @@ class _Search:
         number = torch.arange(len(row), device=row.device) - first_row[row]
         z = self.changed(row, self.query[row] + number)
         value, done = self.evaluate(z, row)
-        rising = torch.where((value > self.value[row]) | done, number, self.steps)
+        rises = (value > self.value[row]) | (self.value[row].isnan() & ~value.isnan())
+        rising = torch.where(rises | done, number, self.steps)
         first = torch.full_like(count, self.steps).scatter_reduce(0, row, rising, "amin")
         risen = first < self.steps
         taken = (first_row + first)[risen]

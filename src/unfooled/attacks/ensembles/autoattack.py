@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.apgd import apgd, shrinking
-from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.frontier import PointsCut, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.targets import towards
 from unfooled.attacks.fab import fab
@@ -42,6 +42,7 @@ from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import OutOfTime
 from unfooled.core.samples import keys_of, replaced
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
@@ -122,8 +123,11 @@ def autoattack(
     with frozen(model):
         state = _begin(problem, ledger)  # checks the model's output
         with trusted(), moving_only(threat.free):
-            for method, attack in ATTACKS.items():
-                state = _stage(problem, state, ledger, method, attack)
+            try:
+                for method, attack in ATTACKS.items():
+                    state = _stage(problem, state, ledger, method, attack)
+            except OutOfTime:
+                raise PointsCut(state.points, tuple(state.log)) from None
     if log is not None:
         log.extend(state.log)
     return state.points

@@ -211,7 +211,7 @@ class Cascade:
             evaluated = {"points": points, "margins": margins, "fooled": is_fooled}
             if done is not None and is_limited():
                 done.append(StageResult(at, points, margins, is_fooled))
-            left[0] -= int(is_fooled.sum())
+            left[0] -= int((is_fooled & ~frontier.not_robust[at]).sum())  # those without an answer are not left either
             if tells:
                 report_answer(self.answer, left[0] / max(n, 1), n)
             return evaluated if proposal.directions is None else evaluated | {"directions": proposal.directions}

@@ -329,6 +329,19 @@ class AttackCut(OutOfTime):
         self.state = state
 
 
+class PointsCut(OutOfTime):
+    """Sign that the time of an attack on all samples is over.
+
+    Attributes:
+        points: What its finished stages have found, (B, *D).
+        log: Their progress.
+    """
+
+    def __init__(self, points: Tensor, log: tuple[Progress, ...]) -> None:
+        super().__init__()
+        self.points, self.log = points, log
+
+
 def _put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:
     """Return a copy of a tensor with some of its rows replaced."""
     return whole.index_copy(0, rows, part)

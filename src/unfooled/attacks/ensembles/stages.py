@@ -38,6 +38,13 @@ WARM_START_QUERY = 200
 """Query of Square's schedule at which a search from good points begins, with small windows."""
 
 
+def are_bounded(scores: Tensor) -> Tensor:
+    """Return which rows may be probabilities, percentages, or these less a constant, which are bounded, (B,)."""
+    total, size = scores.sum(1), scores.abs().amax(1)
+    sums = torch.stack([(total - whole).abs() <= 1e-3 * size.clamp_min(1e-12) for whole in (0.0, 1.0, 100.0)])
+    return ((scores >= 0) & (scores <= 1)).all(1) | sums.any(0)
+
+
 class Proposal(NamedTuple):
     """Proposed points of a stage.
 
@@ -170,7 +177,7 @@ class TargetedAscents(Stage):
             done = climb.done.view_as(classes)
             value = climb.value.where(climb.value < torch.inf, -torch.inf).view_as(classes)  # NaN is no value either
             value, picked = value.where(~done, torch.inf).max(1)
-            better = done.any(1) | (value > top[rows])
+            better = done.any(1) | (value > top[rows]) | (top[rows].isnan() & value.isfinite())
             z = climb.z[torch.arange(len(rows), device=rows.device) * classes.shape[1] + picked]
             best[rows] = where_rows(better, z, best[rows])
             top[rows] = torch.where(better, value, top[rows])
@@ -204,8 +211,7 @@ class Searches(Stage):
         near = None
         if self.near is not None:
             clean = problem.logits(problem.x, problem.scored)
-            bounded = ((clean >= 0) & (clean <= 1)).all(1)
-            near = (self.near * -losses.margin(clean, problem.y)).where(~bounded, torch.inf)
+            near = (self.near * -losses.margin(clean, problem.y)).where(~are_bounded(clean), torch.inf)
         source = rng.derived(problem.seed, number)
 
         def search(p: Problem, rows: Tensor) -> Tensor:
@@ -365,7 +371,7 @@ class Noise(Stage):
             many = threat.take(at).extreme(x[at], problem.seed, draw=draw, stage=rng.Stream.NOISE + number)
             margins = losses.margin(problem.logits(many, problem.faster), y[at]).reshape(len(draws), -1)
             for z, margin in zip(many.split(len(x)), margins, strict=True):
-                better = margin > top
+                better = (margin > top) | (top.isnan() & ~margin.isnan())
                 best, top = where_rows(better, z, best), torch.where(better, margin, top)
         return Proposal(best)
 

@@ -2,7 +2,8 @@
 
 batch normalisation    folded into the convolution before it
 weights                channels last in memory on a CPU, where pooling and convolutions are faster that way
-parameters, hooks      without gradients; none
+parameters             without gradients
+hooks                  none on the backward pass; a network with hooks on the forward pass has no copy
 compiled               by torch.compile, if asked and where that works
 """
 
@@ -25,14 +26,15 @@ from unfooled.core.types import Model
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit, that counts as rounding."""
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+HOOKS = (*FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
 
 
 def faster(model: Model, x: Tensor, *, compiled: bool = False) -> Model:
     """Return a faster copy of a network, for explanations and own attacks; the model itself where there is none.
 
-    Its answers and gradients are the network's to rounding, without the network's hooks and without gradients of its
-    parameters; what it proposes is judged on the network. A counted model counts the passes of the copy.
+    Its answers and gradients are the network's to rounding, without hooks on the backward pass and without gradients of
+    its parameters; what it proposes is judged on the network. A counted model counts the passes of the copy.
 
     Args:
         model: Any callable to logits. A module is copied, in eval mode and not in half precision. Not modified.
@@ -57,17 +59,19 @@ def faster(model: Model, x: Tensor, *, compiled: bool = False) -> Model:
 
 
 def _can_be_copied(network: Any) -> bool:
-    """Return whether a network is in eval mode, and its weights are float32 or float64."""
+    """Return whether a network is in eval mode, of float32 or float64, and has no hook that may change its answer."""
     if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule) or in_training(network):
         return False
+    if any(getattr(module, name) for module in network.modules() for name in FORWARD_HOOKS):
+        return False  # what a hook does to other samples is not seen at these
     return all(p.dtype in (torch.float32, torch.float64) for p in network.parameters())
 
 
 def faster_copy(network: Any, x: Tensor) -> nn.Module | None:
     """Return a faster copy of a network that answers alike; None where there is none.
 
-    There is none of a network in training mode, in half precision or as TorchScript, nor of one that changes when it is
-    called.
+    There is none of a network in training mode, in half precision, as TorchScript or with hooks on its forward pass,
+    nor of one that changes when it is called.
 
     Args:
         network: A module. Not modified.

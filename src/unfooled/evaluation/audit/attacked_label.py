@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import ROBUST, AttackCut, AttackState, Cascade, Certify
-from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.attacks.ensembles.frontier import Frontier, PointsCut, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.certification.smoothed import Smoothing
 from unfooled.core.checks import untrusted
@@ -194,6 +194,12 @@ def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Grad
         except AttackCut as cut:
             return cut.state, True
     log: list[Progress] = []
-    with untrusted():
-        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    try:
+        with untrusted():
+            points = label.whole(
+                gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger
+            )
+    except PointsCut as cut:
+        with time_limit(None):
+            return attack.adopt(replace(state, log=(*state.log, *cut.log)), cut.points), True
     return attack.adopt(replace(state, log=(*state.log, *log)), points), False

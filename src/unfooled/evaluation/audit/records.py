@@ -115,8 +115,9 @@ class Efficiency(Record):
     Attributes:
         calls: Calls of the model.
         rows: Mean number of samples per call.
-        share: Share of the attack's time that its passes take in full batches, without the attack around them; at
-            most 1, also where the machine was busier while they were timed. None: not measured.
+        share: Share of the attack's time that as many passes of the model that it asks (the faster copy, if there is
+            one) take in full batches, without the attack around them; above 1 where the machine was busier while they
+            were timed. None: not measured, as of a black box.
         checks: Share of the audit's time that the checks took, with the twin. None: not measured.
         workers: Processes that shared the work of the last start.
         busy: Share of their time in which these worked at stages. None: one process, or not measured.

@@ -99,7 +99,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
         guard=guard_record(s, attacked.through, first, points, purified),
-        efficiency=efficiency_of(s),
+        efficiency=efficiency_of(s, attacked.gradients.faster or s.subject.model),
         access=s.subject.access,
         certified=certified,
         proofs_tried=attacked.certify.tried if isinstance(attacked.certify, Prover) else None,
