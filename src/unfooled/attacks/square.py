@@ -35,10 +35,10 @@ AHEAD = 0.6
 """Proposals of a sample in one call, in mean numbers of queries between two rises: about a third more forwards, and two
 calls for a rise."""
 NEEDED, MIN_RISES = 2.0, 5
-LEAST = 8
-"""Steps of a search below which none is given up."""
 """A sample whose success is not near is given up where the gain of a query would have to grow more than so many times,
 if at least as many proposals were kept: a search that rises rarely tells nothing about what is to come."""
+LEAST = 8
+"""Steps of a search below which no sample is given up."""
 ROWS, ROWS_ON_GPU, MAX_ENTRIES = 64, 512, 1 << 20
 """Largest number of rows, and of entries, of a call with several proposals of a sample."""
 

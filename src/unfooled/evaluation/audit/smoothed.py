@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
@@ -69,7 +68,7 @@ def summarise_smoothed(
     return Smoothed(
         size=smoothing.size, first=smoothing.first, draws=smoothing.draws, failure=found.failure, ceiling=found.ceiling,
         clean_accuracy=share(right[:0] if labels_predicted else right),
-        certified_accuracy=share(found.certified(y, torch.as_tensor(threat.eps).cpu())),
+        certified_accuracy=share(found.certified(y, smoothing.radius_tried(threat, 1.0))),
         abstained=float((found.prediction == ABSTAINED).double().mean()) if len(y) else 0.0,
         curve=curve, passes=Passes(forward=forward / n, backward=backward / n),
     )  # fmt: skip
