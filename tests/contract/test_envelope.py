@@ -12,7 +12,7 @@ from torch import Tensor
 
 import unfooled as uf
 from unfooled.attacks.bisect import bisect
-from unfooled.attacks.ensembles.envelope import PLANS, envelope
+from unfooled.attacks.ensembles.envelope import PLANS, REFINING, envelope, refine
 from unfooled.attacks.fmn import fmn
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.model.wrappers import counted
@@ -125,3 +125,22 @@ def test_what_cannot_be_done_is_named() -> None:
 
     zero = torch.zeros(len(x), dtype=torch.int64)
     assert all(torch.equal(z, x) for z in envelope(sure, x, zero, budget=150).values())
+
+
+@every
+def test_refining_comes_nearer_within_its_budget(norm: float) -> None:
+    model, x = linear(2, SHAPE), interior(6, SHAPE)
+    y = model(x).argmax(1)
+    z = x + 3 * (envelope(model, x, y, (norm,), budget=200)[norm] - x)
+    start = torch.where((model(z).argmax(1) == y)[:, None, None, None], 1 - x, z).clamp(0, 1)
+    assert bool((model(start).argmax(1) != y).all())
+    size = NORMS[norm](math.inf).size(start - x)
+    with counted(model) as asked:
+        near = refine(asked, x, y, start, norm, batch=4)
+    assert asked.forwards + asked.backwards <= REFINING * len(x)
+    best = model.distance(x, y, norm) if norm else torch.ones(len(x))
+    reached = distances(model, x, y, near, norm)
+    assert bool((reached <= size).all())
+    assert bool((reached < size)[size > 1.5 * best].all())
+    if norm >= 2:
+        assert bool((reached < 1.05 * best).all())

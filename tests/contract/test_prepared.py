@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,20 +10,25 @@ from tests.conftest import points
 from torch import Tensor, nn
 
 from unfooled import Linf
+from unfooled.attacks import pgd
+from unfooled.attacks.ensembles.autoattack import autoattack
 from unfooled.attacks.ensembles.cascade import Cascade, Effort
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.stages import Ascents, Searches
 from unfooled.attacks.gradients.prepared import Prepared
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import margin
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.faster import faster, faster_copy
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Explain
 from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.audit.plan import PlanOptions
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import finding
 from unfooled.explanations import integrated_gradients, saliency, smooth_grad
+from unfooled.workflows import AuditOptions, BadOption
 
 SHAPE = (3, 8, 8)
 
@@ -216,7 +221,7 @@ def test_an_audit_says_the_same_with_and_without_a_copy(monkeypatch: pytest.Monk
     monkeypatch.setattr(Prepared, "__call__", noted)
     one = audit(net, x, y, Linf(0.01), plan=plan)
     assert sum(asked) > 100
-    monkeypatch.setattr(Gradients, "with_copy", lambda self, _: self)
+    monkeypatch.setattr(Gradients, "with_copy", lambda self, _, **__: self)
     other = audit(net, x, y, Linf(0.01), plan=plan)
     assert one.robust_accuracy == other.robust_accuracy
     assert one.robust_accuracy.value is not None and 0 < one.robust_accuracy.value < 1
@@ -236,7 +241,7 @@ def test_nearest_points_are_those_of_the_network_where_its_copy_is_fooled_and_it
     monkeypatch.setattr(Prepared, "__call__", Leaning.__call__)
     monkeypatch.setattr(Prepared, "rounding", 100.0)
     one = audit(net, x, y, Linf(0.003), plan=plan)
-    monkeypatch.setattr(Gradients, "with_copy", lambda self, _: self)
+    monkeypatch.setattr(Gradients, "with_copy", lambda self, _, **__: self)
     other = audit(net, x, y, Linf(0.003), plan=plan)
     assert one.nearest == other.nearest
     assert one.robust_accuracy == other.robust_accuracy
@@ -266,17 +271,79 @@ def test_there_is_no_faster_copy_of_what_cannot_be_copied() -> None:
 
 def test_a_network_is_compiled_only_where_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = network(), points(4, SHAPE, seed=3)
+    answer = net(x)
 
-    def broken(model: nn.Module) -> nn.Module:
+    def broken(model: nn.Module, **_: Any) -> nn.Module:
         raise RuntimeError("no compiler\nand more")
 
     monkeypatch.setattr(torch, "compile", broken)
     faster(net, x)  # nothing is compiled unless asked
     with pytest.warns(UserWarning, match=r"does not work here \(RuntimeError: no compiler\); it is left out"):
         copy = faster(net, x, compiled=True)
-    torch.testing.assert_close(copy(x), net(x))
-    monkeypatch.setattr(torch, "compile", lambda model: nn.Sequential(model, nn.ReLU()))
+    torch.testing.assert_close(copy(x), answer)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: nn.Sequential(model, nn.ReLU()))
     with pytest.warns(UserWarning, match="answers otherwise"):
-        torch.testing.assert_close(faster(net, x, compiled=True)(x), net(x))
-    monkeypatch.setattr(torch, "compile", lambda model: nn.Sequential(model, nn.Identity()))
+        torch.testing.assert_close(faster(net, x, compiled=True)(x), answer)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: nn.Sequential(model, nn.Identity()))
     assert isinstance(faster(net, x, compiled=True), nn.Sequential)
+
+
+class Traced(nn.Module):
+    """A compiled network: it answers as the network does, and notes the batches it is asked."""
+
+    asked: ClassVar[list[int]] = []
+
+    def __init__(self, network: nn.Module, *, dynamic: bool | None = None) -> None:
+        super().__init__()
+        self.network, self.dynamic = network, dynamic
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(len(x))
+        return self.network(x) * (1 + 1e-6)
+
+
+def test_the_attack_of_an_audit_asks_a_compiled_copy_and_the_verdict_is_of_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = network(), points(12, SHAPE, seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    short: PlanOptions = {
+        "effort": Effort("short", (Ascents(10), Searches(30))), "nearest_budget": 100, "nearest_n": 4, "explain_n": 1,
+        "gallery": 0, "floor": 2000, "reasons": None,
+    }  # fmt: skip
+    monkeypatch.setattr(torch, "compile", Traced)
+    plain = audit(net, x, y, Linf(0.01), plan=Plan(**short))
+    assert not Traced.asked
+    compiled = audit(net, x, y, Linf(0.01), plan=Plan(**short).with_options(torch_compile=True))
+    assert sum(Traced.asked) > 100
+    assert plain.robust_accuracy == compiled.robust_accuracy
+    assert plain.robust_accuracy.value is not None and 0 < plain.robust_accuracy.value < 1
+    assert not [w for w in compiled.warnings if "torch.compile" in w]
+    assert compiled.options["label_attack"]["torch_compile"] is True
+
+
+def test_an_audit_says_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network(), points(4, SHAPE, seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+
+    def broken(model: nn.Module, **_: Any) -> nn.Module:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    plan = Plan(
+        effort=Effort("short", (Ascents(3),)), nearest_budget=100, nearest_n=1, explain_n=1, gallery=0, floor=200,
+        reasons=None, torch_compile=True,
+    )  # fmt: skip
+    summary = audit(net, x, y, Linf(0.01), plan=plan)
+    assert [w for w in summary.warnings if "does not work here (RuntimeError: no compiler)" in w]
+    summary = audit(lambda z: net(z) + 0, x, y, Linf(0.01), plan=plan)
+    assert [w for w in summary.warnings if w.startswith("Nothing was compiled")]
+    for other in ({"attack": pgd}, {"whole": autoattack}):
+        with pytest.raises(BadInput, match="torch_compile belongs to the cascade"):
+            Plan(**other, torch_compile=True)
+    for options in ({"attack": "pgd"}, {"steps": 3}, {"effort": "autoattack"}):
+        with pytest.raises(BadOption, match="torch_compile belongs to the cascade"):
+            AuditOptions(**options, torch_compile=True).check(Linf(0.1))
+    assert AuditOptions(torch_compile=True).plan(Linf(0.1)).label_attack.torch_compile

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 import torch
@@ -14,14 +15,17 @@ from torch import Tensor, nn
 
 from unfooled import BlackBox
 from unfooled.attacks.ensembles.autoattack import autoattack
-from unfooled.attacks.ensembles.cascade import cascade
+from unfooled.attacks.ensembles.cascade import Effort, cascade
+from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, kept
+from unfooled.attacks.ensembles.stages import Ascents, Noise
 from unfooled.core import pulse
 from unfooled.core.errors import BadInput
 from unfooled.core.pulse import OutOfTime, beat, listening, time_limit
 from unfooled.core.threats import Linf
 from unfooled.evaluation.audit import audit
-from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, NEAREST
+from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, EXTENSION, NEAREST
 from unfooled.evaluation.audit.efficiency import over_workers
+from unfooled.evaluation.audit.plan import PlanOptions
 from unfooled.evaluation.audit.records import Efficiency, Summary
 from unfooled.evaluation.audit.stages import ON_MAPS
 from unfooled.evaluation.verify import verify
@@ -249,3 +253,55 @@ def test_a_model_that_hides_its_gradient_is_cut_short_too(ticks: Ticks) -> None:
     cut = audit(lambda z: model(z).detach(), x, y, Linf(EPS), plan=PLAN.with_budget(0.5))
     assert cut.left_out[0] == ATTACK
     assert not cut.trusted
+
+
+def cut_runs(ticks: Ticks, budgets: Sequence[float], **options: Unpack[PlanOptions]) -> list[Summary]:
+    """Audits of 40 samples with a weak attack, from the shortest to the longest time."""
+    model, x, y = subject(n=40)
+    plan = PLAN.with_options(**{"effort": Effort("weak", (Noise(1),)), "reasons": None, "floor": 6000} | options)
+    return [audit(model, x, y, Linf(EPS), plan=plan.with_budget(budget), chunk=8) for budget in budgets]
+
+
+def robust(summary: Summary) -> float:
+    assert summary.robust_accuracy.value is not None
+    return summary.robust_accuracy.value
+
+
+def test_what_checks_and_a_longer_attack_found_before_the_time_was_over_stays(ticks: Ticks) -> None:
+    runs = cut_runs(ticks, (25, 281, 537, 793, 1e9), nearest_n=1)
+    assert [run.left_out[:1] for run in runs] == [[CHECKS], [CHECKS], [CHECKS], [EXTENSION], []]
+    bounds = [robust(run) for run in runs]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] > bounds[2]  # found by the checks, which were cut off later
+    assert bounds[3] == pytest.approx(bounds[4])
+    assert not any(run.trusted for run in runs[:4])
+    assert runs[4].verdict == "EXTENDED"
+
+
+def test_nearest_points_of_the_chunks_that_were_done_stay(ticks: Ticks) -> None:
+    options: PlanOptions = {"effort": Effort("short", (Ascents(1),)), "nearest_n": 30}
+    early, late, whole = cut_runs(ticks, (73, 141, 1e9), **options)
+    assert [run.left_out[:1] for run in (early, late, whole)] == [[NEAREST], [NEAREST], []]
+    assert not early.nearest
+    assert 0 < late.nearest[0].n < whole.nearest[0].n == 30
+    assert late.nearest[0].n % 8 == 0
+    assert late.curve_n == late.nearest[0].n
+    assert not late.trusted
+
+
+def test_a_cut_keeps_the_latest_state() -> None:
+    states = [AttackState(Frontier.start(torch.zeros(n, 1))) for n in (1, 2)]
+    with pytest.raises(AttackCut) as cut, kept(states[0]), kept(states[1]):
+        raise OutOfTime
+    assert cut.value.state is states[1]
+    with pytest.raises(ValueError, match="other"), kept(states[0]):
+        raise ValueError("other")
+
+
+def test_points_that_the_checks_find_are_told_early(ticks: Ticks) -> None:
+    seen = Seen()
+    with listening(seen):
+        (whole,) = cut_runs(ticks, (1e9,), nearest_n=1)
+    bounds = [value for figure, value, _ in seen.answers if figure == "robust accuracy, at most"]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[-1] == pytest.approx(robust(whole))

@@ -94,6 +94,60 @@ def bisect(
         return best.pull_back(reader, y, targeted=targeted)
 
 
+def between(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    norm: float,
+    *,
+    steps: int = 6,
+    rounds: int = 5,
+    halvings: int = 4,
+) -> Tensor:
+    """Bisect the radius between the linear estimate of the distance and adversarial points that are known.
+
+    The first ascent starts from x, which leads to the class that is nearest, whichever that of the known point is; each
+    later one from where the last has ended, or from the nearest point so far after a success.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, (B,) int64.
+        start: Adversarial points, (B, *D).
+        norm: 1, 2 or math.inf.
+        steps: Gradients of an ascent.
+        rounds: Number of radii.
+        halvings: Forwards of a search from the start back towards x (cost in all: at most rounds * steps + 1
+            gradients, and rounds * (steps + 1) + halvings + 2 forwards).
+
+    Returns:
+        The nearest adversarial points, (B, *D); x itself where none was found.
+    """
+    threat, reader = unbounded(norm, (1, 2, math.inf)), checked_once(model, y)
+    best = Nearest(x, threat)
+    with frozen(model):
+        logits, value, g = loss_and_gradient(reader, x, y, 1.0, margin)
+        slack = 1e-5 * (1 + logits.abs().amax(1))
+        with torch.no_grad():
+            best.record(start, clearly_fooled(logits_at(reader, start), y))
+        best.pull_back(reader, y, halvings=halvings)
+        high = torch.where(best.distance.isinf(), threat.size(start - x), best.distance)
+        low = (value.abs() / flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY)).clamp(high / 8, high)
+        z = x
+        for _ in range(rounds):
+            radius = (low * high).sqrt()
+            ball = threat.with_eps(radius)
+            objective = fooling(reader, y, margin)
+            result = ascend(objective, x, ball, steps=steps, rule=Auto(share=None), start=ball.project(z, x))
+            hit = result.done & (result.value > slack)
+            best.record(result.z, hit)
+            z = where_rows(hit, best.z, result.z)
+            high = torch.minimum(high, best.distance)
+            low = torch.minimum(torch.where(hit, low, radius), 0.98 * high)
+    return best.z
+
+
 class _Radii:
     """Next radius of each sample, (B,).
 

@@ -71,6 +71,14 @@ def audit(
         str | None,
         typer.Option("--budget", help="Time limit, such as 60s or 5m; a verdict cut short by it is never trusted."),
     ] = None,
+    torch_compile: Annotated[
+        bool,
+        typer.Option(
+            "--torch-compile",
+            help="Attack a copy of the network compiled by torch.compile; worth its minute on a GPU.",
+            rich_help_panel=options.SPEED,
+        ),
+    ] = False,
     title: Annotated[str | None, typer.Option("--title", help="Title of the run in the report.")] = None,
     fail_under: Annotated[
         list[str] | None,
@@ -146,7 +154,18 @@ def audit(
     place = None if rows is not None else workflows.open_out(out, store_options, lasting=True)
     no_progress = quiet or json
     choices = workflows.AuditOptions(
-        effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify, budget, certify
+        effort,
+        envelope,
+        attack,
+        steps,
+        restarts,
+        explain,
+        reasons,
+        reasons_n,
+        purify,
+        budget,
+        certify,
+        torch_compile,
     )
     machine = workflows.Machine(device, threads, batch, memory, workers, scheduler)
     if rows is not None and folder is not None:

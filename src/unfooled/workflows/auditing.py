@@ -61,6 +61,7 @@ class AuditOptions:
             `uf.purification.guard`. None: none.
         budget: Time after which the audit goes no further, such as "60s", or a number of seconds; see `Plan`. None: no
             limit.
+        torch_compile: Compile the copy of the network that the cascade asks; see `Plan`.
     """
 
     effort: str | Effort = "normal"
@@ -74,12 +75,18 @@ class AuditOptions:
     purify: Purifier | None = None
     budget: str | float | None = None
     certify: str = "quick"
+    torch_compile: bool = False
 
     @property
     def single(self) -> dict[str, Any]:
         """The options that ask for one attack instead of the cascade."""
         given = {"attack": self.attack, "steps": self.steps, "restarts": None if self.restarts == 1 else self.restarts}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def _whole(self) -> bool:
+        """True for an attack on all samples with stages of its own, in place of the cascade."""
+        return isinstance(self.effort, str) and bool(catalog.EFFORTS[self.effort].label)
 
     def check(self, threat: Threat) -> None:
         """Refuse options that do not exist or do not go together, before anything is loaded."""
@@ -97,6 +104,8 @@ class AuditOptions:
             choose(catalog.PROOFS, self.certify, "effort of the proofs")
         if isinstance(self.effort, str):
             choose(catalog.EFFORTS, self.effort, "effort")
+        if self.torch_compile and (self.single or self._whole):
+            raise BadOption("{torch_compile} belongs to the cascade; leave it out beside another attack")
         if not self.single:
             return
         if self.effort != AuditOptions.effort:
@@ -137,6 +146,7 @@ class AuditOptions:
             reasons_n=self.reasons_n,
             certify=None if self.certify == "off" else smoothing_of("certify", self.certify, threat) or self.certify,
             budget=None if self.budget is None else seconds_of(self.budget, "budget"),
+            torch_compile=self.torch_compile,
         )
 
     def _attacked(

@@ -246,6 +246,12 @@ class Cascade:
             frontier = frontier.with_points(result.rows, result.points, result.margins, result.fooled)
         return frontier
 
+    def tell(self, frontier: Frontier) -> None:
+        """Tell the share of samples that is left to a listener that shows it; not of a random model."""
+        if self.problem.decisive:
+            n = len(frontier.fooled)
+            report_answer(self.answer, int((~frontier.not_robust).sum()) / max(n, 1), n)
+
     def log_stage(self, state: AttackState, key: StageKey, n_attacked: int, n_fooled: int) -> AttackState:
         """Return the state with the progress after a stage."""
         progress = self.ledger.progress(key, state.frontier.not_robust, taken=n_attacked, closed=n_fooled)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.alma import alma
-from unfooled.attacks.bisect import bisect
+from unfooled.attacks.bisect import between, bisect
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.sigma_zero import sigma_zero
@@ -35,6 +35,9 @@ Minimal = Callable[..., Tensor]
 """A minimal-norm attack with its options bound; see `MinimalAttack`."""
 FINAL_FORWARDS = 10
 """Forwards of each attack for the final search back towards x."""
+
+REFINING, REFINING_STEPS = 108, 12
+"""Passes of a search from an adversarial point that is known, at most, and its steps of FMN."""
 
 
 def _sparse(model: Model, x: Tensor, y: Tensor, norm: float, **options: Any) -> Tensor:
@@ -139,6 +142,49 @@ def envelope(
         for norm, nearest in zip(norms, batched(near, batch)(x[right], y[right]), strict=True):
             points[norm][right] = nearest
     return points
+
+
+def refine(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    norm: float,
+    *,
+    generator: torch.Generator | None = None,
+    batch: int | None = None,
+) -> Tensor:
+    """Search for nearer adversarial examples than those that are known, in a few passes.
+
+    The radius is bisected between the known point's and what the gradient at x lets expect; then FMN, from there. In L0
+    there is FMN alone.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, (B,) int64.
+        start: Adversarial points, (B, *D).
+        norm: 0, 1, 2 or math.inf.
+        generator: Base seed.
+        batch: Samples computed at once. None: as many as fit well in memory.
+
+    Returns:
+        Adversarial points, (B, *D), no farther than `start` where that clearly fools the model; x itself where there is
+        none. Cost: at most `REFINING` passes a sample, and some 85 in Linf, 65 in L2.
+    """
+    threat = unbounded(norm)
+
+    def near(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+        steps = REFINING_STEPS if norm else (REFINING - FINAL_FORWARDS) // 2
+        first = between(model, x, y, start, norm) if norm else start
+        found = threat.size(first - x) > 0
+        first = where_rows(found, first, start)
+        z = fmn(model, x, y, norm, steps=steps, start=first, generator=generator)
+        size = threat.size(z - x)
+        return where_rows((size > 0) & ((size < threat.size(first - x)) | ~found), z, first)
+
+    with trusted():
+        return batched(near, batch or fitting_batch(model, x))(x, y, start)
 
 
 def _nearest(

@@ -7,7 +7,8 @@ sample; a stage proposes better points for some of them, and `Frontier.with_resu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -327,6 +328,17 @@ class AttackCut(OutOfTime):
     def __init__(self, state: AttackState) -> None:
         super().__init__()
         self.state = state
+
+
+@contextmanager
+def kept(state: AttackState) -> Iterator[None]:
+    """Raise `AttackCut` with this state where the time is over inside the context; one with a later state passes."""
+    try:
+        yield
+    except AttackCut:
+        raise
+    except OutOfTime:
+        raise AttackCut(state) from None
 
 
 class PointsCut(OutOfTime):

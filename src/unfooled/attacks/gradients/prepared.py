@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unfooled.core.goals import logits_at
-from unfooled.core.model.calls import bare
-from unfooled.core.model.faster import TOLERANCE, faster_copy
+from unfooled.core.model.calls import bare, noticing
+from unfooled.core.model.faster import COMPILED, TOLERANCE, compiled_copy, faster_copy
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Model
 
@@ -26,12 +26,13 @@ class Prepared:
     Args:
         model: The network, which counts its passes. Not modified.
         x: A few samples at which the answers are compared, (b, *D). Cost: 4 forwards of them, which are not counted.
+        compiled: True: compile the copy with torch.compile, see `faster`.
     """
 
     transparent = True
 
-    def __init__(self, model: Counted, x: Tensor) -> None:
-        self.model, self.x = model, x
+    def __init__(self, model: Counted, x: Tensor, *, compiled: bool = False) -> None:
+        self.model, self.x, self.compiled = model, x, compiled
         self.ready: tuple[Model, float] | None = None
 
     def __call__(self, x: Tensor) -> Any:
@@ -50,5 +51,11 @@ class Prepared:
             with torch.no_grad():
                 copy = faster_copy(network, self.x)
                 top = float(logits_at(network, self.x).abs().amax()) if copy is not None else 0.0
-            self.ready = (self.model, 0.0) if copy is None else (self.model.standing_in(copy), 10 * TOLERANCE * top)
+            rounding = 10 * TOLERANCE * top
+            if copy is not None and self.compiled:
+                plain = copy
+                with noticing():  # an audit says it among its warnings
+                    copy = compiled_copy(plain, self.x, network)
+                rounding *= 1.0 if copy is plain else COMPILED
+            self.ready = (self.model, 0.0) if copy is None else (self.model.standing_in(copy), rounding)
         return self.ready

@@ -9,7 +9,6 @@ compiled               by torch.compile, if asked and where that works
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sized
 from contextlib import suppress
 from typing import Any, cast
@@ -19,13 +18,15 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unfooled.core.goals import logits_at
-from unfooled.core.model.calls import bare, copied
+from unfooled.core.model.calls import bare, copied, notice_once
 from unfooled.core.model.modes import channels_last, in_training
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Model
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit, that counts as rounding."""
+COMPILED = 10.0
+"""The same of a compiled copy, in multiples of it."""
 FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 HOOKS = (*FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
 
@@ -39,8 +40,9 @@ def faster(model: Model, x: Tensor, *, compiled: bool = False) -> Model:
     Args:
         model: Any callable to logits. A module is copied, in eval mode and not in half precision. Not modified.
         x: A few samples at which the answers are compared, (b, *D). Cost: 4 forwards of them, which are not counted.
-        compiled: True: compile the copy with torch.compile, for many calls of one shape. It has no second derivatives.
-            A warning says so where that does not work, and the copy is used as it is.
+        compiled: True: compile the copy with torch.compile, which takes a minute or so, for many calls of batches of
+            any size. It has no second derivatives. A warning says so where that does not work, and the copy is used as
+            it is.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 3)).eval()
@@ -54,7 +56,7 @@ def faster(model: Model, x: Tensor, *, compiled: bool = False) -> Model:
     if copy is None:
         return model
     if compiled:
-        copy = _compiled(copy, x)
+        copy = compiled_copy(copy, x, network)
     return model.standing_in(copy) if isinstance(model, Counted) else copy
 
 
@@ -146,20 +148,25 @@ def _state(network: nn.Module) -> list[Any]:
     return state
 
 
-def _compiled(network: nn.Module, x: Tensor) -> nn.Module:
-    """Return a network compiled by torch.compile; the network itself, with a warning, where that does not work."""
+def compiled_copy(copy: nn.Module, x: Tensor, network: Model) -> nn.Module:
+    """Return a copy compiled by torch.compile; the copy itself where that does not work.
+
+    Args:
+        copy: Copy of a network, see `faster_copy`.
+        x: A few samples at which the answers are compared, (b, *D). Cost: 2 forwards and backwards of them.
+        network: The network; a sentence about it says what did not work.
+    """
     try:  # whatever the compiler does on this machine
-        made = cast(nn.Module, torch.compile(network))
-        answers, slopes = zip(*(_first_derivative(model, x) for model in (network, made)), strict=True)
+        made = cast(nn.Module, torch.compile(copy, dynamic=True))  # an attack's batches shrink with every survivor
+        answers, slopes = zip(*(_first_derivative(model, x) for model in (copy, made)), strict=True)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
-        sentence = f"torch.compile does not work here ({type(error).__name__}: {reason}); it is left out"
-        warnings.warn(sentence, stacklevel=3)
-        return network
+        notice_once(network, f"torch.compile does not work here ({type(error).__name__}: {reason}); it is left out.")
+        return copy
     for own, others in (answers, slopes):
-        if not bool((own - others).abs().amax() <= 10 * TOLERANCE * own.abs().amax()):
-            warnings.warn("the compiled network answers otherwise; torch.compile is left out", stacklevel=3)
-            return network
+        if not bool((own - others).abs().amax() <= COMPILED * TOLERANCE * own.abs().amax()):
+            notice_once(network, "The network compiled by torch.compile answers otherwise; torch.compile is left out.")
+            return copy
     return made
 
 

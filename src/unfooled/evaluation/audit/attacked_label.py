@@ -19,6 +19,7 @@ from unfooled.attacks.ensembles.frontier import Frontier, PointsCut, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.certification.smoothed import Smoothing
 from unfooled.core.checks import untrusted
+from unfooled.core.model.calls import notice_once, noticing
 from unfooled.core.model.modes import frozen
 from unfooled.core.pulse import OutOfTime, time_limit
 from unfooled.evaluation.audit.guards import attack_through, draws_of
@@ -34,7 +35,6 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.subject import RANDOM_DRAWS
 from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
-from unfooled.runs.chunks import Rows
 from unfooled.runs.progress import Progress
 
 ATTACK, NEAREST, CHECKS, EXTENSION = (
@@ -48,13 +48,18 @@ BEFORE_OTHERS = "accuracy before the purifier's other attacks"
 """Name of the share that is left while a model behind a purifier is attacked: robust accuracy needs all of them."""
 COMPARED = 8
 """Samples at which a copy of the model is compared with it."""
-PURIFIER = StageKey(Family.CASCADE, "through the purifier")
-"""Line of the log after the attacks on a purifier."""
+PURIFIER, NEAREST_STAGE, CHECKS_STAGE = (
+    StageKey(Family.CASCADE, name) for name in ("through the purifier", "nearest points", "checks")
+)
+"""Lines of the log after the attacks on a purifier, after the search for nearest points and after the checks."""
 CUT_SHORT = (
     "The model remembers what it was asked: only the first stage of the attack was run, without nearest points and "
     "without further checks."
 )
 NOT_CONTINUED = "Checks asked for more attacks, which were left out, since no figure can be believed ({})."
+NOT_COMPILED = (
+    "Nothing was compiled by torch.compile: the attack asks this model itself, or a stand-in of it, and not a copy."
+)
 LIMITED = (
     f"The attack that the checks asked for was stopped after {TIMES} times the passes of the attack before it; it may "
     "have found more."
@@ -102,7 +107,10 @@ def _results(
     """Yield the result after each step; each says what is still left out."""
     gradients = gradients.ready(s.x, s.threat)
     if label.is_cascade and not s.subject.guarded:
-        gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))])
+        gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))], compiled=label.torch_compile)
+    if label.torch_compile and gradients.faster is None:
+        with noticing():  # it stands among the warnings of the audit
+            notice_once(s.subject.given, NOT_COMPILED)
     assert not isinstance(label.certify, (str, Smoothing))
     answer = BEFORE_OTHERS if s.subject.guarded else ROBUST
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED, answer=answer)
@@ -122,27 +130,37 @@ def _results(
         yield result
         attack_frontier, budget = state.frontier, max(spent // 10, label.floor)
         near = trial_ahead(attack, attack_frontier, gradients, budget=budget)
-        nearest_rows = nearest(s, plan.nearest, gradients, attack_frontier.fooled)
-        missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
-        state = replace(state, frontier=frontier)
-        count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
-        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
-        own = state if label.whole is None else replace(state, frontier=attack_frontier)
-        result = replace(
-            result, state=own, findings=[*findings, missed], nearest=_column(nearest_rows, "distance"),
-            unanswered=_column(nearest_rows, "unanswered"),
-            nearest_points=_column(nearest_rows, "z").get(s.threat.norm),
-        )  # fmt: skip
-        yield replace(result, left_out=(CHECKS,))
-        beside = partial(_replay_ahead, s, None if label.whole is None else attack_frontier)
-        checked = after(attack, frontier, gradients, budget=budget, meanwhile=beside, learned_from=near)
+        found = nearest(s, plan.nearest, gradients, attack_frontier)
+        with time_limit(None):
+            missed, frontier = missed_by(s, attack.problem, attack_frontier, found.rows.get(s.threat.norm))
+        state = attack.log_stage(replace(state, frontier=frontier), NEAREST_STAGE, found.count, 0)
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
-        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
+        own = replace(state, frontier=attack_frontier) if label.whole else state
+        attack.tell(own.frontier)
+        result = replace(
+            result, state=own, findings=[*findings, missed], nearest=found.column("distance"),
+            unanswered=found.column("unanswered"), nearest_points=found.column("z").get(s.threat.norm),
+        )  # fmt: skip
+        if not found.whole:
+            yield replace(result, left_out=(NEAREST, CHECKS))
+            return
+        yield replace(result, left_out=(CHECKS,))
+        beside = partial(_replay_ahead, s, attack_frontier if label.whole else None)
+        try:
+            checked = after(attack, frontier, gradients, budget=budget, meanwhile=beside, learned_from=near)
+        except AttackCut as over:
+            if not label.whole:
+                state = attack.log_stage(replace(state, frontier=over.state.frontier), CHECKS_STAGE, 0, 0)
+                yield replace(result, state=state, left_out=(CHECKS,))
+            return
+        state = replace(state, frontier=attack_frontier if label.whole else checked.frontier)
+        state = attack.log_stage(state, CHECKS_STAGE, 0, 0)
+        attack.tell(state.frontier)
         findings = [*findings, missed, *checked.findings]
-        findings += replay(s, state.frontier, checked.gradients)
-        result = replace(result, state=state, gradients=checked.gradients, findings=findings, left_out=())
-        yield from _extended(s, label, attack, result)
+        result = replace(result, state=state, gradients=checked.gradients, findings=findings)
+        yield replace(result, left_out=(CHECKS,))
+        findings = [*findings, *replay(s, state.frontier, checked.gradients)]
+        yield from _extended(s, label, attack, replace(result, findings=findings, left_out=()))
 
 
 def _replay_ahead(s: Setting, own: Frontier | None, checked: Frontier, gradients: Gradients) -> None:
@@ -161,17 +179,17 @@ def _extended(s: Setting, label: LabelAttack, attack: Cascade, result: Attacked)
         yield replace(result, notes=(*notes, *result.notes))
         return
     yield replace(result, left_out=(EXTENSION,))
-    more = extend(attack, result.state, result.gradients, findings, label.effort.stages[1:])
-    yield replace(
+    try:
+        more = extend(attack, result.state, result.gradients, findings, label.effort.stages[1:])
+    except AttackCut as over:
+        yield replace(result, state=over.state, left_out=(EXTENSION,))
+        return
+    result = replace(
         result, state=more.state, gradients=more.gradients, again=more.again, extended=True, stopped=more.stopped,
-        findings=[*findings, *replay(s, more.state.frontier, more.gradients, again=True)],
         notes=(*([LIMITED] if more.stopped else []), *result.notes),
     )  # fmt: skip
-
-
-def _column(nearest_rows: dict[float, Rows], name: str) -> dict[float, Tensor]:
-    """Return one result of the search for nearest points, by norm."""
-    return {norm: rows[name] for norm, rows in nearest_rows.items() if rows}
+    yield replace(result, left_out=(CHECKS,))
+    yield replace(result, findings=[*findings, *replay(s, more.state.frontier, more.gradients, again=True)])
 
 
 def _cut_short(

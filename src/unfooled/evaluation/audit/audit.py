@@ -99,11 +99,11 @@ def audit(
 
     Returns:
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most 440 passes per sample
-        for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
-        20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
-        about 550 passes for each of at most 32 samples, and after the first 8 at most a quarter of all passes. Of a
-        model behind a purifier (`purification.guard`), the bare model is attacked by the same cascade, and the purifier
-        in up to six more ways, 40 steps each, and 1,000 queries for each of 200 samples.
+        for the attack, 400 for the nearest points of the first 200 (some 85 from the attack's points), and for the
+        checks a tenth of the attack's, or 20,000 in all if that is more; attacks that the checks ask for come on top.
+        The attack on saliency maps takes about 550 passes for each of at most 32 samples, and after the first 8 at most
+        a quarter of all passes. Of a model behind a purifier (`purification.guard`), the bare model is attacked by the
+        same cascade, and the purifier in up to six more ways, 40 steps each, and 1,000 queries for each of 200 samples.
 
     Raises:
         BadInput: Inputs, labels, model or folder that cannot be used, in one sentence.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.envelope import envelope
+from unfooled.attacks.ensembles.envelope import envelope, refine
+from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.pulse import OutOfTime, is_limited
 from unfooled.core.shapes import where_rows
 from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
+from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.audit.plan import NearestPoints
 from unfooled.evaluation.audit.records import Nearness
@@ -26,66 +31,211 @@ from unfooled.statistics import intervals
 
 FIRST_BLOCK, BLOCK = 64, 32
 """Samples whose nearest points are searched in any case, and samples between two later decisions to go on."""
+COMPARED, LEAST_COMPARED = 16, 6
+"""First samples of these, of which those that the attack has fooled are searched both ways, and their least number."""
+MAX_BEYOND = 0.03
+"""Mean share by which the points of the search from the attack's may be farther than the nearest of both."""
 
 MAX_CLASSES_LISTED = 100
 """Classes above which figures are not listed by class, and of confusions only those that occur."""
 
 
-def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, fooled: Tensor) -> dict[float, Rows]:
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The nearest adversarial examples of the first samples.
+
+    Attributes:
+        rows: Norm -> points, distances, and those of the nearest points without a finite answer.
+        whole: False if the time was over before the search was.
+    """
+
+    rows: dict[float, Rows] = field(default_factory=dict)
+    whole: bool = True
+
+    def column(self, name: str) -> dict[float, Tensor]:
+        """Return one of the results by norm."""
+        return {norm: rows[name] for norm, rows in self.rows.items() if rows}
+
+    @property
+    def count(self) -> int:
+        """Number of samples searched, in the first of the norms."""
+        return next((len(rows["distance"]) for rows in self.rows.values() if rows), 0)
+
+
+def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, frontier: Frontier) -> Found:
     """Find the nearest adversarial examples of the first samples: points and distances by norm.
 
+    In the threat's norm a sample that the attack has fooled is searched from the attack's point, in a few passes, where
+    that is as good as the whole search from the sample itself: both are made for the first samples, and compared.
+
     Samples are searched in blocks, and no further ones once the median's interval is narrow, if the attack has fooled
-    all that are left: then there is nothing that it could have missed.
+    all that are left: then there is nothing that it could have missed. Where the time is over, what the search has
+    found for the first samples of all stays.
+
+    Args:
+        s: Setting of the audit.
+        plan: Numbers of samples and passes, and norms.
+        gradients: Gradients to follow.
+        frontier: Best points of the attack.
     """
-    points = {}
+    points: dict[float, Rows] = {}
     for norm in plan.norms or (s.threat.norm,):
         own = norm == s.threat.norm
-        everything = (s.threat if own else NORMS[float(norm)](1.0, free=s.threat.free)).with_eps(math.inf)
-
-        def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
-            x, y = s.x[s.at(rows)], s.y[s.at(rows)]
-            source = torch.Generator().manual_seed(s.seed)
-            observer = Unanswered(x, everything)
-            best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
-            for model in gradients.followed:
-                left = torch.arange(len(x), device=x.device)
-                # A point that fools a copy of the model may, by rounding, not fool the model, which is asked then.
-                for one in (model, gradients.averaged) if model is gradients.faster else (model,):
-                    near, label = x[left], y[left]
-                    with s.counted.watched(observer):
-                        made = envelope(one, near, label, (norm,), budget=plan.budget, batch=s.batch, generator=source)
-                    found = verify(s.subject.model, near, label, made[norm], everything, draws=s.draws, batch=s.batch)
-                    better = found.distance <= distance[left]
-                    best = best.index_copy(0, left, where_rows(better, made[norm], best[left]))
-                    distance = distance.index_copy(0, left, torch.minimum(distance[left], found.distance))
-                    left = left[found.distance.isinf()]
-                    if not len(left):
-                        break
-            z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
-            return {"z": z, "distance": distance, "unanswered": observer.distance}
-
-        points[norm] = _in_blocks(s, plan, norm_name(norm), work, fooled[: plan.n])
-    return points
+        threat = (s.threat if own else NORMS[float(norm)](1.0, free=s.threat.free)).with_eps(math.inf)
+        search = _Search(s, plan, gradients, frontier, norm, threat, own)
+        parts: list[Rows] = []
+        try:
+            parts.extend(search.blocks())
+        except OutOfTime:
+            return Found(points | _joined(norm, parts), whole=False)
+        points |= _joined(norm, parts)
+    return Found(points)
 
 
-def _in_blocks(s: Setting, plan: NearestPoints, name: str, work: Callable[[Tensor], Rows], fooled: Tensor) -> Rows:
-    """Search block by block; names of the later blocks end with their samples."""
-    blocks = [min(len(fooled), FIRST_BLOCK), *(len(b) for b in fooled[FIRST_BLOCK:].split(BLOCK) if len(b))]
-    parts: list[Rows] = []
-    done = 0
-    for size in blocks:
-        key = StageKey(Family.NEAREST, name if not done else f"{name} {done + 1}-{done + size}")
-        parts.append(s.ledger.map(key, partial(_shifted, work, done), size, model=s.counted))
-        done += size
-        distance = torch.cat([part["distance"] for part in parts])
-        if bool(fooled[done:].all()) and _narrow(distance, plan.precision):
-            break
-    return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The search in one norm.
+
+    Attributes:
+        s: Setting of the audit.
+        plan: Numbers of samples and passes.
+        gradients: Gradients to follow.
+        frontier: Best points of the attack.
+        norm: The norm.
+        threat: Threat of that norm without a limit.
+        own: True if it is the norm of the attack.
+    """
+
+    s: Setting
+    plan: NearestPoints
+    gradients: Gradients
+    frontier: Frontier
+    norm: float
+    threat: Threat
+    own: bool
+
+    def blocks(self) -> Iterator[Rows]:
+        """Search block by block; names of the later blocks end with their samples.
+
+        Raises:
+            OutOfTime: The time is over; the chunks that were done of an interrupted block were yielded before, up to
+                the first that was not.
+        """
+        fooled, name = self.frontier.fooled[: self.plan.n], norm_name(self.norm)
+        distances: list[Tensor] = []
+        done, refines = 0, True
+        for size in block_sizes(len(fooled)):
+            key = StageKey(Family.NEAREST, name if not done else f"{name} {done + 1}-{done + size}")
+            chunks: dict[int, Rows] = {}
+            work = partial(self.search, explores=not done or not refines, refines=refines)
+            try:
+                part = self.s.ledger.map(key, partial(_noted, work, done, chunks), size, model=self.s.counted)
+            except OutOfTime:
+                at = 0
+                while at in chunks:
+                    yield chunks[at]
+                    at += len(chunks[at]["distance"])
+                raise
+            yield part
+            refines = _as_good(part) if not done else refines
+            done += size
+            distances.append(part["distance"])
+            enough = done >= min(FIRST_BLOCK, len(fooled)) and bool(fooled[done:].all())
+            if enough and _narrow(torch.cat(distances), self.plan.precision):
+                break
+
+    def search(self, rows: Tensor, *, explores: bool, refines: bool) -> Rows:
+        """Search for some samples.
+
+        Args:
+            rows: The samples, (b,).
+            explores: True: from each sample itself; False: only where the attack has no point from which to search.
+            refines: True: from the attack's points, where it has some.
+
+        Returns:
+            Points `z`, their `distance`, `unanswered`, the distance of the nearest point without a finite answer, and
+            `explored` and `refined`, the distances of the two searches; inf where nothing was found or searched.
+        """
+        s, at = self.s, self.s.at(rows)
+        x, y = s.x[at], s.y[at]
+        source = torch.Generator().manual_seed(s.seed)
+        observer = Unanswered(x, self.threat)
+        best, refined = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+
+        def explore(model: Model, x: Tensor, y: Tensor, left: Tensor) -> Tensor:
+            norms, budget = (self.norm,), self.plan.budget
+            return envelope(model, x, y, norms, budget=budget, batch=s.batch, generator=source)[self.norm]
+
+        if refines and self.own:
+            start = self.frontier.points[rows.to(self.frontier.points.device)].to(x.device)
+            has_start = self.frontier.fooled[rows.to(self.frontier.fooled.device)].to(x.device)
+            has_start &= (start != x).flatten(1).any(1)
+
+            def refined_from(model: Model, x: Tensor, y: Tensor, left: Tensor) -> Tensor:
+                return refine(model, x, y, start[left], self.norm, batch=s.batch, generator=source)
+
+            best, refined = self._found(refined_from, x, y, has_start.nonzero()[:, 0], observer)
+        left = torch.arange(len(x), device=x.device) if explores else refined.isinf().nonzero()[:, 0]
+        other, explored = self._found(explore, x, y, left, observer)
+        distance = torch.minimum(refined, explored)
+        best = where_rows(explored <= refined, other, best)
+        z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
+        return {
+            "z": z, "distance": distance, "unanswered": observer.distance, "explored": explored, "refined": refined,
+        }  # fmt: skip
+
+    def _found(
+        self, propose: Callable[[Model, Tensor, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, left: Tensor,
+        observer: Unanswered,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Return the points that a search proposes for the samples `left`, and their distances, inf for the others."""
+        s, gradients = self.s, self.gradients
+        best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+        for model in gradients.followed:
+            if not len(left):
+                break
+            # A point that fools a copy of the model may, by rounding, not fool the model, which is asked then.
+            for one in (model, gradients.averaged) if model is gradients.faster else (model,):
+                near, label = x[left], y[left]
+                with s.counted.watched(observer):
+                    made = propose(one, near, label, left)
+                found = verify(s.subject.model, near, label, made, self.threat, draws=s.draws, batch=s.batch)
+                better = found.distance <= distance[left]
+                best = best.index_copy(0, left, where_rows(better, made, best[left]))
+                distance = distance.index_copy(0, left, torch.minimum(distance[left], found.distance))
+                left = left[found.distance.isinf()]
+                if not len(left):
+                    break
+        return best, distance
 
 
-def _shifted(work: Callable[[Tensor], Rows], by: int, rows: Tensor) -> Rows:
-    """Compute rows counted from another one."""
-    return work(rows + by)
+def block_sizes(n: int) -> list[int]:
+    """Return the numbers of samples of the blocks: those that are compared, the rest of the first ones, and others."""
+    ends = {0, min(n, COMPARED), min(n, FIRST_BLOCK), *range(FIRST_BLOCK + BLOCK, n, BLOCK), n}
+    return [end - start for start, end in pairwise(sorted(ends))]
+
+
+def _as_good(part: Rows) -> bool:
+    """Return whether the search from the attack's points is as good as the whole one, where both were made."""
+    refined, explored = part["refined"].double(), part["explored"].double()
+    both = refined.isfinite() & explored.isfinite() & (refined > 0)
+    if int(both.sum()) < LEAST_COMPARED:
+        return False
+    beyond = (refined[both] / torch.minimum(refined, explored)[both]).log()
+    return float(beyond.mean()) <= math.log1p(MAX_BEYOND)
+
+
+def _joined(norm: float, parts: list[Rows]) -> dict[float, Rows]:
+    """Return the parts of a search in a norm as one; empty without any."""
+    return {norm: {k: torch.cat([part[k].cpu() for part in parts]) for k in parts[0]}} if parts else {}
+
+
+def _noted(work: Callable[[Tensor], Rows], by: int, chunks: dict[int, Rows], rows: Tensor) -> Rows:
+    """Compute rows counted from another one, and note them by the first of them if the time is limited."""
+    found = work(rows + by)
+    if is_limited():
+        chunks[int(rows[0])] = found
+    return found
 
 
 def _narrow(distance: Tensor, precision: float) -> bool:

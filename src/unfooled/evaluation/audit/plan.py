@@ -49,6 +49,7 @@ class LabelAttack:
             proven robust; or a `Smoothing`, as text "smoothing:0.25", whose figures stand beside the verdict. None:
             nothing is certified.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
+        torch_compile: True: the cascade asks a copy of the network that torch.compile has compiled.
     """
 
     effort: Effort = field(default=NORMAL, metadata={"keyword": "effort"})
@@ -57,12 +58,15 @@ class LabelAttack:
     whole: Attack | None = field(default=None, metadata={"keyword": "whole"})
     certify: str | Smoothing | Certify | None = field(default=None, metadata={"keyword": "certify"})
     floor: int = field(default=MIN_BUDGET, metadata={"keyword": "floor"})
+    torch_compile: bool = field(default=False, metadata={"keyword": "torch_compile"})
 
     def __post_init__(self) -> None:
         if not isinstance(self.effort, Effort):
             raise BadInput(
                 f"the plan's effort is {self.effort!r}; give QUICK, NORMAL, THOROUGH or an Effort of your own"
             )
+        if self.torch_compile and not self.is_cascade:
+            raise BadInput("the plan's torch_compile belongs to the cascade; leave it out beside another attack")
         if isinstance(self.certify, str):
             smoothing = Smoothing.of(self.certify)
             if smoothing is None:
@@ -180,6 +184,7 @@ class PlanOptions(TypedDict, total=False):
     whole: Attack | None
     certify: str | Smoothing | Certify | None
     floor: int
+    torch_compile: bool
     nearest_n: int
     nearest_budget: int
     norms: Sequence[float] | None
@@ -214,6 +219,9 @@ class Plan:
             proven robust; all but 32 of these are not attacked. A `certification.Smoothing`, as text "smoothing:0.25",
             proves the smoothed classifier instead, whose figures stand beside the verdict. None: nothing is certified.
         floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
+        torch_compile: True: the cascade asks a copy of the network that torch.compile has compiled, which takes a
+            minute or so and pays on a GPU with many samples; verdicts are of the network as given. A warning says
+            where that does not work.
         nearest_n: Largest number of samples whose nearest adversarial examples are searched, the first ones.
         nearest_budget: Passes per sample and norm for that search.
         norms: Norms of that search. None: the threat's own.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade
-from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.attacks.ensembles.frontier import Frontier, Problem, kept
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.restarts import Restarts
 from unfooled.attacks.ensembles.stages import (
@@ -173,6 +173,9 @@ def after(
 
     Returns:
         A `Checked`. Where no sample is left to fool, no check fires.
+
+    Raises:
+        AttackCut: The time is over; it holds the frontier with all that was found.
     """
     rows = frontier.remaining_rows()[:16]
     if not len(rows):
@@ -194,20 +197,22 @@ def after(
         before_stage, (state, result) = state, attack.stage(state, stage, number, check=key)
         if result is not None:
             stage_key = StageKey(Family.CHECKS, stage.name, number, key)
-            n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
+            with kept(state):
+                n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
             n_tried[key] = max(n_tried[key], result.n_attacked)
     findings = [_trial_finding(key, n_fooled[key], n_tried[key], n) for key in WORDS]
     if problem.decisive:
         attack.ledger.part_ahead(REFUSALS, _refusal_search(problem, rows), model=problem.model)
     meanwhile(state.frontier, gradients)
-    findings += attack.ledger.once(
-        StageKey(Family.CHECKS, "last"), Finding, lambda: _remaining_checks(problem, state.frontier, gradients, rows),
-        model=problem.model,
-    )  # fmt: skip
     frontier = state.frontier
-    if problem.decisive:
-        refused, frontier = _refused(attack, frontier, rows)
-        findings.append(refused)
+    with kept(state):
+        findings += attack.ledger.once(
+            StageKey(Family.CHECKS, "last"), Finding, lambda: _remaining_checks(problem, frontier, gradients, rows),
+            model=problem.model,
+        )  # fmt: skip
+        if problem.decisive:
+            refused, frontier = _refused(attack, frontier, rows)
+            findings.append(refused)
     return Checked(findings, frontier, gradients)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade, fitted
+from unfooled.attacks.ensembles.frontier import kept
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.shared import SharedChanges
 from unfooled.attacks.ensembles.stages import (
@@ -111,6 +112,9 @@ def extend(
         gradients: Gradients of the model.
         findings: Findings so far.
         stages: Stages of the attack to repeat.
+
+    Raises:
+        AttackCut: The time is over; it holds the state with all that was found.
     """
     again: list[Finding] = []
     allowance, stopped = Allowance.after(attack.ledger), False
@@ -132,7 +136,8 @@ def extend(
     for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.REPEATED, strict=False):
         if not hidden or stopped or not bool(state.frontier.remaining.any()):
             break
-        gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
+        with kept(state):
+            gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
         state = _repeat_attacks(attack, state, gradients, pending, more, allowance)
         state = _without_gradients(attack, state, gradients, numbers[0], allowance)
         stopped = allowance.used_up
@@ -209,7 +214,8 @@ def _by_differences(
     attack: Cascade, state: AttackState, gradients: Gradients, number: int, allowance: Allowance
 ) -> AttackState:
     """Ascend by gradients that are estimated from a black box's scores, by as many steps as the allowance has."""
-    estimated = gradients.estimated(attack.problem.x, attack.problem.threat.box)
+    with kept(state):
+        estimated = gradients.estimated(attack.problem.x, attack.problem.threat.box)
     if estimated is None:
         return state
     by_values = replace(attack, problem=replace(attack.problem, attacked=estimated))
@@ -274,7 +280,9 @@ def _repeat_checks(
         last, (state, result) = state, attack.stage(state, stage, number, check=check)
         fooled.setdefault(check, 0.0)
         if result is not None:
-            fooled[check] += confirmed(attack, last, state, result, StageKey(Family.CHECKS, stage.name, number, check))
+            key = StageKey(Family.CHECKS, stage.name, number, check)
+            with kept(state):
+                fooled[check] += confirmed(attack, last, state, result, key)
     n = max(len(state.frontier.fooled), 1)
     return state, [
         above(check, count / n, f"afterwards {WORDS[check].what} fooled {count_text(count)} more", WORDS[check].action)

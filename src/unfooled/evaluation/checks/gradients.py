@@ -75,16 +75,17 @@ class Gradients:
     ledger: Ledger | None = None
     faster: Prepared | None = None
 
-    def with_copy(self, x: Tensor) -> Self:
+    def with_copy(self, x: Tensor, *, compiled: bool = False) -> Self:
         """Return these gradients with a faster copy of the model, where no check has found anything against it.
 
         Args:
             x: A few samples, (b, *D).
+            compiled: True: the copy is compiled by torch.compile.
         """
         seen = any(f.fired and f.kind in (Kind.MASKING, Kind.STOP) for f in self.findings)
         if self.draws > 1 or seen or self.rounded or not isinstance(bare(self.model), nn.Module):
             return self
-        return replace(self, faster=Prepared(self.model, x))
+        return replace(self, faster=Prepared(self.model, x, compiled=compiled))
 
     @property
     def missing(self) -> bool:
