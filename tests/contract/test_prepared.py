@@ -285,7 +285,28 @@ def test_a_network_is_compiled_only_where_that_works(monkeypatch: pytest.MonkeyP
     with pytest.warns(UserWarning, match="answers otherwise"):
         torch.testing.assert_close(faster(net, x, compiled=True)(x), answer)
     monkeypatch.setattr(torch, "compile", lambda model, **_: nn.Sequential(model, nn.Identity()))
-    assert isinstance(faster(net, x, compiled=True), nn.Sequential)
+    compiled: Any = faster(net, x, compiled=True)
+    assert isinstance(compiled.network, nn.Sequential)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_several_gradients_are_taken_of_one_answer_of_a_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the compiler of kernels, which needs another one on the machine, but with that of backward passes."""
+    net, compiler = network(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiler(model, backend="aot_eager", **options))
+    copy = faster(net, points(4, SHAPE, seed=3), compiled=True)
+    assert type(copy).__name__ == "_Compiled"
+    for n in (5, 1, 3):
+        x = points(n, SHAPE, seed=n).requires_grad_()
+        for model in (copy, net):
+            logits = model(x)
+            rows = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in logits.unbind(1)]
+            if model is copy:
+                answer, slopes = logits.detach(), rows
+        torch.testing.assert_close(answer, logits.detach())
+        torch.testing.assert_close(torch.stack(slopes), torch.stack(rows))
+    with torch.no_grad():
+        torch.testing.assert_close(copy(x), net(x))
 
 
 class Traced(nn.Module):

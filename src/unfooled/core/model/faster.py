@@ -10,11 +10,12 @@ compiled               by torch.compile, if asked and where that works
 from __future__ import annotations
 
 from collections.abc import Sized
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unfooled.core.goals import logits_at
@@ -157,7 +158,7 @@ def compiled_copy(copy: nn.Module, x: Tensor, network: Model) -> nn.Module:
         network: The network; a sentence about it says what did not work.
     """
     try:  # whatever the compiler does on this machine
-        made = cast(nn.Module, torch.compile(copy, dynamic=True))  # an attack's batches shrink with every survivor
+        made = _Compiled(copy)
         answers, slopes = zip(*(_first_derivative(model, x) for model in (copy, made)), strict=True)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
@@ -170,9 +171,50 @@ def compiled_copy(copy: nn.Module, x: Tensor, network: Model) -> nn.Module:
     return made
 
 
+class _Compiled(nn.Module):
+    """A compiled network; several gradients may be taken of one answer, as attacks on targets do."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = torch.compile(network, dynamic=True)  # an attack's batches shrink with every survivor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return cast(Tensor, self.network(x))
+        return cast(Tensor, _Repeatable.apply(x, self.network))
+
+
+class _Repeatable(torch.autograd.Function):
+    """A call of a compiled network whose backward pass can be repeated.
+
+    By default such a pass may reuse the memory of what it reads; it asks for that option whenever it runs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, network: nn.Module) -> Tensor:
+        with torch.enable_grad(), _keeping_buffers():
+            ctx.leaf = x.detach().requires_grad_()
+            ctx.logits = logits_at(network, ctx.leaf)
+        return cast(Tensor, ctx.logits.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        with _keeping_buffers():
+            return torch.autograd.grad(ctx.logits, ctx.leaf, g, retain_graph=True)[0], None
+
+
+def _keeping_buffers() -> AbstractContextManager[None]:
+    """Return a context in which compiled backward passes leave the memory of what they read as it is."""
+    from torch._functorch import config
+
+    return cast(AbstractContextManager[None], config.patch(donated_buffer=False))
+
+
 def _first_derivative(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits, and the gradient of their sum."""
+    """Return the logits, and the gradients of their sum and of the first of them."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         logits = logits_at(model, leaf)
-        return logits.detach(), torch.autograd.grad(logits.sum(), leaf)[0]
+        (g,) = torch.autograd.grad(logits.sum(), leaf, retain_graph=True)
+        return logits.detach(), torch.stack([g, *torch.autograd.grad(logits[:, 0].sum(), leaf)])
