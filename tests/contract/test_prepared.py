@@ -289,6 +289,29 @@ def test_a_network_is_compiled_only_where_that_works(monkeypatch: pytest.MonkeyP
     assert isinstance(compiled.network, nn.Sequential)
 
 
+def test_a_network_answers_as_it_is_where_a_later_call_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network(), points(4, SHAPE, seed=3)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: FailsOnOne(model))
+    copy = faster(net, x, compiled=True)
+    with torch.no_grad():
+        with pytest.warns(UserWarning, match=r"does not work here \(RuntimeError: one\); it is left out"):
+            torch.testing.assert_close(copy(x[:1]), net(x[:1]))
+        torch.testing.assert_close(copy(x[:1]), net(x[:1]))  # said once
+
+
+class FailsOnOne(nn.Module):
+    """A compiled network that cannot answer for one sample alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise RuntimeError("one")
+        return self.network(x)
+
+
 @pytest.mark.filterwarnings("ignore")  # of the compiler
 def test_several_gradients_are_taken_of_one_answer_of_a_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the compiler of kernels, which needs another one on the machine, but with that of backward passes."""
@@ -359,8 +382,13 @@ def test_an_audit_says_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatc
     )  # fmt: skip
     summary = audit(net, x, y, Linf(0.01), plan=plan)
     assert [w for w in summary.warnings if "does not work here (RuntimeError: no compiler)" in w]
-    summary = audit(lambda z: net(z) + 0, x, y, Linf(0.01), plan=plan)
-    assert [w for w in summary.warnings if w.startswith("Nothing was compiled")]
+    plain = audit(net, x, y, Linf(0.01), plan=plan.with_options(torch_compile=False))
+    assert not [w for w in plain.warnings if "torch.compile" in w]  # it is no habit of the model
+    hooked = network()
+    hooked.norm1.register_forward_hook(lambda module, given, answer: answer)
+    for without in (lambda z: net(z) + 0, hooked):
+        summary = audit(without, x, y, Linf(0.01), plan=plan)
+        assert [w for w in summary.warnings if w.startswith("Nothing was compiled")]
     for other in ({"attack": pgd}, {"whole": autoattack}):
         with pytest.raises(BadInput, match="torch_compile belongs to the cascade"):
             Plan(**other, torch_compile=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Unpack
@@ -22,7 +23,7 @@ from unfooled.core import pulse
 from unfooled.core.errors import BadInput
 from unfooled.core.pulse import OutOfTime, beat, listening, time_limit
 from unfooled.core.threats import Linf
-from unfooled.evaluation.audit import audit
+from unfooled.evaluation.audit import audit, nearest_points
 from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, EXTENSION, NEAREST
 from unfooled.evaluation.audit.efficiency import over_workers
 from unfooled.evaluation.audit.plan import PlanOptions
@@ -30,7 +31,8 @@ from unfooled.evaluation.audit.records import Efficiency, Summary
 from unfooled.evaluation.audit.stages import ON_MAPS
 from unfooled.evaluation.verify import verify
 from unfooled.report import render
-from unfooled.runs.records import read_record, write_record
+from unfooled.runs.chunks import Run, StageCut
+from unfooled.runs.records import Config, read_record, write_record
 from unfooled.workflows import AuditOptions
 from unfooled.workflows.bounds import check_bounds, read_bound
 from unfooled.workflows.errors import BadOption, BelowBound
@@ -255,11 +257,13 @@ def test_a_model_that_hides_its_gradient_is_cut_short_too(ticks: Ticks) -> None:
     assert not cut.trusted
 
 
-def cut_runs(ticks: Ticks, budgets: Sequence[float], **options: Unpack[PlanOptions]) -> list[Summary]:
-    """Audits of 40 samples with a weak attack, from the shortest to the longest time."""
+def cut_runs(
+    ticks: Ticks, budgets: Sequence[float | None], out: Path | None = None, **options: Unpack[PlanOptions]
+) -> list[Summary]:
+    """Audits of 40 samples with a weak attack, one for each time, in one folder if there is any."""
     model, x, y = subject(n=40)
     plan = PLAN.with_options(**{"effort": Effort("weak", (Noise(1),)), "reasons": None, "floor": 6000} | options)
-    return [audit(model, x, y, Linf(EPS), plan=plan.with_budget(budget), chunk=8) for budget in budgets]
+    return [audit(model, x, y, Linf(EPS), plan=plan.with_budget(budget), chunk=8, out=out) for budget in budgets]
 
 
 def robust(summary: Summary) -> float:
@@ -287,6 +291,78 @@ def test_nearest_points_of_the_chunks_that_were_done_stay(ticks: Ticks) -> None:
     assert late.nearest[0].n % 8 == 0
     assert late.curve_n == late.nearest[0].n
     assert not late.trusted
+
+
+@pytest.mark.parametrize("budget", [25, 281])
+def test_what_was_judged_of_a_cut_run_is_judged_anew(budget: float, ticks: Ticks, tmp_path: Path) -> None:
+    """The points of a cut run are others than those that a later start finds."""
+    (whole,) = cut_runs(ticks, (None,), nearest_n=1)
+    cut, done = cut_runs(ticks, (budget, None), tmp_path, nearest_n=1)
+    assert cut.left_out
+    assert robust(done) == robust(whole)
+    assert (done.verdict, done.because, done.gallery) == (whole.verdict, whole.because, whole.gallery)
+
+
+def test_a_second_cut_keeps_what_the_first_had_found(ticks: Ticks, tmp_path: Path) -> None:
+    options: PlanOptions = {"effort": Effort("short", (Ascents(1),)), "nearest_n": 30}
+    runs = cut_runs(ticks, (141, 60, 100, None), tmp_path, **options)
+    counts = [run.nearest[0].n if run.nearest else 0 for run in runs]
+    assert counts[0] > 0
+    assert counts == sorted(counts)
+    assert runs[1].left_out[0] == NEAREST
+    assert [robust(run) for run in runs] == sorted((robust(run) for run in runs), reverse=True)
+    (whole,) = cut_runs(ticks, (None,), **options)
+    assert runs[3].nearest == whole.nearest
+    assert robust(runs[3]) == robust(whole)
+
+
+def test_a_stage_that_is_cut_gives_all_chunks_that_are_stored(tmp_path: Path) -> None:
+    config = Config(model="", data="", n=10, threat="", seed=0)
+
+    def work(stop: int, rows: Tensor) -> dict[str, Tensor]:
+        if int(rows[0]) >= stop:
+            raise OutOfTime
+        return {"twice": 2 * rows}
+
+    for stop, positions in ((4, 4), (8, 8)):
+        with pytest.raises(StageCut) as cut:
+            Run(tmp_path, config, chunk=2).map("stage", partial(work, stop), 10)
+        assert (len(cut.value.positions), cut.value.leading) == (positions, positions)
+        assert torch.equal(cut.value.rows["twice"], 2 * torch.arange(positions))
+    with pytest.raises(StageCut) as cut:
+        Run(None, config, chunk=2).map("stage", partial(work, 0), 10)
+    assert not cut.value.rows and cut.value.leading == 0
+
+
+def test_a_random_model_that_was_cut_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = subject(n=32)
+    noisy = Noisy(model).eval()
+    plan = PLAN.with_options(effort=Effort("weak", (Noise(1),)), nearest_n=32, reasons=None, floor=200)
+    search = nearest_points._Search.search
+
+    def cut(self: Any, rows: Tensor, **options: Any) -> Any:
+        if int(rows[0]) >= 8:
+            raise OutOfTime
+        return search(self, rows, **options)
+
+    monkeypatch.setattr(nearest_points._Search, "search", cut)
+    first = audit(noisy, x, y, Linf(0.035), plan=plan.with_budget(1e9), chunk=8, out=tmp_path)
+    assert first.left_out[0] == NEAREST and first.nearest[0].n == 8
+    monkeypatch.undo()
+    second = audit(noisy, x, y, Linf(0.035), plan=plan, chunk=8, out=tmp_path)
+    assert second.left_out == [] and second.nearest[0].n == 32
+
+
+class Noisy(nn.Module):
+    """A model whose logits are drawn anew for each answer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits + 0.02 * torch.randn_like(logits)
 
 
 def test_a_cut_keeps_the_latest_state() -> None:

@@ -12,12 +12,14 @@ from tests.conftest import linear, points
 from tests.unit.test_audit import PLAN, subject
 from torch import Tensor
 
+from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
 from unfooled.core.types import Model
 from unfooled.evaluation.audit import audit, nearest_points
 from unfooled.evaluation.audit.plan import PlanOptions
 from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.statistics.intervals import median_limits
 
 
@@ -130,3 +132,19 @@ def test_few_comparisons_decide_nothing() -> None:
     assert nearest_points.block_sizes(200) == [16, 48, 32, 32, 32, 32, 8]
     assert nearest_points.block_sizes(64) == [16, 48]
     assert nearest_points.block_sizes(5) == [5]
+
+
+def test_each_gradient_that_is_followed_is_followed_to_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twin, or noise, and the model's own gradient, whatever the checks say about that."""
+    model, x, y = subject(n=20)
+    asked: list[tuple[str, int]] = []
+    search = nearest_points.envelope
+
+    def noted(model: Model, x: Tensor, *rest: Any, **options: Any) -> Any:
+        asked.append((type(model).__name__, len(x)))
+        return search(model, x, *rest, **options)
+
+    monkeypatch.setattr(nearest_points, "envelope", noted)
+    monkeypatch.setattr(Gradients, "followed", property(lambda self: [Averaged(self.model, 1), self.model]))
+    audit(model, x, y, Linf(0.02), plan=PLAN.with_options(reasons=None, nearest_n=20))
+    assert asked == [("Averaged", 16), ("Counted", 16), ("Averaged", 4), ("Counted", 4)]

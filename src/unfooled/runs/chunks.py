@@ -22,6 +22,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import trim_heap
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import OutOfTime
 from unfooled.runs.ahead import Ahead
 from unfooled.runs.chunk_files import StageChunks, span_of
 from unfooled.runs.clock import Clock
@@ -44,6 +45,26 @@ Progress = Callable[[str, int, int], None]
 
 ComputeOnce = Callable[[str, Callable[[], Rows]], Rows]
 """(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
+
+
+class StageCut(OutOfTime):
+    """Sign that the time is over before a stage was, with the chunks that are done.
+
+    Attributes:
+        positions: Rows that are done, in order, (m,).
+        rows: Their results; empty where none is. Of results that are streamed, those before the first missing row.
+        leading: Number of rows before the first missing one.
+    """
+
+    def __init__(self, chunks: StageChunks) -> None:
+        super().__init__()
+        spans, self.leading = list(chunks.cover.spans), 0
+        for a, b in spans:
+            self.leading = b if a == self.leading else self.leading
+        if chunks.locations:
+            spans = [span for span in spans if span[1] <= self.leading]
+        self.positions = torch.cat([torch.arange(0), *(torch.arange(a, b) for a, b in spans)])
+        self.rows = {name: chunks.joined(name, spans) for name in (chunks.rows[spans[0]] if spans else {})}
 
 
 @dataclass
@@ -120,6 +141,9 @@ class Run:
 
         Returns:
             The results of all rows, in order, on the CPU; their names in any order, since files do not keep one.
+
+        Raises:
+            StageCut: The time is over; it holds the chunks that are done, by whichever process or start.
         """
         chunks = StageChunks(self.folder, stage, n, large, even=self.even or even)
         if self.share is not None:
@@ -129,12 +153,15 @@ class Run:
             self.pace.record(stage, b - a, known)
         self._report(chunks)
         if chunks.cover.incomplete:
-            with self.folder.claims.present():
-                while chunks.cover.incomplete:
-                    if self._advance(chunks, fn, model):
-                        self._report(chunks)
-                    if large:
-                        trim_heap()
+            try:
+                with self.folder.claims.present():
+                    while chunks.cover.incomplete:
+                        if self._advance(chunks, fn, model):
+                            self._report(chunks)
+                        if large:
+                            trim_heap()
+            except OutOfTime:
+                raise StageCut(chunks) from None
         chunks.cover.restrict((0, n))
         if chunks.cover.incomplete:
             raise Waiting(stage_name(stage).description)

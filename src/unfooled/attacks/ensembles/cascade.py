@@ -35,12 +35,12 @@ from unfooled.core.goals import fooled
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.pulse import OutOfTime, is_limited, report_answer
+from unfooled.core.pulse import report_answer
 from unfooled.core.samples import selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
-from unfooled.runs.chunks import Rows, Run
+from unfooled.runs.chunks import Rows, Run, StageCut
 from unfooled.runs.progress import Progress
 
 __all__ = [
@@ -165,14 +165,14 @@ class Cascade:
             if not len(rows):
                 break
             key = StageKey(self.family, stage.name, number, check, part)
-            done: list[StageResult] = []
             try:
-                result = self.attack(state.frontier, stage, rows, key, done)
-            except OutOfTime:
-                for one in done:
-                    state = replace(state, frontier=state.frontier.with_result(one))
-                taken, n_fooled = sum(r.n_attacked for r in done), sum(r.n_fooled for r in done)
-                raise AttackCut(self.log_stage(state, key, taken, n_fooled)) from None
+                result = self.attack(state.frontier, stage, rows, key)
+            except StageCut as cut:
+                if not cut.rows:
+                    raise AttackCut(self.log_stage(state, key, 0, 0)) from None
+                done = _result(rows[cut.positions.to(rows.device)], cut.rows)
+                state = replace(state, frontier=state.frontier.with_result(done))
+                raise AttackCut(self.log_stage(state, key, done.n_attacked, done.n_fooled)) from None
             state = AttackState(state.frontier.with_result(result), state.log)
             state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
             half = torch.zeros_like(attacked).masked_scatter(attacked, result.fooled)[len(attacked) // 2 :]
@@ -186,7 +186,6 @@ class Cascade:
         stage: Stage,
         rows: Tensor,
         key: StageKey,
-        done: list[StageResult] | None = None,
     ) -> StageResult:
         """Run a stage on some samples, chunk by chunk, and evaluate the proposed points.
 
@@ -195,7 +194,9 @@ class Cascade:
             stage: The stage.
             rows: Samples to attack, (m,).
             key: Key of the stage.
-            done: List to which the result of each chunk is appended, if the work has a time limit. None: none.
+
+        Raises:
+            StageCut: The time is over.
         """
         n, left = len(frontier.fooled), [int((~frontier.not_robust).sum())]
         tells = self.family is Family.CASCADE and self.problem.decisive
@@ -209,17 +210,12 @@ class Cascade:
             points, no_answer = observer.substitute(proposal.points, is_fooled)
             margins = margins.masked_fill(no_answer, torch.nan)
             evaluated = {"points": points, "margins": margins, "fooled": is_fooled}
-            if done is not None and is_limited():
-                done.append(StageResult(at, points, margins, is_fooled))
             left[0] -= int((is_fooled & ~frontier.not_robust[at]).sum())  # those without an answer are not left either
             if tells:
                 report_answer(self.answer, left[0] / max(n, 1), n)
             return evaluated if proposal.directions is None else evaluated | {"directions": proposal.directions}
 
-        result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows), self.problem.large).items()}
-        is_fooled, directions = result["fooled"], result.get("directions")
-        learned = None if directions is None else directions[is_fooled]
-        return StageResult(rows, result["points"], result["margins"], is_fooled, learned)
+        return _result(rows, self._map(key, work, len(rows), self.problem.large))
 
     def adopt(self, state: AttackState, points: Tensor, name: str = "adopt") -> AttackState:
         """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
@@ -275,6 +271,14 @@ class Cascade:
         if not isinstance(proven, tuple):
             return {"certified": proven.to(torch.bool)}
         return {"certified": proven[0].to(torch.bool), "proposed": proven[1]}
+
+
+def _result(rows: Tensor, found: Rows) -> StageResult:
+    """Return the result of a stage on some samples, (m,), from what it has stored."""
+    found = {k: v.to(rows.device) for k, v in found.items()}
+    is_fooled, directions = found["fooled"], found.get("directions")
+    learned = None if directions is None else directions[is_fooled]
+    return StageResult(rows, found["points"], found["margins"], is_fooled, learned)
 
 
 def _proposed(problem: Problem, stage: Stage, frontier: Frontier, number: int) -> tuple[Proposal, Tensor, Tensor]:

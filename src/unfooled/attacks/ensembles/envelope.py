@@ -156,30 +156,28 @@ def refine(
 ) -> Tensor:
     """Search for nearer adversarial examples than those that are known, in a few passes.
 
-    The radius is bisected between the known point's and what the gradient at x lets expect; then FMN, from there. In L0
-    there is FMN alone.
+    The radius is bisected between the known point's and what the gradient at x lets expect; then FMN, from there.
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs in the unit box, (B, *D).
         y: Labels, (B,) int64.
         start: Adversarial points, (B, *D).
-        norm: 0, 1, 2 or math.inf.
+        norm: 1, 2 or math.inf.
         generator: Base seed.
         batch: Samples computed at once. None: as many as fit well in memory.
 
     Returns:
-        Adversarial points, (B, *D), no farther than `start` where that clearly fools the model; x itself where there is
-        none. Cost: at most `REFINING` passes a sample, and some 85 in Linf, 65 in L2.
+        The nearest adversarial points found, (B, *D); `start` where there is none. Cost: at most `REFINING` passes a
+        sample, and some 85 in Linf, 65 in L2.
     """
     threat = unbounded(norm)
 
     def near(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
-        steps = REFINING_STEPS if norm else (REFINING - FINAL_FORWARDS) // 2
-        first = between(model, x, y, start, norm) if norm else start
+        first = between(model, x, y, start, norm)
         found = threat.size(first - x) > 0
         first = where_rows(found, first, start)
-        z = fmn(model, x, y, norm, steps=steps, start=first, generator=generator)
+        z = fmn(model, x, y, norm, steps=REFINING_STEPS, start=first, generator=generator)
         size = threat.size(z - x)
         return where_rows((size > 0) & ((size < threat.size(first - x)) | ~found), z, first)
 

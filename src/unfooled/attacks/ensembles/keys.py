@@ -125,6 +125,11 @@ class Ledger:
         config = Config(model="", data="", n=n, threat="", seed=0)
         return cls(run if run is not None else Run(None, config, chunk=max(n, 1)))
 
+    def aside(self) -> Ledger:
+        """Return a ledger with the same counts whose stages are kept in memory: a later start must not read them."""
+        run = self.run
+        return Ledger(Run(None, run.config, chunk=run.chunk, progress=run.progress), self.spent)
+
     def map(
         self,
         key: StageKey | str,

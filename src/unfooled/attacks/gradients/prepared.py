@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 
 from unfooled.core.goals import logits_at
-from unfooled.core.model.calls import bare, noticing
+from unfooled.core.model.calls import bare
 from unfooled.core.model.faster import COMPILED, TOLERANCE, compiled_copy, faster_copy
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Model
+
+NOT_COMPILED = (
+    "Nothing was compiled by torch.compile: the attack asks this model itself, or a stand-in of it, and not a copy."
+)
 
 
 class Prepared:
@@ -27,12 +31,16 @@ class Prepared:
         model: The network, which counts its passes. Not modified.
         x: A few samples at which the answers are compared, (b, *D). Cost: 4 forwards of them, which are not counted.
         compiled: True: compile the copy with torch.compile, see `faster`.
+
+    Attributes:
+        notes: Sentences about what could not be compiled.
     """
 
     transparent = True
 
     def __init__(self, model: Counted, x: Tensor, *, compiled: bool = False) -> None:
         self.model, self.x, self.compiled = model, x, compiled
+        self.notes: list[str] = []
         self.ready: tuple[Model, float] | None = None
 
     def __call__(self, x: Tensor) -> Any:
@@ -52,10 +60,10 @@ class Prepared:
                 copy = faster_copy(network, self.x)
                 top = float(logits_at(network, self.x).abs().amax()) if copy is not None else 0.0
             rounding = 10 * TOLERANCE * top
-            if copy is not None and self.compiled:
-                plain = copy
-                with noticing():  # an audit says it among its warnings
-                    copy = compiled_copy(plain, self.x, network)
+            if self.compiled and copy is None:
+                self.notes.append(NOT_COMPILED)
+            elif self.compiled and copy is not None:
+                plain, copy = copy, compiled_copy(copy, self.x, self.notes.append)
                 rounding *= 1.0 if copy is plain else COMPILED
             self.ready = (self.model, 0.0) if copy is None else (self.model.standing_in(copy), rounding)
         return self.ready

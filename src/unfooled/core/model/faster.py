@@ -9,8 +9,10 @@ compiled               by torch.compile, if asked and where that works
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import warnings
+from collections.abc import Callable, Sized
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unfooled.core.goals import logits_at
-from unfooled.core.model.calls import bare, copied, notice_once
+from unfooled.core.model.calls import bare, copied
 from unfooled.core.model.modes import channels_last, in_training
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Model
@@ -57,7 +59,7 @@ def faster(model: Model, x: Tensor, *, compiled: bool = False) -> Model:
     if copy is None:
         return model
     if compiled:
-        copy = compiled_copy(copy, x, network)
+        copy = compiled_copy(copy, x, partial(warnings.warn, stacklevel=3))
     return model.standing_in(copy) if isinstance(model, Counted) else copy
 
 
@@ -149,39 +151,57 @@ def _state(network: nn.Module) -> list[Any]:
     return state
 
 
-def compiled_copy(copy: nn.Module, x: Tensor, network: Model) -> nn.Module:
+def compiled_copy(copy: nn.Module, x: Tensor, tell: Callable[[str], object]) -> nn.Module:
     """Return a copy compiled by torch.compile; the copy itself where that does not work.
 
     Args:
         copy: Copy of a network, see `faster_copy`.
         x: A few samples at which the answers are compared, (b, *D). Cost: 2 forwards and backwards of them.
-        network: The network; a sentence about it says what did not work.
+        tell: Called with a sentence on what did not work.
     """
     try:  # whatever the compiler does on this machine
-        made = _Compiled(copy)
+        made = _Compiled(copy, tell)
         answers, slopes = zip(*(_first_derivative(model, x) for model in (copy, made)), strict=True)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
-        notice_once(network, f"torch.compile does not work here ({type(error).__name__}: {reason}); it is left out.")
+        tell(_failed(error))
         return copy
     for own, others in (answers, slopes):
         if not bool((own - others).abs().amax() <= COMPILED * TOLERANCE * own.abs().amax()):
-            notice_once(network, "The network compiled by torch.compile answers otherwise; torch.compile is left out.")
+            tell("The network compiled by torch.compile answers otherwise; torch.compile is left out.")
             return copy
-    return made
+    return copy if made.network is copy else made
+
+
+def _failed(error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"torch.compile does not work here ({type(error).__name__}: {reason}); it is left out."
 
 
 class _Compiled(nn.Module):
-    """A compiled network; several gradients may be taken of one answer, as attacks on targets do."""
+    """A compiled network; several gradients may be taken of one answer, as attacks on targets do.
 
-    def __init__(self, network: nn.Module) -> None:
+    Each kind of call, such as one of a single sample, is compiled when it first occurs; where that fails, the network
+    answers as it is from there on.
+    """
+
+    def __init__(self, network: nn.Module, tell: Callable[[str], object]) -> None:
         super().__init__()
-        self.network = torch.compile(network, dynamic=True)  # an attack's batches shrink with every survivor
+        self.plain, self.tell = network, tell
+        # An attack's batches shrink with every survivor.
+        self.network: nn.Module = cast(nn.Module, torch.compile(network, dynamic=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return cast(Tensor, self.network(x))
-        return cast(Tensor, _Repeatable.apply(x, self.network))
+        if self.network is not self.plain:
+            try:
+                if torch.is_grad_enabled() and x.requires_grad:
+                    return cast(Tensor, _Repeatable.apply(x, self.network))
+                return cast(Tensor, self.network(x))
+            except Exception as error:  # of the compiler; one of the network is raised again
+                answer = self.plain(x)
+                self.tell(_failed(error))
+                self.network = self.plain
+                return cast(Tensor, answer)
+        return cast(Tensor, self.plain(x))
 
 
 class _Repeatable(torch.autograd.Function):

@@ -17,9 +17,9 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import ROBUST, AttackCut, AttackState, Cascade, Certify
 from unfooled.attacks.ensembles.frontier import Frontier, PointsCut, Problem
 from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.attacks.gradients.prepared import NOT_COMPILED
 from unfooled.certification.smoothed import Smoothing
 from unfooled.core.checks import untrusted
-from unfooled.core.model.calls import notice_once, noticing
 from unfooled.core.model.modes import frozen
 from unfooled.core.pulse import OutOfTime, time_limit
 from unfooled.evaluation.audit.guards import attack_through, draws_of
@@ -57,9 +57,6 @@ CUT_SHORT = (
     "without further checks."
 )
 NOT_CONTINUED = "Checks asked for more attacks, which were left out, since no figure can be believed ({})."
-NOT_COMPILED = (
-    "Nothing was compiled by torch.compile: the attack asks this model itself, or a stand-in of it, and not a copy."
-)
 LIMITED = (
     f"The attack that the checks asked for was stopped after {TIMES} times the passes of the attack before it; it may "
     "have found more."
@@ -84,7 +81,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
         for last in _results(s, label, plan, gradients, findings, right):  # noqa: B007  (the last one counts)
             pass
     if last is not None and not last.left_out:
-        return replace(last, certify=certify, notes=(*unproven, *last.notes))
+        return replace(last, certify=certify, notes=(*unproven, *_on_compiling(label, last), *last.notes))
     # Its gradients may not be ready; nothing here follows them.
     problem = Problem(s.counted, s.x, s.y, s.threat, gradients.averaged, draws, s.seed, s.batch)
     certify = None if last is None else certify  # there was no time for the proofs either
@@ -98,7 +95,15 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
             through = attack_through(s, label, attack, last.state, last.gradients, cut=True)
         if through is not None:  # it lacks attacks, so that robust accuracy is not stated
             last = replace(last, through=through, findings=[*last.findings, *through.findings])
-    return replace(last, certify=certify, notes=(*unproven, *last.notes))
+    return replace(last, certify=certify, notes=(*unproven, *_on_compiling(label, last), *last.notes))
+
+
+def _on_compiling(label: LabelAttack, last: Attacked) -> tuple[str, ...]:
+    """Return what is to be said about torch.compile, where it was asked for."""
+    if not label.torch_compile:
+        return ()
+    copy = last.gradients.faster
+    return (NOT_COMPILED,) if copy is None else tuple(copy.notes)
 
 
 def _results(
@@ -108,9 +113,6 @@ def _results(
     gradients = gradients.ready(s.x, s.threat)
     if label.is_cascade and not s.subject.guarded:
         gradients = gradients.with_copy(s.x[s.at(torch.arange(min(s.n, COMPARED)))], compiled=label.torch_compile)
-    if label.torch_compile and gradients.faster is None:
-        with noticing():  # it stands among the warnings of the audit
-            notice_once(s.subject.given, NOT_COMPILED)
     assert not isinstance(label.certify, (str, Smoothing))
     answer = BEFORE_OTHERS if s.subject.guarded else ROBUST
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify, checked=CHECKED, answer=answer)
@@ -132,11 +134,13 @@ def _results(
         near = trial_ahead(attack, attack_frontier, gradients, budget=budget)
         found = nearest(s, plan.nearest, gradients, attack_frontier)
         with time_limit(None):
-            missed, frontier = missed_by(s, attack.problem, attack_frontier, found.rows.get(s.threat.norm))
+            near_rows = found.rows.get(s.threat.norm)
+            missed, frontier = missed_by(s, attack.problem, attack_frontier, near_rows, whole=found.whole)
         state = attack.log_stage(replace(state, frontier=frontier), NEAREST_STAGE, found.count, 0)
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        own = replace(state, frontier=attack_frontier) if label.whole else state
-        attack.tell(own.frontier)
+        own = state if label.whole is None else replace(state, frontier=attack_frontier)
+        if not s.subject.guarded:
+            attack.tell(own.frontier)
         result = replace(
             result, state=own, findings=[*findings, missed], nearest=found.column("distance"),
             unanswered=found.column("unanswered"), nearest_points=found.column("z").get(s.threat.norm),
@@ -145,17 +149,18 @@ def _results(
             yield replace(result, left_out=(NEAREST, CHECKS))
             return
         yield replace(result, left_out=(CHECKS,))
-        beside = partial(_replay_ahead, s, attack_frontier if label.whole else None)
+        beside = partial(_replay_ahead, s, None if label.whole is None else attack_frontier)
         try:
             checked = after(attack, frontier, gradients, budget=budget, meanwhile=beside, learned_from=near)
         except AttackCut as over:
-            if not label.whole:
+            if label.whole is None:
                 state = attack.log_stage(replace(state, frontier=over.state.frontier), CHECKS_STAGE, 0, 0)
                 yield replace(result, state=state, left_out=(CHECKS,))
             return
-        state = replace(state, frontier=attack_frontier if label.whole else checked.frontier)
+        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
         state = attack.log_stage(state, CHECKS_STAGE, 0, 0)
-        attack.tell(state.frontier)
+        if not s.subject.guarded:
+            attack.tell(state.frontier)
         findings = [*findings, missed, *checked.findings]
         result = replace(result, state=state, gradients=checked.gradients, findings=findings)
         yield replace(result, left_out=(CHECKS,))

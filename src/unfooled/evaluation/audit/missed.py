@@ -17,7 +17,7 @@ from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, above, fi
 
 
 def missed_by(
-    s: Setting, problem: Problem, frontier: Frontier, near: Mapping[str, Tensor] | None
+    s: Setting, problem: Problem, frontier: Frontier, near: Mapping[str, Tensor] | None, *, whole: bool = True
 ) -> tuple[Finding, Frontier]:
     """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are stored.
 
@@ -26,6 +26,7 @@ def missed_by(
         problem: Problem of the attack.
         frontier: Best points that the attack found.
         near: Points and distances of the first samples in the threat's norm. None: there was no such search.
+        whole: False if the search was cut short, so that a later start has more samples to compare.
     """
     if not near:
         return finding("D17", False, "no nearest points in the threat's norm"), frontier
@@ -41,7 +42,7 @@ def missed_by(
     if s.subject.random and len(rows):  # a sample that is wrong by chance has distance 0, wherever its point is
         rows = rows[s.threat.take(rows).size(points[rows] - s.x[rows]) <= eps[rows]]
         new = replaced(frontier.points, rows, points[rows])
-        key = StageKey(Family.CHECKS, "nearest", check=CheckId.NEAREST)
+        key = StageKey(Family.CHECKS, "nearest" if whole else f"nearest of {k}", check=CheckId.NEAREST)
         before, after = compared(problem, s.ledger, rows, frontier.points, new, key)
         count = gained(before, after)
         rows = rows[(after.sum(1) < before.sum(1)).to(rows.device)] if count else rows[:0]

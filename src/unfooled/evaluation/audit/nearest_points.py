@@ -11,11 +11,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.envelope import envelope, refine
+from unfooled.attacks.ensembles.envelope import REFINING, envelope, refine
 from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.core.ascent.nearest import NORMS
-from unfooled.core.pulse import OutOfTime, is_limited
+from unfooled.core.pulse import OutOfTime
 from unfooled.core.shapes import where_rows
 from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
@@ -26,7 +26,7 @@ from unfooled.evaluation.audit.records import Nearness
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.verify import verify
-from unfooled.runs.chunks import Rows
+from unfooled.runs.chunks import Rows, StageCut
 from unfooled.statistics import intervals
 
 FIRST_BLOCK, BLOCK = 64, 32
@@ -34,7 +34,7 @@ FIRST_BLOCK, BLOCK = 64, 32
 COMPARED, LEAST_COMPARED = 16, 6
 """First samples of these, of which those that the attack has fooled are searched both ways, and their least number."""
 MAX_BEYOND = 0.03
-"""Mean share by which the points of the search from the attack's may be farther than the nearest of both."""
+"""Share by which the points of the search from the attack's may be farther than the nearest of both, geometric mean."""
 
 MAX_CLASSES_LISTED = 100
 """Classes above which figures are not listed by class, and of confusions only those that occur."""
@@ -114,6 +114,12 @@ class _Search:
     threat: Threat
     own: bool
 
+    @property
+    def pays(self) -> bool:
+        """True where searches from the attack's points cost less than the others, on some samples."""
+        enough = self.plan.budget >= 2 * REFINING and min(self.s.n, self.plan.n) > COMPARED
+        return self.own and self.norm > 0 and enough
+
     def blocks(self) -> Iterator[Rows]:
         """Search block by block; names of the later blocks end with their samples.
 
@@ -126,15 +132,12 @@ class _Search:
         done, refines = 0, True
         for size in block_sizes(len(fooled)):
             key = StageKey(Family.NEAREST, name if not done else f"{name} {done + 1}-{done + size}")
-            chunks: dict[int, Rows] = {}
             work = partial(self.search, explores=not done or not refines, refines=refines)
             try:
-                part = self.s.ledger.map(key, partial(_noted, work, done, chunks), size, model=self.s.counted)
-            except OutOfTime:
-                at = 0
-                while at in chunks:
-                    yield chunks[at]
-                    at += len(chunks[at]["distance"])
+                part = self.s.ledger.map(key, partial(_shifted, work, done), size, model=self.s.counted)
+            except StageCut as cut:
+                if cut.leading:
+                    yield {name: rows[: cut.leading] for name, rows in cut.rows.items()}
                 raise
             yield part
             refines = _as_good(part) if not done else refines
@@ -166,7 +169,7 @@ class _Search:
             norms, budget = (self.norm,), self.plan.budget
             return envelope(model, x, y, norms, budget=budget, batch=s.batch, generator=source)[self.norm]
 
-        if refines and self.own:
+        if refines and self.pays:
             start = self.frontier.points[rows.to(self.frontier.points.device)].to(x.device)
             has_start = self.frontier.fooled[rows.to(self.frontier.fooled.device)].to(x.device)
             has_start &= (start != x).flatten(1).any(1)
@@ -192,20 +195,19 @@ class _Search:
         s, gradients = self.s, self.gradients
         best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
         for model in gradients.followed:
-            if not len(left):
-                break
             # A point that fools a copy of the model may, by rounding, not fool the model, which is asked then.
+            rest = left
             for one in (model, gradients.averaged) if model is gradients.faster else (model,):
-                near, label = x[left], y[left]
-                with s.counted.watched(observer):
-                    made = propose(one, near, label, left)
-                found = verify(s.subject.model, near, label, made, self.threat, draws=s.draws, batch=s.batch)
-                better = found.distance <= distance[left]
-                best = best.index_copy(0, left, where_rows(better, made, best[left]))
-                distance = distance.index_copy(0, left, torch.minimum(distance[left], found.distance))
-                left = left[found.distance.isinf()]
-                if not len(left):
+                if not len(rest):
                     break
+                near, label = x[rest], y[rest]
+                with s.counted.watched(observer):
+                    made = propose(one, near, label, rest)
+                found = verify(s.subject.model, near, label, made, self.threat, draws=s.draws, batch=s.batch)
+                better = found.distance <= distance[rest]
+                best = best.index_copy(0, rest, where_rows(better, made, best[rest]))
+                distance = distance.index_copy(0, rest, torch.minimum(distance[rest], found.distance))
+                rest = rest[found.distance.isinf()]
         return best, distance
 
 
@@ -230,12 +232,9 @@ def _joined(norm: float, parts: list[Rows]) -> dict[float, Rows]:
     return {norm: {k: torch.cat([part[k].cpu() for part in parts]) for k in parts[0]}} if parts else {}
 
 
-def _noted(work: Callable[[Tensor], Rows], by: int, chunks: dict[int, Rows], rows: Tensor) -> Rows:
-    """Compute rows counted from another one, and note them by the first of them if the time is limited."""
-    found = work(rows + by)
-    if is_limited():
-        chunks[int(rows[0])] = found
-    return found
+def _shifted(work: Callable[[Tensor], Rows], by: int, rows: Tensor) -> Rows:
+    """Compute rows counted from another one."""
+    return work(rows + by)
 
 
 def _narrow(distance: Tensor, precision: float) -> bool:

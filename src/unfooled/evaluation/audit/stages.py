@@ -62,6 +62,9 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     first, findings = _before(s)
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, findings, right)
+    whole = s
+    if attacked.left_out:  # a later start has other points, whose judgement and explanations these are not
+        s = replace(s, ledger=s.ledger.aside())
     state = attacked.state
     points, gradients = _judged(s, attacked)
     findings = attacked.findings
@@ -99,7 +102,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
         guard=guard_record(s, attacked.through, first, points, purified),
-        efficiency=efficiency_of(s, attacked.gradients.faster or s.subject.model),
+        efficiency=efficiency_of(whole, attacked.gradients.faster or s.subject.model),
         access=s.subject.access,
         certified=certified,
         proofs_tried=attacked.certify.tried if isinstance(attacked.certify, Prover) else None,
