@@ -11,7 +11,7 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor
 
 import unfooled as uf
-from unfooled.attacks.bisect import bisect
+from unfooled.attacks.bisect import between, bisect
 from unfooled.attacks.ensembles.envelope import PLANS, REFINING, envelope, refine
 from unfooled.attacks.fmn import fmn
 from unfooled.core.ascent.nearest import NORMS
@@ -144,3 +144,18 @@ def test_refining_comes_nearer_within_its_budget(norm: float) -> None:
     assert bool((reached < size)[size > 1.5 * best].all())
     if norm >= 2:
         assert bool((reached < 1.05 * best).all())
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, math.inf])
+def test_a_radius_between_the_estimate_and_a_known_point_is_found(norm: float) -> None:
+    model, x = linear(3, SHAPE), interior(6, SHAPE)
+    y = model(x).argmax(1)
+    far = envelope(model, x, y, (norm,), budget=200)[norm]
+    start = (x + 4 * (far - x)).clamp(0, 1)
+    start = torch.where((model(start).argmax(1) == y)[:, None, None, None], far, start)
+    best = model.distance(x, y, norm)
+    rough = distances(model, x, y, between(model, x, y, start, norm, rounds=0, halvings=1), norm)
+    assert bool((rough > 1.3 * best).any())
+    near = distances(model, x, y, between(model, x, y, start, norm, steps=20, rounds=8, halvings=1), norm)
+    assert bool((near < 1.1 * best).all())
+    assert bool((near <= rough).all())

@@ -15,15 +15,18 @@ from tests.unit.test_reasons import reasons_of
 from torch import Tensor, nn
 
 from unfooled import BlackBox
+from unfooled.attacks import pgd
 from unfooled.attacks.ensembles.autoattack import autoattack
-from unfooled.attacks.ensembles.cascade import Effort, cascade
-from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, kept
-from unfooled.attacks.ensembles.stages import Ascents, Noise
+from unfooled.attacks.ensembles.cascade import Cascade, Effort, cascade
+from unfooled.attacks.ensembles.frontier import AttackCut, AttackState, Frontier, Problem, kept
+from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.attacks.ensembles.stages import Ascents, Noise, UserAttack
 from unfooled.core import pulse
 from unfooled.core.errors import BadInput
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import OutOfTime, beat, listening, time_limit
 from unfooled.core.threats import Linf
-from unfooled.evaluation.audit import audit, nearest_points
+from unfooled.evaluation.audit import attacked_label, audit, nearest_points
 from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, EXTENSION, NEAREST
 from unfooled.evaluation.audit.efficiency import over_workers
 from unfooled.evaluation.audit.plan import PlanOptions
@@ -284,11 +287,11 @@ def test_what_checks_and_a_longer_attack_found_before_the_time_was_over_stays(ti
 
 def test_nearest_points_of_the_chunks_that_were_done_stay(ticks: Ticks) -> None:
     options: PlanOptions = {"effort": Effort("short", (Ascents(1),)), "nearest_n": 30}
-    early, late, whole = cut_runs(ticks, (73, 141, 1e9), **options)
+    early, late, whole = cut_runs(ticks, (73, 120, 1e9), **options)
     assert [run.left_out[:1] for run in (early, late, whole)] == [[NEAREST], [NEAREST], []]
     assert not early.nearest
-    assert 0 < late.nearest[0].n < whole.nearest[0].n == 30
-    assert late.nearest[0].n % 8 == 0
+    assert late.nearest[0].n == 8  # one chunk of the first block of 16
+    assert whole.nearest[0].n == 30
     assert late.curve_n == late.nearest[0].n
     assert not late.trusted
 
@@ -374,10 +377,49 @@ def test_a_cut_keeps_the_latest_state() -> None:
         raise ValueError("other")
 
 
-def test_points_that_the_checks_find_are_told_early(ticks: Ticks) -> None:
+def test_points_that_the_checks_find_are_told_early(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_more(attack: Cascade, state: AttackState, *_: Any) -> None:
+        raise AttackCut(state)
+
+    monkeypatch.setattr(attacked_label, "extend", nothing_more)
     seen = Seen()
     with listening(seen):
         (whole,) = cut_runs(ticks, (1e9,), nearest_n=1)
+    assert whole.left_out[0] == EXTENSION
     bounds = [value for figure, value, _ in seen.answers if figure == "robust accuracy, at most"]
     assert bounds == sorted(bounds, reverse=True)
     assert bounds[-1] == pytest.approx(robust(whole))
+
+
+def test_what_a_longer_attack_had_found_stays(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(attack: Cascade, state: AttackState, *_: Any) -> None:
+        raise AttackCut(attack.stage(state, Ascents(80), 900)[0])
+
+    monkeypatch.setattr(attacked_label, "extend", cut_off)
+    model, x, y = subject(n=100)
+    plan = PLAN.with_options(effort=Effort("weak", (Noise(1),)), reasons=None, floor=3000, nearest_n=1)
+    cut = audit(model, x, y, Linf(EPS), plan=plan.with_budget(1e9))
+    assert cut.left_out[0] == EXTENSION
+    checked = next(line.accuracy for line in cut.progress if line.stage == "checks")
+    assert robust(cut) < checked
+    assert not cut.trusted
+
+
+def test_an_interrupted_stage_of_an_attack_keeps_its_chunks() -> None:
+    model, x, y = subject(n=40)
+    counted, asked = Counted(model), []
+
+    def slow(*arguments: Any, **options: Any) -> Tensor:
+        asked.append(1)
+        if len(asked) > 3:
+            raise OutOfTime
+        return pgd(*arguments, steps=10, **options)
+
+    ledger = Ledger(Run(None, Config(model="", data="", n=40, threat="", seed=0), chunk=8))
+    attack = Cascade(Problem(counted, x, y, Linf(EPS), counted), ledger)
+    state = attack.begin()
+    with pytest.raises(AttackCut) as cut:
+        attack.perform(state, [UserAttack(slow)])
+    found = cut.value.state
+    assert int(found.frontier.fooled.sum()) > int(state.frontier.fooled.sum())
+    assert found.log[-1].taken == 24
