@@ -578,7 +578,7 @@ def test_a_plan_is_small_values_and_these_are_its_record() -> None:
 
 def test_flat_keywords_build_the_values_of_a_plan() -> None:
     keywords = inspect.signature(Plan).parameters
-    assert list(keywords)[:23] == list(PlanOptions.__annotations__)
+    assert list(keywords)[:24] == list(PlanOptions.__annotations__)
     assert (keywords["nearest_n"].default, keywords["reasons"].default) == (200, saliency)
     assert Plan(nearest_n=5) == Plan(nearest=NearestPoints(n=5)) == replace(Plan(), nearest=NearestPoints(5))
     assert Plan(nearest=NearestPoints(budget=7), nearest_n=5).nearest == NearestPoints(5, 7)

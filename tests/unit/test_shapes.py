@@ -79,7 +79,6 @@ OWN_PARTS = {
     "purification/classic.py": "steps of training",
     "workflows/counterfactuals.py": "samples beside the attribute whose gradient is asked for",
     "workflows/purify_files.py": "progress after each part",
-    "evaluation/audit/nearest_points.py": "blocks of samples until the median is precise",
     "evaluation/audit/attacked_maps.py": "blocks of samples until the figure is precise",
     "evaluation/explanations/judge.py": "scores of parts of the points",
     "evaluation/audit/guard_record.py": "pairs that a random purifier must see with the same draws",

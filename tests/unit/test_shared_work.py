@@ -142,7 +142,8 @@ def test_scores_of_maps(home: Path, two: Processes, monkeypatch: pytest.MonkeyPa
             progress=lambda _, done, n, seen=seen: seen.append((done, n)),  # type: ignore[misc]
         )  # fmt: skip
         assert shared.scores == alone.scores and shared.warnings == alone.warnings
-        assert seen[0] == (0, 70) and seen[-1] == (70, 70)
+        # Another process may have stored the first part before this one reports.
+        assert seen == sorted(seen) and {n for _, n in seen} == {70} and seen[-1] == (70, 70)
     monkeypatch.setattr("unfooled.workflows.machine.dask", lambda _: two)
     with pytest.raises(BadOption, match="scheduler needs out, a place that its workers see"):
         workflows.lens("a.npy", "b.npy", k=[5], machine=Machine(scheduler="tcp://10.0.0.1:8786"))

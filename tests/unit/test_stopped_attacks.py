@@ -103,7 +103,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a check ask for more attacks, whatever it saw."""
     monkeypatch.setattr(
         "unfooled.evaluation.audit.attacked_label.missed_by",
-        lambda s, problem, frontier, near: (finding("D12", True, "restarts fooled somebody", "more"), frontier),
+        lambda s, problem, frontier, near, whole: (finding("D12", True, "restarts fooled somebody", "more"), frontier),
     )
 
 
