@@ -110,6 +110,10 @@ def between(
     The first ascent starts from x, which leads to the class that is nearest, whichever that of the known point is; each
     later one from where the last has ended, or from the nearest point so far after a success.
 
+        low <- |margin| / |grad|_dual,  high <- the known distance,  eps = (low high)^.5
+        fooled      high <- the nearest distance
+        not fooled  low <- eps
+
     Args:
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs in the unit box, (B, *D).
@@ -134,11 +138,10 @@ def between(
         best.pull_back(reader, y, halvings=halvings)
         high = torch.where(best.distance.isinf(), threat.size(start - x), best.distance)
         low = (value.abs() / flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY)).clamp(high / 8, high)
-        z = x
+        z, objective = x, fooling(reader, y, margin)
         for _ in range(rounds):
             radius = (low * high).sqrt()
             ball = threat.with_eps(radius)
-            objective = fooling(reader, y, margin)
             result = ascend(objective, x, ball, steps=steps, rule=Auto(share=None), start=ball.project(z, x))
             hit = result.done & (result.value > slack)
             best.record(result.z, hit)

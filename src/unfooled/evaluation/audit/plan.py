@@ -95,7 +95,7 @@ class NearestPoints:
 
     Attributes:
         n: Number of samples searched, the first ones.
-        budget: Passes per sample and norm.
+        budget: Passes per sample and norm of a search from the sample itself; one from the attack's point takes fewer.
         norms: Norms of the search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
         precision: Half the width of the median's interval, relative to the median, at which no further samples are

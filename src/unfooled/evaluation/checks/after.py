@@ -189,7 +189,8 @@ def after(
     if spare > 0:
         n_twin = n_transferred(budget)
         near = _near_first(frontier, n_twin) if learned_from is None else learned_from
-        gradients = gradients.with_twin(problem.x[near], problem.threat.take(near), brief=True)  # counts its passes
+        with kept(AttackState(frontier)):
+            gradients = gradients.with_twin(problem.x[near], problem.threat.take(near), brief=True)  # counts its passes
         stages.append(("D15", TransferPoints(gradients.transferred, most=n_twin)))
         stages += labels_only_trials(gradients, n_twin, scale)
     state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0.0), dict.fromkeys(WORDS, 0)
@@ -201,11 +202,11 @@ def after(
                 n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
             n_tried[key] = max(n_tried[key], result.n_attacked)
     findings = [_trial_finding(key, n_fooled[key], n_tried[key], n) for key in WORDS]
-    if problem.decisive:
-        attack.ledger.part_ahead(REFUSALS, _refusal_search(problem, rows), model=problem.model)
-    meanwhile(state.frontier, gradients)
     frontier = state.frontier
     with kept(state):
+        if problem.decisive:
+            attack.ledger.part_ahead(REFUSALS, _refusal_search(problem, rows), model=problem.model)
+        meanwhile(frontier, gradients)
         findings += attack.ledger.once(
             StageKey(Family.CHECKS, "last"), Finding, lambda: _remaining_checks(problem, frontier, gradients, rows),
             model=problem.model,
