@@ -102,6 +102,20 @@ def test_samples_that_the_attack_fooled_are_searched_from_its_points(monkeypatch
     assert sum(vars(summary.nearest_passes).values()) < 0.6 * 300
 
 
+def test_a_large_budget_searches_all_samples_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary, explored, refined = searched_from_the_attack(monkeypatch, nearest_budget=nearest_points.BOTH)
+    assert (explored.n, refined.n) == (40, 36)
+    assert summary.nearest[0].n == 40
+
+
+def test_a_large_budget_does_not_ask_which_search_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    def farther(model: Model, x: Tensor, y: Tensor, start: Tensor, *_: Any, **__: Any) -> Tensor:
+        return start
+
+    _, explored, refined = searched_from_the_attack(monkeypatch, farther, nearest_budget=nearest_points.BOTH)
+    assert (explored.n, refined.n) == (40, 36)
+
+
 def test_where_these_points_are_farther_all_samples_are_searched_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     def farther(model: Model, x: Tensor, y: Tensor, start: Tensor, *_: Any, **__: Any) -> Tensor:
         return start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
-from unfooled.workflows.words import check_reach, choose, number, threat_of
+from unfooled.workflows.words import check_reach, choose, threat_of
 
 SUFFIX = ".safetensors"
 CHUNK, SLOW_CHUNK = 64, 4
@@ -184,17 +183,10 @@ def smoothing_of(option: str, text: str, threat: Threat, *, draws: int = 1000) -
     Raises:
         BadOption: A size that is no number above 0, or a norm that smoothing does not bound.
     """
-    name, colon, size = text.partition(":")
-    if name != SMOOTHING:
-        return None
-    noise = number(size, "the size of the noise") if colon else 0.0
-    if not 0 < noise < math.inf:
-        raise BadOption(
-            "{" + option + ":{0}} needs the size of the noise, above 0, such as smoothing:0.25", text
-        )  # fmt: skip
-    found = Smoothing(noise, draws=draws)
     try:
-        found.check_norm(threat)
+        found = Smoothing.of(text, draws=draws)
+        if found is not None:
+            found.check_norm(threat)
     except BadInput as error:
         raise BadOption("{" + option + ":{0}}: {1}", text, str(error)) from error
     return found

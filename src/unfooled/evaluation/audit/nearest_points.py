@@ -35,6 +35,9 @@ COMPARED, LEAST_COMPARED = 16, 6
 """First samples of these, of which those that the attack has fooled are searched both ways, and their least number."""
 MAX_BEYOND = 0.03
 """Share by which the points of the search from the attack's may be farther than the nearest of both, geometric mean."""
+BOTH = 500
+"""Passes of a search from a sample itself from which on all samples are searched both ways: who asks for so many asks
+for the nearest points, not for those within a few percent of them."""
 
 MAX_CLASSES_LISTED = 100
 """Classes above which figures are not listed by class, and of confusions only those that occur."""
@@ -66,7 +69,8 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients, frontier: Fro
     """Find the nearest adversarial examples of the first samples: points and distances by norm.
 
     In the threat's norm a sample that the attack has fooled is searched from the attack's point, in a few passes, where
-    that is as good as the whole search from the sample itself: both are made for the first samples, and compared.
+    that is as good as the whole search from the sample itself: both are made for the first samples, and compared. With
+    many passes both are made for all samples.
 
     Samples are searched in blocks, and no further ones once the median's interval is narrow, if the attack has fooled
     all that are left: then there is nothing that it could have missed. Where the time is over, what the search has
@@ -116,9 +120,14 @@ class _Search:
 
     @property
     def pays(self) -> bool:
-        """True where searches from the attack's points cost less than the others, on some samples."""
+        """True where searches from the attack's points cost less than the others on some samples, or come on top."""
         enough = self.plan.budget >= 2 * REFINING and min(self.s.n, self.plan.n) > COMPARED
-        return self.own and self.norm > 0 and enough
+        return self.own and self.norm > 0 and (enough or self.both)
+
+    @property
+    def both(self) -> bool:
+        """True where all samples are searched both ways."""
+        return self.plan.budget >= BOTH
 
     def blocks(self) -> Iterator[Rows]:
         """Search block by block; names of the later blocks end with their samples.
@@ -132,7 +141,7 @@ class _Search:
         done, refines = 0, True
         for size in block_sizes(len(fooled)):
             key = StageKey(Family.NEAREST, name if not done else f"{name} {done + 1}-{done + size}")
-            work = partial(self.search, explores=not done or not refines, refines=refines)
+            work = partial(self.search, explores=self.both or not done or not refines, refines=refines)
             try:
                 part = self.s.ledger.map(key, partial(_shifted, work, done), size, model=self.s.counted)
             except StageCut as cut:
@@ -140,7 +149,8 @@ class _Search:
                     yield {name: rows[: cut.leading] for name, rows in cut.rows.items()}
                 raise
             yield part
-            refines = _as_good(part) if not done else refines
+            if not done and not self.both:
+                refines = _as_good(part)
             done += size
             distances.append(part["distance"])
             enough = done >= min(FIRST_BLOCK, len(fooled)) and bool(fooled[done:].all())
