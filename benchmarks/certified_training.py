@@ -103,7 +103,7 @@ def trained(folder: Path, name: str, eps: float, seed: int, recipe: dict[str, fl
     threat = Linf(eps)
     wider = Linf(eps * recipe["grow"])
     loss: TrainingLoss = Ramp(
-        Ibp(wider, interval_margins, recipe["clean"], penalised_margins if recipe["penalty"] else None),
+        Ibp(wider, interval_margins, recipe["clean"], penalised_margins if recipe.get("penalty") else None),
         recipe["ramp"],
         recipe["wait"],
     )

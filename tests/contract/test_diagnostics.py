@@ -17,6 +17,7 @@ from unfooled.core.threats import Linf
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.after import MIN_BUDGET, diagnose
 from unfooled.evaluation.checks.before import before
+from unfooled.evaluation.checks.normalised import normalisation
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, finding
 from unfooled.evaluation.checks.verdict import conclude, fired, merged
 from unfooled.runs.records import read_record
@@ -124,6 +125,13 @@ def test_a_missing_normalisation_is_noticed() -> None:
     assert "mean .5, std .5" in next(f.detail for f in found if f.id == "D2")
     with torch.no_grad():
         assert not fired(before(model, x, model(x).argmax(1), EPS), CheckId.PREPROCESSING)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_chance_is_no_missing_normalisation(seed: int) -> None:
+    model, x = tiny_net(10, SHAPE, seed=seed), points(100, SHAPE, seed=seed)
+    y = torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(seed))  # labels that the model cannot know
+    assert not normalisation(model, x, y).fired
 
 
 def test_refusals_are_seen() -> None:

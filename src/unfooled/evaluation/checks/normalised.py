@@ -11,6 +11,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import answered, logits_at
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CHECKS, Finding, above, finding
+from unfooled.statistics.paired import worse
 
 NORMALISATIONS = {
     "mean .5, std .5": (0.5, 0.5),
@@ -21,10 +22,15 @@ NORMALISATIONS = {
 }
 DRAWS = 5
 """Draws of a random model over which an accuracy is averaged."""
+MAX_P = 0.01
+"""p-value, of the samples on which both answers differ, above which a gain may be chance: a weak model's answers change
+on many, to the better and to the worse."""
 
 
 def normalisation(model: Model, x: Tensor, y: Tensor, *, random: bool = False, right: Tensor | None = None) -> Finding:
     """D2: the model does better on inputs that are normalised once more: they do not fit it.
+
+    The gain must be above the limit, and, of a model whose answers are not random, more than chance (sign test).
 
     Args:
         model: Any callable to logits.
@@ -35,32 +41,35 @@ def normalisation(model: Model, x: Tensor, y: Tensor, *, random: bool = False, r
             asked.
     """
     few, label, draws = x[:100], y[:100], DRAWS if random else 1
-    base = _accuracy(model, few, label, draws) if random or right is None else float(right.double().mean())
+    before = _right(model, few, label, draws) if random or right is None else right.double().cpu()
     tried = {name: _normalised(few, mean, std) for name, (mean, std) in NORMALISATIONS.items()}
-    scores = {}
+    answers = {}
     for name, z in tried.items():
         with suppress(BadInput):  # a model may refuse what its inputs cannot be
-            scores.update({} if z is None else {name: _accuracy(model, z, label, draws)})
-    if not scores:
+            answers.update({} if z is None else {name: _right(model, z, label, draws)})
+    if not answers:
         return finding("D2", False, "not tried: the model refuses inputs that are normalised once more")
-    name = max(scores, key=scores.__getitem__)
-    gain, limit = scores[name] - base, max(CHECKS["D2"].limit, 2 / len(few))
+    name = max(answers, key=lambda one: float(answers[one].mean()))
+    after, base = answers[name], float(before.mean())
+    gain, limit = float(after.mean()) - base, max(CHECKS["D2"].limit, 2 / len(few))
     if random:  # four standard errors of the largest possible variance
         limit = max(limit, 4 * (0.5 / (draws * len(few))) ** 0.5)
+    elif worse(after > 0, before > 0) > MAX_P:
+        limit = max(limit, gain)
     return above(
-        "D2", gain, f"accuracy {base:.0%} on the inputs as given, {scores[name]:.0%} after {name}",
+        "D2", gain, f"accuracy {base:.0%} on the inputs as given, {float(after.mean()):.0%} after {name}",
         "no verdict: the preprocessing seems wrong; give the model's own mean and std", limit=limit,
     )  # fmt: skip
 
 
-def _accuracy(model: Model, x: Tensor, y: Tensor, draws: int) -> float:
-    """Return the mean accuracy over some draws."""
+def _right(model: Model, x: Tensor, y: Tensor, draws: int) -> Tensor:
+    """Return the share of some draws in which each sample is right, (B,), on the CPU."""
     hits = []
     for _ in range(draws):
         with torch.no_grad():
             logits = logits_at(model, x)
-        hits.append(((logits.argmax(1) == y) & answered(logits, y)).double().mean())
-    return float(torch.stack(hits).mean())
+        hits.append(((logits.argmax(1) == y) & answered(logits, y)).double())
+    return torch.stack(hits).mean(0).cpu()
 
 
 def _normalised(x: Tensor, mean: object, std: object) -> Tensor | None:
