@@ -365,8 +365,10 @@ def test_data_sets_on_request_are_looked_at_only_where_they_are_named() -> None:
     small = SCALES["small"]
     assert [task.source for task in small.asked(None).tasks] == ["digits", "mnist"]
     assert [task.source for task in small.asked(["gtsrb"]).tasks] == ["digits", "mnist", "gtsrb"]
+    assert [task.source for task in small.asked(["cifar10"]).tasks] == ["digits", "mnist", "cifar10"]
     assert small.asked(["mnist"]).settings() == small.asked(None).settings()
-    with pytest.raises(BadInput, match=r"give digits, mnist, fashion-mnist, gtsrb, or a folder.*did you mean gtsrb"):
+    known = "give digits, mnist, fashion-mnist, gtsrb, cifar10, or a folder"
+    with pytest.raises(BadInput, match=f"{known}.*did you mean gtsrb"):
         small.asked(["gtsrs"])
 
 

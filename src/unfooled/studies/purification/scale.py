@@ -160,7 +160,9 @@ SCALES = {
         steps=12,
         queries=200,
         draws=4,
-        on_request=tuple(replace(MNIST, source=task.source, eps=task.eps, min_size=20) for task in (FASHION, GTSRB)),
+        on_request=tuple(
+            replace(MNIST, source=task.source, eps=task.eps, min_size=20) for task in (FASHION, GTSRB, SMALL_CIFAR)
+        ),
         own=SMALL_FOLDER,
     ),
     "medium": PurificationScale(

@@ -45,7 +45,7 @@ def run_purification(
     """Train networks, fit purifiers, and attack every pair in every way.
 
     Args:
-        scale: "small" (digits and MNIST; Fashion-MNIST and GTSRB where they are named), "medium" (MNIST, Fashion-MNIST,
+        scale: "small" (digits and MNIST; Fashion-MNIST, GTSRB, CIFAR-10 where named), "medium" (MNIST, Fashion-MNIST,
             GTSRB and CIFAR-10 in small networks, 500 images) or "full" (CIFAR-10); or your own sizes.
         out: Folder, URL or open store of the results; a second run there resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
