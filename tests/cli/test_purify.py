@@ -193,6 +193,7 @@ APPLY = ("purify", "apply", "purifier", "--out", "refused")
     [
         ((*FIT, "--patch", "9"), "images are 8x8 and --patch is 9; give a smaller --patch"),
         ((*FIT, "--patch", "4", "--stride", "5"), "--stride is 5 and --patch 4; patches must touch"),
+        ((*FIT, "--patch", "1"), "--patch is 1; it must be at least 2"),
         ((*FIT, "--atoms", "0"), "--atoms is 0; it must be at least 1"),
         ((*FIT, "--clusters", "0"), "--clusters is 0; it must be at least 1"),
         ((*FIT, "--min-size", "0"), "--min-size is 0; it must be at least 1"),

@@ -21,6 +21,7 @@ from unfooled.attacks import pgd
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.stages import Ascents, Searches
+from unfooled.certification.certify import effort_of, proven
 from unfooled.certification.graph import trace
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
@@ -33,7 +34,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks import extending
 from unfooled.evaluation.checks.guards import Way, required, ways_agree
 from unfooled.evaluation.checks.table import CheckId, Kind
-from unfooled.purification import SemanticPurifier, fit_purifier, guard, low_band, resized
+from unfooled.purification import SemanticPurifier, fit_purifier, guard, low_band, resized, split
 from unfooled.report import render
 from unfooled.report.page import HALVES
 from unfooled.report.sections.guards import notes_of, panels
@@ -317,6 +318,51 @@ def test_clusters_inside_a_function_are_asked_for(net: Classifier, semantic: Sem
     assert purifier_sentence(summary.guard, summary.verdict).startswith("What the purifier adds is not stated (missing")
 
 
+class Holding:
+    """A purifier as an object with its parts in a list."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = list(parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        made: Tensor = self.parts[0](x)
+        return made
+
+
+def applied(purify: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return purify(x)
+
+
+def parts_of(semantic: SemanticPurifier, x: Tensor) -> Tensor:
+    """Purify with the methods of a semantic purifier alone."""
+    low, high = split(x, smooth=semantic.smooth)
+    return (low + semantic.rebuilt(high, *semantic.weights(x))).clamp(0, 1)
+
+
+WRAPPERS: dict[str, Callable[[SemanticPurifier], Any]] = {
+    "partial": lambda one: partial(applied, one),
+    "bound method": lambda one: one.__call__,
+    "list": Holding,
+    "two deep": lambda one: partial(applied, Holding(one)),
+    "a copy": lambda one: partial(applied, replace(one, steps=3)),
+    "methods": lambda one: partial(parts_of, one),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_clusters_are_found_wherever_they_are_hidden(net: Classifier, semantic: SemanticPurifier, wrapper: str) -> None:
+    summary = audited(guard(net, WRAPPERS[wrapper](semantic)), 2, plan=uf.Plan(**OWN["attack"], **SMALL))
+    assert summary.guard is not None
+    assert "assignment" in summary.guard.missing
+    assert any("clusters are hidden" in text for text in summary.warnings)
+
+
+def test_a_second_purifier_inside_the_model_is_found(net: Classifier, semantic: SemanticPurifier) -> None:
+    summary = audited(guard(guard(net, semantic), low_band), 4)
+    refused(summary, *required(EPS, clusters=True, random=False))
+    assert any("give one guard for both" in text for text in summary.warnings)
+
+
 def test_what_a_purifier_adds_follows_the_verdict(net: Classifier, semantic: SemanticPurifier) -> None:
     record = audited(guard(net, semantic), 6).guard
     assert record is not None
@@ -341,6 +387,39 @@ OWN: dict[str, Any] = {
 def test_an_attack_of_ones_own_is_no_judge_of_a_purifier(net: Classifier, name: str) -> None:
     every = required(EPS, clusters=False, random=False)
     refused(audited(guard(net, low_band), 4, plan=uf.Plan(**OWN[name], **SMALL)), *every)
+
+
+def test_a_guard_of_a_model_of_one_output_or_several_labels(net: Classifier) -> None:
+    x, y = samples(40)
+    one = nn.Sequential(net, nn.Softmax(1), nn.Linear(10, 1, bias=False)).eval().requires_grad_(False)
+    assert isinstance(one[2], nn.Linear)
+    one[2].weight.copy_((torch.arange(10) >= 5).float()[None] * 2 - 1)
+    guarded = guard(one, low_band)
+    for labels in ((y >= 5).long(), torch.stack([(y >= 5).long(), (y % 2 == 0).long()], 1)):
+        if labels.ndim == 2:
+            two = nn.Sequential(net, nn.Softmax(1), nn.Linear(10, 2, bias=False)).eval().requires_grad_(False)
+            assert isinstance(two[2], nn.Linear)
+            two[2].weight.copy_(torch.stack([torch.arange(10) >= 5, torch.arange(10) % 2 == 0]).float() * 2 - 1)
+            guarded = guard(two, low_band)
+        summary = uf.audit(guarded, x, labels, EPS, plan=PLAN)
+        assert summary.guard is not None
+        assert summary.guard.missing == []
+        assert summary.verdict != "NOT EVALUABLE", summary.because
+        words = "single output" if labels.ndim == 1 else "2 labels"
+        assert any(words in text for text in summary.warnings), summary.warnings
+
+
+def test_a_guarded_model_is_recorded_for_proofs(net: Classifier) -> None:
+    x, y = samples(6)
+
+    def halved(x: Tensor) -> Tensor:
+        return 0.5 * x + 0.25
+
+    made = proven(guard(net, halved), x, y, uf.Linf(1e-4), effort=effort_of("quick"))
+    assert bool(made.any())
+    assert torch.equal(made, proven(lambda x: net(halved(x)), x, y, uf.Linf(1e-4), effort=effort_of("quick")))
+    with pytest.raises(BadInput, match="cannot be bounded"):
+        proven(guard(net, low_band), x, y, uf.Linf(1e-4), effort=effort_of("quick"))
 
 
 def test_a_guard_inside_of_another_model(net: Classifier) -> None:
@@ -459,12 +538,20 @@ def test_no_robust_accuracy_is_told_before_every_attack_on_the_purifier(net: Cla
 
 
 def test_what_other_ways_find_is_a_finding() -> None:
-    found = ways_agree({Way.STATIC: 2.0, Way.IDENTITY: 2.0}, 100)
+    counted = dict.fromkeys(Way, 100)
+    found = ways_agree({Way.STATIC: 2.0, Way.IDENTITY: 2.0}, counted)
     assert (found.fired, found.kind) == (True, Kind.MASKING)
-    assert found.detail == "static: points of the bare model: fooled 2 that the gradient did not"
-    assert ways_agree({Way.IDENTITY: 2.0, Way.STATIC: 0.0}, 100).kind == Kind.EXTEND
-    assert not ways_agree({Way.IDENTITY: 0.0}, 100).fired
-    assert not ways_agree({Way.IDENTITY: 2.0}, 1000).fired
+    assert found.detail == "static: points of the bare model: fooled 2 of 100 that the gradient did not"
+    assert ways_agree({Way.IDENTITY: 2.0, Way.STATIC: 0.0}, counted).kind == Kind.EXTEND
+    assert not ways_agree({Way.IDENTITY: 0.0}, counted).fired
+    assert not ways_agree({Way.IDENTITY: 2.0}, {Way.IDENTITY: 1000}).fired
+
+
+def test_what_a_way_finds_is_compared_with_the_samples_that_it_was_tried_on() -> None:
+    counted = {Way.IDENTITY: 10_000, Way.BLACK_BOX: 200}
+    found = ways_agree({Way.IDENTITY: 25.0, Way.BLACK_BOX: 20.0}, counted)
+    assert (found.fired, found.kind) == (True, Kind.MASKING)
+    assert found.detail == "black box: Square: fooled 20 of 200 that the gradient did not"
 
 
 def test_what_other_ways_find_counts() -> None:

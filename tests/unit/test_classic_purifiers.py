@@ -151,6 +151,10 @@ def test_the_autoencoder_removes_noise() -> None:
     assert torch.equal(again(x), fit_autoencoder(x[:16], seed=3, epochs=1, width=4)(x))
 
 
+other: Any = partial
+"""`partial` for arguments of types that no annotation allows."""
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -160,6 +164,17 @@ def test_the_autoencoder_removes_noise() -> None:
         (partial(jpeg, quality=0), "quality is 0"),
         (partial(resized, smallest=0.0), "smallest is 0.0"),
         (partial(low_band, smooth=-1.0), "smooth is -1.0"),
+        (other(bit_depth, bits=2.5), "bits is 2.5; it must be a whole number"),
+        (other(median, size=3.0), "size is 3.0; it must be a whole number"),
+        (partial(total_variation, steps=-1), "steps is -1; it must be at least 0"),
+        (other(jpeg, quality="50"), "quality is '50'; it must be a whole number"),
+        (other(resized, smallest=None), "smallest is None; it must be a number"),
+        (other(fit_autoencoder, seed=0, epochs=1.5), "epochs is 1.5; it must be a whole number"),
+        (partial(fit_autoencoder, seed=0, noise=-1.0), "noise is -1.0; it must be a finite number, at least 0"),
+        (partial(fit_autoencoder, seed=-1), "seed is -1"),
+        (lambda x: fit_autoencoder(x[:0], seed=0), "there are no samples"),
+        (lambda x: fit_autoencoder(x * torch.nan, seed=0), "NaN or infinite"),
+        (lambda x: fit_autoencoder(x + 2, seed=0), "x lies in"),
     ],
 )
 def test_bad_input(call: Callable[..., Any], sentence: str) -> None:

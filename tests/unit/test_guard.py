@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import random
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from unfooled.core.model.modes import evaluating, frozen
 from unfooled.core.threats import Linf
 from unfooled.core.types import Purify
 from unfooled.purification import DenoisingAutoencoder, bit_depth, guard, is_differentiable, median, resized
+from unfooled.purification.guard import purified_alike
 from unfooled.testing.subjects import points, tiny_net
 from unfooled.training import Madry
 from unfooled.workflows.guarding import guarded_by
@@ -261,6 +264,47 @@ def test_gradients_that_purifiers_pass_on() -> None:
         assert is_differentiable(purify, torch.zeros_like(x))
     for none in (bit_depth, lambda x: x.detach(), lambda x: torch.from_numpy(x.numpy())):
         assert not is_differentiable(none, x)
+
+
+def test_one_image_without_a_gradient_does_not_speak_for_the_others() -> None:
+    def contrast(x: Tensor) -> Tensor:
+        size = x.square().mean((1, 2, 3), keepdim=True).sqrt()  # whose gradient is NaN at a black image
+        return (0.9 * x * (size + 0.1) / (size + 0.1)).clamp(0, 1)
+
+    x = points(8, SHAPE, dtype=torch.float32)
+    x[3] = 0
+    assert is_differentiable(contrast, x)
+    assert not is_differentiable(contrast, torch.zeros_like(x))
+
+
+def mixed_with(noise: Purify, x: Tensor) -> Tensor:
+    return (x + noise(x)) / 2
+
+
+def test_purified_alike_repeats_the_draws_of_every_global_generator() -> None:
+    x = points(4, SHAPE, dtype=torch.float32)
+    own = torch.Generator().manual_seed(0)
+    for noise in (
+        torch.rand_like, lambda x: torch.from_numpy(np.random.rand(*x.shape)).to(x),  # noqa: NPY002
+        lambda x: torch.full_like(x, random.random()),
+    ):  # fmt: skip
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index] # noqa: NPY002
+        made = purified_alike(partial(mixed_with, noise), x, 1 - x)
+        assert made is not None
+        assert torch.allclose(made[0] - made[1], (2 * x - 1) / 2, atol=1e-6)
+        assert torch.equal(before[0], torch.get_rng_state())
+        assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # type: ignore[index] # noqa: NPY002
+    assert purified_alike(lambda x: x * torch.rand(x.shape, generator=own), x, x) is None
+
+
+def test_a_first_call_of_one_image_does_not_end_the_checks() -> None:
+    guarded = guard(net(), lambda x: (x + x[:1]) / 2)
+    x = points(5, SHAPE, dtype=torch.float32)
+    with torch.no_grad():
+        guarded(x[:0])
+        guarded(x[:1])
+        with pytest.raises(BadInput, match="depends on the other images of its batch"):
+            guarded(x)
 
 
 def test_values_are_only_checked_where_the_input_lies_in_the_box() -> None:

@@ -22,7 +22,7 @@ from unfooled.attacks.gradients import identity
 from unfooled.cli.study import print_claims
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
-from unfooled.purification import bit_depth, fit_purifier, jpeg, resized
+from unfooled.purification import SemanticPurifier, bit_depth, fit_purifier, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.statistics.roc import area, hits_at, roc
@@ -44,6 +44,7 @@ from unfooled.studies.purification.judging import (
     attacked,
     judged,
     without_purifier,
+    worst_points,
 )
 from unfooled.studies.purification.pictures import clusters
 from unfooled.studies.purification.scale import (
@@ -51,6 +52,7 @@ from unfooled.studies.purification.scale import (
     CLASSICAL,
     LATENT,
     NONE,
+    RANDOM,
     RESIZED,
     SCALES,
     SMOKE,
@@ -59,7 +61,7 @@ from unfooled.studies.purification.scale import (
     THROUGH,
     TRADES,
 )
-from unfooled.studies.purification.units import Judged, Results, unseen_changes
+from unfooled.studies.purification.units import Judged, Results, _left, unseen_changes
 
 FEW = replace(SMOKE, n=8, few=4, networks=(STANDARD, AT, LATENT), purifiers=(NONE, RESIZED, SRD), queries=3, steps=2)
 
@@ -157,12 +159,72 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             found = judged(one, x, y, threat, made)
-        assert torch.equal(found[WORST], torch.stack([v for k, v in found.items() if k != WORST]).amin(0))
+        others = torch.stack([v for k, v in found.items() if k != WORST]).amin(0)
+        assert torch.equal(found[WORST], others) or one.random
         assert END in found
         if more:
             assert set(found[WORST].tolist()) <= {0.0, 1.0}
         else:
             assert {round(3 * v, 6) % 1 for v in found[WORST].tolist()} == {0.0}
+
+
+def noisy(x: Tensor) -> Tensor:
+    """Add noise that moves many answers."""
+    return (x + 0.45 * torch.randn_like(x)).clamp(0, 1)
+
+
+def test_submissions_of_one_point_are_no_attack() -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+    x = points(300, (1, 8, 8), dtype=torch.float32)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    one = Defence(net, noisy, random=True)
+    same = {name: x for name in (CLEAN, STATIC, END, f"{LOW} 5", f"{LOW} 1")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = {kind: float(share.mean()) for kind, share in judged(one, x, y, Linf(0.1), same).items()}
+    assert 0.4 < found[CLEAN] < 0.9
+    assert all(value == pytest.approx(found[CLEAN], abs=0.04) for value in found.values()), found
+
+
+def test_the_worst_point_of_a_random_purifier_is_submitted_anew() -> None:
+    x, y = torch.rand(50, 1, 4, 4), torch.zeros(50, dtype=torch.int64)
+    one = Defence(brightness, noisy, random=True, submissions=4)
+    calls: list[Tensor] = []
+
+    def right(x: Tensor, y: Tensor, z: Tensor, threat: Threat) -> Tensor:
+        calls.append(z)
+        return torch.arange(50) % 2 if torch.equal(z, x) else 1 - torch.arange(50) % 2
+
+    found, worst = worst_points(one, x, y, Linf(1.0), {CLEAN: x, STATIC: 1 - x}, right)
+    assert len(calls) == 3  # each point, and the worst of both
+    assert torch.equal(worst[::2], x[::2])
+    assert torch.equal(worst[1::2], 1 - x[1::2])
+    assert torch.equal(found[CLEAN], torch.arange(50) % 2)
+
+
+def test_what_is_left_of_a_perturbation_is_of_the_same_draws() -> None:
+    x = 0.25 + 0.5 * points(20, (1, 8, 8), dtype=torch.float32)
+    z = x + 0.02 * points(20, (1, 8, 8), seed=1, dtype=torch.float32).sub(0.5).sign()
+    own = torch.Generator().manual_seed(0)
+    drawn: list[Any] = [
+        lambda x: x + 0.05 * torch.randn_like(x),
+        lambda x: x + 0.05 * torch.from_numpy(np.random.randn(*x.shape)).to(x),  # noqa: NPY002
+    ]
+    for purify in drawn:
+        left = _left(Defence(brightness, purify, random=True), x, z)
+        assert left.median() == pytest.approx(1.0, abs=1e-3)
+    unknown = Defence(brightness, lambda x: x + 0.05 * torch.randn(x.shape, generator=own), random=True)
+    assert _left(unknown, x, z).isnan().all()
+
+
+def test_a_random_cluster_is_never_the_own_one() -> None:
+    bench = PurificationBench(FEW.tasks[0], FEW, 0)
+    own, other = bench.semantic().dictionaries, bench.purifier(RANDOM)
+    assert isinstance(other, SemanticPurifier)
+    assert len(own) > 2
+    assert not any(torch.equal(a, b) for a, b in zip(own, other.dictionaries, strict=True))
+    assert {tuple(a.flatten().tolist()) for a in own} == {tuple(a.flatten().tolist()) for a in other.dictionaries}
 
 
 def brightness(x: Tensor) -> Tensor:

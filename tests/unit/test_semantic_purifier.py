@@ -354,3 +354,41 @@ def test_files_that_were_edited(purify: SemanticPurifier, tmp_path: Path) -> Non
     (tmp_path / "p" / "purifier.json").write_text(json.dumps(facts))
     with pytest.raises(BadInput, match="stride is 99 and patches have a side of 4; they must touch"):
         load_purifier(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("options",), None), (("options",), -1), (("options",), 1.5), (("options",), [1, "a"]), (("about",), 3),
+        (("about",), "text"), (("about",), None), (("encoder",), []), (("encoder", "layer"), None),
+        (("encoder", "layer"), 4), (("encoder", "layer"), ["fc1"]), (("options", "steps"), 1.5),
+        (("options", "smooth"), "5"), (("options", "stride"), None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("given", [True, False])
+def test_facts_of_another_kind(
+    purify: SemanticPurifier, tmp_path: Path, place: tuple[str, ...], value: Any, given: bool
+) -> None:
+    purify.save(tmp_path / "p")
+    facts = json.loads((tmp_path / "p" / "purifier.json").read_text())
+    inner = facts
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (tmp_path / "p" / "purifier.json").write_text(json.dumps(facts))
+    if given and place[0] == "encoder" and len(place) == 2:  # which is not read where an encoder is given
+        load_purifier(tmp_path / "p", purify.encode)
+        return
+    with pytest.raises(BadInput, match=r"damaged|whole number|a number|no layer of a network"):
+        load_purifier(tmp_path / "p", purify.encode if given else None)
+
+
+def test_numbers_of_another_kind(net: nn.Module, data: tuple[Tensor, Tensor], purify: SemanticPurifier) -> None:
+    for name, value in (("smooth", "5"), ("sparsity", None), ("smooth", float("nan"))):
+        with pytest.raises(BadInput, match=f"{name} is {value!r}; it must be a"):
+            fit(net, data, **{name: value})
+    with pytest.raises(BadInput, match="size is 1; it must be at least 2"):
+        fit(net, data, size=1)
+    for name in ("steps", "stride"):
+        with pytest.raises(BadInput, match=f"{name} is 1.5; it must be a whole number"):
+            replace(purify, **{name: 1.5})  # type: ignore[arg-type]

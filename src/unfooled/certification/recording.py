@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_map
 
 from unfooled.core.errors import Unrecordable
+from unfooled.core.model.recorded import recorded
 
 LEAVING = frozenset(
     ("__array__", "__dlpack__", "__repr__", "__format__", "data_ptr", "numpy", "storage", "tolist", "untyped_storage")
@@ -140,7 +141,7 @@ def record(function: Callable[[Tensor], Any], x: Tensor) -> tuple[fx.Graph, dict
 
     recorder = Recorder()
     recorder.start(x)
-    with recorder, _Inside():
+    with recorder, _Inside(), recorded():
         result = functionalize(function)(x)
     recorder.finish(result)
     return recorder.graph, recorder.constants

@@ -7,9 +7,11 @@ a function that has checked its arguments can call other public functions on the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -165,6 +167,28 @@ def check_run(seed: Any, batch: Any = None) -> None:
         raise BadInput(f"seed is {seed!r}; it must be a whole number, at least 0 and below 2**63")
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise BadInput(f"batch is {batch!r}; it must be a whole number of samples, at least 1")
+
+
+def check_count(name: str, value: Any, *, least: int = 1, most: int | None = None, because: str = "") -> None:
+    """Refuse anything but a whole number from `least` to `most`; `because` ends the sentence."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise BadInput(f"{name} is {value!r}; it must be a whole number, at least {least}{because}")
+    if most is not None and not least <= int(value) <= most:
+        raise BadInput(f"{name} is {value}; it must be in {least} to {most}{because}")
+    if int(value) < least:
+        raise BadInput(f"{name} is {value}; it must be at least {least}{because}")
+
+
+def check_number(name: str, value: Any, *, least: float | None = None, above: float | None = None) -> None:
+    """Refuse anything but a finite number, at least `least` or above `above`."""
+    limit = (
+        "" if least is None and above is None else f", at least {least:g}" if above is None else f", above {above:g}"
+    )
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise BadInput(f"{name} is {value!r}; it must be a number{limit}")
+    low = (least is None or float(value) >= least) and (above is None or float(value) > above)
+    if not math.isfinite(float(value)) or not low:
+        raise BadInput(f"{name} is {value}; it must be a finite number{limit}")
 
 
 def check_threat(x: Tensor, threat: Threat) -> None:

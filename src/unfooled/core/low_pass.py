@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unfooled.core.checks import check_count, check_number
 from unfooled.core.errors import BadInput
 
 
@@ -35,10 +36,8 @@ def low_pass(x: Tensor, *, smooth: float, pad: int = 8) -> Tensor:
         BadInput: x is not (B, C, H, W) floating point, smooth is negative or not finite, or pad is negative.
     """
     check_images(x)
-    if not 0 <= smooth < math.inf:
-        raise BadInput(f"smooth is {smooth}; it must be a finite weight, at least 0")
-    if pad < 0:
-        raise BadInput(f"pad is {pad}; it must be at least 0")
+    check_number("smooth", smooth, least=0)
+    check_count("pad", pad, least=0)
     if not smooth or not x.numel():  # no Fourier transforms of empty batches either
         return x
     height, width = x.shape[-2:]

@@ -23,7 +23,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
@@ -32,6 +31,7 @@ from torch.nn import functional as F
 
 from unfooled.attacks.gradients.straight_through import identity as identity
 from unfooled.core import rng
+from unfooled.core.checks import check_count, check_inputs, check_number, check_run
 from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images, cosines, low_pass
 
@@ -52,8 +52,7 @@ RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 def bit_depth(x: Tensor, *, bits: int = 3) -> Tensor:
     """Round to 2^bits levels; the gradient is zero, so attack it with `bpda`."""
-    if not 1 <= bits <= 16:
-        raise BadInput(f"bits is {bits}; it must be in 1 to 16")
+    check_count("bits", bits, most=16)
     levels = 2**bits - 1
     return (x * levels).round() / levels
 
@@ -76,7 +75,8 @@ def median(x: Tensor, *, size: int = 3) -> Tensor:
         size: Side of the window, odd.
     """
     check_images(x)
-    if size < 1 or size % 2 == 0:
+    check_count("size", size)
+    if size % 2 == 0:
         raise BadInput(f"size is {size}; the side of the window must be odd")
     half = size // 2
     windows = F.pad(x, (half, half, half, half), mode="replicate").unfold(2, size, 1).unfold(3, size, 1)
@@ -97,8 +97,8 @@ def total_variation(x: Tensor, *, weight: float = 0.1, steps: int = 30) -> Tenso
         The images, (B, C, H, W), clamped to [0, 1]. Differentiable.
     """
     check_images(x)
-    if not 0 <= weight < math.inf:
-        raise BadInput(f"weight is {weight}; it must be a finite weight, at least 0")
+    check_number("weight", weight, least=0)
+    check_count("steps", steps, least=0)
     if not weight:
         return x
     across = down = torch.zeros_like(x)
@@ -137,8 +137,7 @@ def jpeg(x: Tensor, *, quality: int = 75, soft: bool = False) -> Tensor:
     check_images(x)
     if x.shape[1] not in (1, 3):
         raise BadInput(f"images have {x.shape[1]} channels; JPEG has 1 or 3")
-    if not 1 <= quality <= 100:
-        raise BadInput(f"quality is {quality}; it must be in 1 to 100")
+    check_count("quality", quality, most=100)
     height, width = x.shape[-2:]
     right, down = -width % 8, -height % 8
     z = 255 * x if soft else (255 * x).round()
@@ -186,7 +185,8 @@ def resized(x: Tensor, *, smallest: float = 0.8, generator: torch.Generator | No
         The images, (B, C, H, W); differentiable, bilinear.
     """
     check_images(x)
-    if not 0 < smallest <= 1:
+    check_number("smallest", smallest, above=0)
+    if smallest > 1:
         raise BadInput(f"smallest is {smallest}; it is a fraction of each side, in (0, 1]")
     if not len(x):
         return x.clone()
@@ -243,8 +243,17 @@ def fit_autoencoder(
 
     Returns:
         The network, in eval mode, without gradients of its parameters.
+
+    Raises:
+        BadInput: Other than images in [0, 1], or numbers that cannot be used.
     """
     check_images(x)
+    check_inputs(x)
+    check_run(seed, batch)
+    check_number("noise", noise, least=0)
+    check_number("lr", lr, above=0)
+    check_count("epochs", epochs)
+    check_count("width", width)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         net = DenoisingAutoencoder(x.shape[1], width).to(x)

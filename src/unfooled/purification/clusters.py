@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import check_labels
+from unfooled.core.checks import check_count, check_labels, check_number
 from unfooled.core.errors import BadInput
 
 SEEDS = 5
@@ -205,11 +205,11 @@ def _check(z: Tensor, y: Tensor, explained: float, max_dim: int, max_clusters: i
     if not bool(torch.isfinite(z).all()):
         raise BadInput("latents hold NaN or infinite values; mend the encoder or its inputs")
     check_labels(y, len(z))
-    if not 0 < explained <= 1:
+    check_number("explained", explained, above=0)
+    if explained > 1:
         raise BadInput(f"explained is {explained}; it is a fraction of the variance, in (0, 1]")
     for name, value in (("max_dim", max_dim), ("max_clusters", max_clusters), ("min_size", min_size)):
-        if value < 1:
-            raise BadInput(f"{name} is {value}; it must be at least 1")
+        check_count(name, value)
     missing = sorted(set(range(int(y.max()) + 1)) - set(y.tolist()))
     if missing:
         raise BadInput(

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfooled.core import rng
+from unfooled.core.checks import check_count, check_number
 from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images
 from unfooled.purification.dictionaries import soft_threshold
@@ -101,10 +102,8 @@ def convolutional_codes(
     """
     check_images(high)
     _check_fit(high, filters)
-    if not 0 <= sparsity < math.inf:
-        raise BadInput(f"sparsity is {sparsity}; it must be a finite weight, at least 0")
-    if steps < 1:
-        raise BadInput(f"steps is {steps}; it must be at least 1")
+    check_number("sparsity", sparsity, least=0)
+    check_count("steps", steps)
     shape = (high.shape[1], high.shape[2], high.shape[3])
     size = convolutional_curvature(filters, shape) if lipschitz is None else lipschitz
     size = size.reshape(-1, 1, 1, 1)
@@ -161,8 +160,7 @@ def learn_convolutional(
     """
     check_images(high)
     for name, value in (("atoms", atoms), ("size", size), ("rounds", rounds), ("batch", batch)):
-        if value < 1:
-            raise BadInput(f"{name} is {value}; it must be at least 1")
+        check_count(name, value)
     high = high.detach()
     if not bool((high.abs() > 1e-6).any()):
         raise BadInput("every image is constant, so that the high band is 0; give images with some detail")

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfooled.core import rng
+from unfooled.core.checks import check_count, check_number
 from unfooled.core.errors import BadInput
 from unfooled.core.low_pass import check_images
 from unfooled.core.shapes import where_rows
@@ -71,10 +72,8 @@ def ista(
     """
     if patches.shape[-1] != dictionary.shape[-1]:
         raise BadInput(f"patches have {patches.shape[-1]} values, atoms {dictionary.shape[-1]}; they must agree")
-    if not 0 <= sparsity < math.inf:
-        raise BadInput(f"sparsity is {sparsity}; it must be a finite weight, at least 0")
-    if steps < 1:
-        raise BadInput(f"steps is {steps}; it must be at least 1")
+    check_number("sparsity", sparsity, least=0)
+    check_count("steps", steps)
     size = (curvature(dictionary) if lipschitz is None else lipschitz)[..., None, None]
     decay, projected, scale = _scaled(patches, dictionary, size, sparsity)
     codes = _thresholded(projected, sparsity)
@@ -225,9 +224,9 @@ def learn_patches(
         BadInput: Images smaller than the patch, a high band without any patch above `least`, or numbers that cannot be
             used.
     """
-    for name, value in (("atoms", atoms), ("size", size), ("stride", stride), ("most", most)):
-        if value < 1:
-            raise BadInput(f"{name} is {value}; it must be at least 1")
+    for name, value in (("atoms", atoms), ("stride", stride), ("most", most), ("rounds", rounds), ("steps", steps)):
+        check_count(name, value)
+    check_count("size", size, least=2, because=": a patch of one pixel has no detail")
     if cluster.shape != (len(high),):
         raise BadInput(f"cluster has shape {tuple(cluster.shape)}; there must be one per image, ({len(high)},)")
     source = torch.Generator().manual_seed(rng.base_seed(generator))

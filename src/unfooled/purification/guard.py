@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from unfooled.attacks.gradients.straight_through import Defended
 from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.given import in_precision_of
+from unfooled.core.global_rng import same_draws
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import out_of_memory
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.recorded import is_recorded
 from unfooled.core.samples import extent, non_finite_rows
 from unfooled.core.threats import UNIT
 from unfooled.core.types import Model, Purify
@@ -42,7 +44,8 @@ _CALLED: ContextVar[list[Guarded] | None] = ContextVar("called", default=None)
 class Guarded(nn.Module):
     """A model behind a purifier: x -> model(purify(x)).
 
-    The purifier stays in eval mode when the module is trained. At the first call the module checks that the purifier
+    The purifier stays in eval mode when the module is trained. At the first call, of one image at the next one with
+    more, the module checks that the purifier
     does not write into its input, change a module's mode, return different images for the same input (unless
     `stochastic`), or depend on the other images of the batch; in every call without gradients, that it keeps the shape
     and returns finite values in [0, 1].
@@ -68,7 +71,7 @@ class Guarded(nn.Module):
         # Modules that the two parts use without registering them; here `frozen` and `evaluating` find them.
         own = set(self.modules())
         self.behind = nn.ModuleList(m for part in (model, purify) for m in modules_of(part) if m not in own)
-        self._checked = False
+        self._checked = 0
         self._eval_purifier()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,9 +84,9 @@ class Guarded(nn.Module):
         if (called := _CALLED.get()) is not None:
             called.append(self)
         x, _ = in_precision_of(self, x)
-        if not self._checked:
+        if self._checked < min(2, len(x)) and not is_recorded():  # one image does not tell what others do to it
             self._check(x)
-            self._checked = True
+            self._checked = len(x)
         return Defended(self._purified, self.model)(x)
 
     def train(self, mode: bool = True) -> Self:
@@ -103,7 +106,7 @@ class Guarded(nn.Module):
     def _purified(self, x: Tensor) -> Tensor:
         """Return the purified input, checked as far as that is cheap."""
         purified = purified_by(self.purify, x)
-        check_purified(purified, x, values=not torch.is_grad_enabled())
+        check_purified(purified, x, values=not torch.is_grad_enabled() and not is_recorded())
         return purified
 
     def _check(self, x: Tensor) -> None:
@@ -277,8 +280,26 @@ def modes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
         )
 
 
+def purified_alike(purify: Purify, *inputs: Tensor) -> tuple[Tensor, ...] | None:
+    """Purify several batches with the same random numbers, without gradients.
+
+    Args:
+        purify: The purifier.
+        inputs: Inputs, (B, *D) each, of one shape.
+
+    Returns:
+        The purified inputs; None where a random purifier draws from a generator of its own, which cannot be rewound.
+        Cost: one call for each batch, and one more.
+    """
+    made = []
+    for x in (inputs[0], *inputs):
+        with torch.no_grad(), same_draws(0):
+            made.append(purified_by(purify, x.clone()))
+    return tuple(made[1:]) if _same(made[0], made[1]) else None
+
+
 def is_differentiable(purify: Purify, x: Tensor) -> bool:
-    """Return whether a purifier passes a gradient on to its input that is finite and not zero everywhere.
+    """Return whether a purifier passes a gradient on to most images, one that is finite and not zero everywhere.
 
     Where it does not, attacks need `bpda`, estimated gradients or a twin.
 
@@ -298,7 +319,10 @@ def is_differentiable(purify: Purify, x: Tensor) -> bool:
             raise
         except (Exception, SystemExit):  # a part of it cannot be differentiated, or refuses inputs that need gradients
             return False
-    return g is not None and bool(torch.isfinite(g).all()) and bool((g != 0).any())
+    if g is None or not len(g):
+        return False
+    g = g.flatten(1) if g.ndim > 1 else g[:, None]
+    return bool((g.isfinite().all(1) & (g != 0).any(1)).double().mean() >= 0.5)
 
 
 def guard(model: Model, purify: Purify, *, stochastic: bool = False) -> Guarded:

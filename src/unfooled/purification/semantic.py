@@ -18,7 +18,9 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.checks import check_inputs, check_run
+from unfooled.core.checks import check_count, check_inputs, check_number, check_run
 from unfooled.core.errors import BadInput, Unrecordable
 from unfooled.core.low_pass import check_images
 from unfooled.core.model.anatomy import modules_of
@@ -51,6 +53,7 @@ CODINGS = ("patches", "convolutional")
 OPTIONS = ("smooth", "sparsity", "steps", "stride", "temperature", "coding")
 MAX_CODES = 1 << 20
 """Largest number of code entries that are computed at once, so that they stay in the processor's cache."""
+_ASKED: ContextVar[list[SemanticPurifier] | None] = ContextVar("asked", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +97,9 @@ class SemanticPurifier:
         if shape[0] != len(self.clusters):
             raise BadInput(f"there are {shape[0]} dictionaries and {len(self.clusters)} clusters; give one for each")
         for name in ("smooth", "sparsity", "temperature"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise BadInput(f"{name} is {getattr(self, name)}; it must be a finite number, at least 0")
+            check_number(name, getattr(self, name), least=0)
         for name in ("steps", "stride"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
+            check_count(name, getattr(self, name))
         if self.coding not in CODINGS:
             raise BadInput(f'coding is {self.coding!r}; it must be "patches" or "convolutional"')
         if self.coding == "patches" and self.stride > self.size:
@@ -130,6 +131,8 @@ class SemanticPurifier:
 
     def distance(self, x: Tensor) -> Tensor:
         """Return the distance of images, (B, C, H, W), to each cluster, (B, M), differentiable."""
+        if (asked := _ASKED.get()) is not None:
+            asked.append(self)
         with evaluating(self.encode):
             return self.clusters.distance(encoded(self.encode, x))
 
@@ -263,13 +266,14 @@ def fit_purifier(
     check_run(seed, batch)
     counts = {"atoms": atoms, "size": size, "max_clusters": max_clusters, "min_size": min_size}
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise BadInput(f"{name} is {value!r}; it must be a whole number")
+        check_count(name, value, least=2 if name == "size" and coding == "patches" else 1)
+    check_number("sparsity", sparsity, least=0)
+    check_number("smooth", smooth)
+    if smooth <= 0:
+        raise BadInput(f"smooth is {smooth}; it must be above 0, since without it the high band is 0")
     _check_encoder(encode)
     check_images(x)
     check_inputs(x, y)
-    if not 0 < smooth < math.inf:
-        raise BadInput(f"smooth is {smooth}; it must be above 0, since without it the high band is 0")
     if min(x.shape[-2:]) < size:
         raise BadInput(f"images are {x.shape[-2]}x{x.shape[-1]}, patches {size}x{size}; choose smaller patches")
     if coding not in CODINGS:
@@ -312,6 +316,17 @@ def _dictionaries(
     return torch.stack([learn(part if len(part) else high) for part in members])
 
 
+@contextmanager
+def noticing_clusters() -> Iterator[list[SemanticPurifier]]:
+    """Collect the semantic purifiers that choose a cluster until the context ends, wherever a function hides them."""
+    asked: list[SemanticPurifier] = []
+    token = _ASKED.set(asked)
+    try:
+        yield asked
+    finally:
+        _ASKED.reset(token)
+
+
 def load_purifier(folder: str | Path, encode: Encode | None = None) -> SemanticPurifier:
     """Read a purifier that `SemanticPurifier.save` wrote.
 
@@ -329,7 +344,7 @@ def load_purifier(folder: str | Path, encode: Encode | None = None) -> SemanticP
     """
     stored = read_purifier(folder, encode)
     if set(stored.options) != set(OPTIONS):
-        raise damaged(folder, KeyError(sorted(set(stored.options) ^ set(OPTIONS))[0]))
+        raise damaged(folder, KeyError(sorted(set(map(str, stored.options)) ^ set(OPTIONS))[0]))
     own = stored.encode if encode is None else _frozen_copy(stored.encode)
     try:
         return SemanticPurifier(own, stored.clusters, stored.dictionaries, **stored.options, about=stored.about)

@@ -120,6 +120,9 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
         except TypeError as error:
             raise damaged(folder, error) from None
     try:
+        for name in ("options", "about", "encoder"):
+            if not isinstance(facts[name], dict):
+                raise TypeError(f"{name} in {FACTS} is {facts[name]!r}")
         clusters = Clusters(**{name: arrays[f"clusters/{name}"] for name in PARTS}, fits=_fits(facts["fits"]))
         _check_shapes(clusters)
         if encode is None:
@@ -134,7 +137,7 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
         elif not _answers_alike(encode, facts["about"], arrays.get(PROBE)):
             raise BadInput(f"encode gives other latents than the encoder that {folder} was fitted with; give that one")
         return Stored(encode, clusters, arrays["dictionaries"], facts["options"], facts["about"])
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         if isinstance(error, BadInput):
             raise
         raise damaged(folder, error) from None

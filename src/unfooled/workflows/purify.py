@@ -66,8 +66,9 @@ class PurifierOptions:
 
     def check(self) -> None:
         """Refuse numbers that no purifier can use."""
-        for option in ("clusters", "atoms", "patch", "stride", "min_size"):
+        for option in ("clusters", "atoms", "stride", "min_size"):
             at_least(option, getattr(self, option), 1)
+        at_least("patch", self.patch, 2)  # a patch of one pixel has no detail
         at_least("smooth", self.smooth, 0, above=True)
         at_least("sparsity", self.sparsity, 0)
 

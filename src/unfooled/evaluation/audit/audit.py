@@ -22,7 +22,7 @@ from unfooled.core.given import Array, as_samples, in_precision_of
 from unfooled.core.goals import predicted, refuse_one_hot
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.calls import notes_on, noticing
+from unfooled.core.model.calls import notes_on, notice, noticing
 from unfooled.core.model.two_class import multi_label, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
@@ -42,6 +42,7 @@ from unfooled.evaluation.audit.values import PREDICTED, Outcome, Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays
+from unfooled.purification.guard import guard, guarded_in
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import recomputed_note
 from unfooled.runs.hashes import code_hashes
@@ -163,8 +164,9 @@ class Work:
         model, sets = as_model(model), list[str]()
         x, y, threat, notes = _samples(model, x, y, threat, seed)
         if isinstance(y, Tensor) and y.ndim == 2:
-            with noticing():  # it is reminded of when the model is inspected
-                several, places, sets = multi_label(model, y, x)
+            with noticing() as said:  # it is reminded of when the model is inspected
+                inner, places, sets = multi_label(_unguarded(model), y, x)
+                several = _guarded_as(model, inner, said)
                 refuse_one_hot(model, x, y, several, places)
             model, y = several, places
         model, original, subject = _inspected(model, x, y)
@@ -259,14 +261,37 @@ def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel
     try:
         return model, original, inspect_model(model, x, y)
     except OneOutput:
-        with noticing():  # it is reminded of when the model is inspected
-            two = two_class(model, x, y)
+        with noticing() as said:  # it is reminded of when the model is inspected
+            two = _guarded_as(model, two_class(_unguarded(model), x, y), said)
         return two, OriginalModel.of(two), inspect_model(two, x, y)
     except BadInput:
         box = function_on_arrays(model, x, y)
         if box is None:
             raise
         return box, OriginalModel.of(box), inspect_model(box, x, y)
+
+
+def _unguarded(model: Model) -> Model:
+    """Return a model without the purifier in front of it."""
+    guarded = guarded_in(model)
+    return model if guarded is None else guarded.model
+
+
+def _guarded_as(model: Model, inner: Model, notes: Sequence[str]) -> Model:
+    """Put the purifier of a model in front of another one, so that the audit sees both; `inner` where there is none.
+
+    Args:
+        model: The model with the purifier.
+        inner: The model without it, with its outputs read as classes.
+        notes: Sentences about `inner`.
+    """
+    guarded = guarded_in(model)
+    if guarded is None:
+        return inner
+    made = guard(inner, guarded.purify, stochastic=guarded.stochastic)
+    for sentence in list(notes):
+        notice(made, sentence)
+    return made
 
 
 def _samples(

@@ -30,6 +30,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.pgd import pgd
 from unfooled.core.ascent import Decaying, ascend
+from unfooled.core.global_rng import same_draws
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import cross_entropy, margin
 from unfooled.core.model.modes import frozen
@@ -205,8 +206,7 @@ class _Judging:
         s = self.s
 
         def chunk(rows: Tensor) -> Rows:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(s.seed)
+            with same_draws(s.seed):
                 return work(rows, s.at(rows))
 
         return s.ledger.map(StageKey(Family.GUARD, f"{self.key}-{name}"), chunk, min(s.n, MOST))

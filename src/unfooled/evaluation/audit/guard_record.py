@@ -16,6 +16,7 @@ from unfooled.evaluation.audit.guards import shares
 from unfooled.evaluation.audit.purified_shown import class_clusters
 from unfooled.evaluation.audit.values import Clean, Judged, PurifiedShown, Setting, ThroughPurifier
 from unfooled.evaluation.checks.guards import NAMES, Way
+from unfooled.purification.guard import purified_alike
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
 from unfooled.statistics import intervals
@@ -92,18 +93,18 @@ def _worst(s: Setting, clean: Clean, points: Judged) -> Tensor:
 
 
 def _left(s: Setting, purify: Purify, x_adv: Tensor) -> Tensor:
-    """Return the share of each perturbation's L2 length that the purifier leaves, for the samples that have one."""
+    """Return the share of each perturbation's L2 length that the purifier leaves, for the samples that have one.
 
-    def purified(x: Tensor) -> Tensor:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same draws for both
-            return purify(x.clone())
-
+    Both are purified with the same draws; empty where a random purifier does not let these be repeated.
+    """
     parts = []
     for rows in torch.arange(s.n).split(s.batch):
         x, z = s.x[s.at(rows)], x_adv[rows].to(s.x.device)
         length = flat(z - x).double().norm(dim=1)
-        after = flat(purified(z) - purified(x)).double().norm(dim=1)
+        purified = purified_alike(purify, z, x)
+        if purified is None:
+            return torch.empty(0)
+        after = flat(purified[0] - purified[1]).double().norm(dim=1)
         parts.append((after / length)[length > 0].cpu())
     return torch.cat(parts)
 

@@ -15,7 +15,6 @@ too. The bare model is attacked by the same cascade, on the same samples.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +30,7 @@ from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.estimated import Estimated
 from unfooled.attacks.gradients.straight_through import Defended, StraightThrough, bpda, identity
 from unfooled.attacks.square import as_images
+from unfooled.core.global_rng import same_draws
 from unfooled.core.goals import logits_at
 from unfooled.core.low_pass import low_pass
 from unfooled.core.model.wrappers import Counted
@@ -44,8 +44,8 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import GUARDED_DRAWS, LogOfProbabilities
 from unfooled.evaluation.verify import verify
-from unfooled.purification.guard import Guarded, guarded_in, is_differentiable
-from unfooled.purification.semantic import SemanticPurifier
+from unfooled.purification.guard import Guarded, guarded_in, is_differentiable, noticing_guards
+from unfooled.purification.semantic import SemanticPurifier, noticing_clusters
 from unfooled.runs.chunks import Rows
 
 STEPS, QUERIES = 40, 1000
@@ -64,6 +64,10 @@ HIDDEN = (
 CLUSTERS_HIDDEN = (
     "The purifier calls a semantic one, whose clusters are hidden from the attack on the assignment; give "
     "guard(model, purify) the semantic purifier itself."
+)
+NESTED = (
+    "The guarded model holds a second purifier, which the attack on the bare model would not see; give one guard for "
+    "both: guard(model, lambda x: inner(outer(x)))."
 )
 NO_GRADIENT = "The purifier passes no gradient on to its input: {0} were used."
 
@@ -89,14 +93,25 @@ def attack_through(
     guarded = guarded_in(s.subject.given)
     if guarded is None and not s.subject.guarded:
         return None
-    inside = guarded is not None and _holds_clusters(guarded.purify)
+    inside, guards = (False, []) if guarded is None else _called(s, guarded)
     clusters = inside or _clusters(guarded) is not None
     needed = required(s.threat, clusters=clusters, random=s.subject.random)
-    if guarded is None or not label.is_cascade or cut:
-        notes = (HIDDEN,) if guarded is None else (CLUSTERS_HIDDEN,) if inside else ()
-        bare = None if guarded is None else _as_logits(s, guarded.model)
+    if guarded is None or guards:
+        note = HIDDEN if guarded is None else NESTED
+        return ThroughPurifier(None, needed, state, [judged_in_every_way(needed)], (note,))
+    notes = (CLUSTERS_HIDDEN,) * inside
+    if not label.is_cascade or cut:
+        bare = _as_logits(s, guarded.model)
         return ThroughPurifier(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
-    return _Guards(s, guarded, label, attack, gradients).through(state, needed)
+    return _Guards(s, guarded, label, attack, gradients, notes).through(state, needed)
+
+
+def _called(s: Setting, guarded: Guarded) -> tuple[bool, list[Guarded]]:
+    """Call a guarded model once; return whether it chooses clusters that are hidden, and other guards inside of it."""
+    with torch.no_grad(), same_draws(s.seed), noticing_clusters() as asked, noticing_guards() as guards:
+        logits_at(guarded, s.x[:8])
+    hidden = any(purify is not guarded.purify and _assigns(purify) for purify in asked)
+    return hidden, [one for one in guards if one is not guarded]
 
 
 def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
@@ -107,17 +122,6 @@ def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
 
 def _assigns(purify: SemanticPurifier) -> bool:
     return len(purify.label.unique()) > 1
-
-
-def _holds_clusters(purify: Purify) -> bool:
-    """Return whether a function or object calls a semantic purifier that it hides from the attack on the assignment."""
-    inner = getattr(purify, "func", purify)
-    if inspect.isfunction(inner):
-        seen = inspect.getclosurevars(inner)
-        parts = [*seen.nonlocals.values(), *seen.globals.values(), *(inner.__defaults__ or ())]
-    else:
-        parts = list(getattr(inner, "__dict__", {}).values()) if not isinstance(inner, SemanticPurifier) else []
-    return any(isinstance(part, SemanticPurifier) and _assigns(part) for part in parts)
 
 
 def _as_logits(s: Setting, model: Model) -> Model:
@@ -134,6 +138,7 @@ class _Guards:
     label: LabelAttack
     attack: Cascade
     gradients: Gradients
+    notes: tuple[str, ...] = ()
 
     def through(self, state: AttackState, needed: Sequence[Way]) -> ThroughPurifier:
         """Run all attacks, and add the samples that they fool to the cascade's state."""
@@ -164,7 +169,7 @@ class _Guards:
         for way, end in ends.items():
             frontier = frontier if way in (Way.END_TO_END, Way.DRAWS) else united(frontier, end)
         missing = tuple(way for way in needed if way not in rows)
-        agree = ways_agree(beyond, s.n)
+        agree = ways_agree(beyond, counted)
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
         return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
@@ -174,11 +179,10 @@ class _Guards:
 
     def _notes(self, ways: Collection[Way], differentiable: bool) -> tuple[str, ...]:
         """Return sentences on what the attacks could not use."""
-        notes = (CLUSTERS_HIDDEN,) if _holds_clusters(self.guarded.purify) else ()
         if differentiable:
-            return notes
+            return self.notes
         estimated = ", estimated gradients" * (Way.ESTIMATED in ways)
-        return (*notes, NO_GRADIENT.format(f"stand-ins for it (BPDA){estimated} and a twin"))
+        return (*self.notes, NO_GRADIENT.format(f"stand-ins for it (BPDA){estimated} and a twin"))
 
     @property
     def bare(self) -> Model:

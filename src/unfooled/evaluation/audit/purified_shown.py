@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unfooled.core.global_rng import same_draws
 from unfooled.core.types import Purify
 from unfooled.evaluation.audit.guard_fields import ClassClusters, PurifiedExample
 from unfooled.evaluation.audit.values import Judged, PurifiedShown, Setting, ThroughPurifier
@@ -34,7 +35,8 @@ def show_purified(s: Setting, through: ThroughPurifier | None, right: Tensor, po
         return None
     purify, x = through.guarded.purify, s.x[s.at(rows)]
     z = points.x_adv[rows].to(x)
-    shown = {"x": x, "x_adv": z, "before": _purified(purify, x), "after": _purified(purify, z)}
+    before, after = (_purified(purify, part) for part in (x, z))
+    shown = {"x": x, "x_adv": z, "before": before, "after": after}
     near: list[list[int]] = []
     if isinstance(purify, SemanticPurifier):
         rebuilt, near = _parts(purify, x, z)
@@ -56,8 +58,7 @@ def show_purified(s: Setting, through: ThroughPurifier | None, right: Tensor, po
 
 
 def _purified(purify: Purify, x: Tensor) -> Tensor:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same draws for the sample and its attacked point
+    with torch.no_grad(), same_draws(0):  # the same for the sample and its attacked point
         return purify(x.clone())
 
 

@@ -74,20 +74,21 @@ def judged_in_every_way(missing: Collection[str]) -> Finding:
     )  # fmt: skip
 
 
-def ways_agree(beyond: Mapping[Way, float], n: int) -> Finding:
+def ways_agree(beyond: Mapping[Way, float], counted: Mapping[Way, int]) -> Finding:
     """Check D30: do other attacks fool samples that the end-to-end attack does not?
 
     Args:
         beyond: Number of samples that this way fools and the end-to-end attack does not, by way.
-        n: Number of all samples.
+        counted: Number of samples that this way was tried on, by way.
     """
     if not beyond:
         return finding(CheckId.THROUGH, False, "no other way through the purifier was tried")
-    first = max(beyond, key=lambda way: (beyond[way], way in WITHOUT_GRADIENTS))
-    share = beyond[first] / max(n, 1)
-    blind = max((beyond.get(way, 0.0) for way in WITHOUT_GRADIENTS), default=0.0) / max(n, 1)
+    shares = {way: count / max(counted[way], 1) for way, count in beyond.items()}
+    first = max(shares, key=lambda way: (shares[way], way in WITHOUT_GRADIENTS))
+    blind = max((shares.get(way, 0.0) for way in WITHOUT_GRADIENTS), default=0.0)
     return above(
-        CheckId.THROUGH, share, f"{NAMES[first]}: fooled {math.ceil(beyond[first])} that the gradient did not",
+        CheckId.THROUGH, shares[first],
+        f"{NAMES[first]}: fooled {math.ceil(beyond[first])} of {counted[first]} that the gradient did not",
         "gradients are not trusted: attacks that need none follow" if blind > YIELD else "the attack goes on",
         kind=Kind.MASKING if blind > YIELD else Kind.EXTEND,
     )  # fmt: skip

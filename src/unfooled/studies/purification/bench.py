@@ -230,7 +230,9 @@ class PurificationBench(Bench):
         generator = torch.Generator().manual_seed(self.seed)
         if name == RANDOM:
             order = torch.randperm(len(purify.clusters), generator=generator)
-            return replace(purify, dictionaries=purify.dictionaries[order.to(purify.dictionaries.device)])
+            others = torch.empty_like(order)
+            others[order] = order.roll(1)  # no cluster gets its own
+            return replace(purify, dictionaries=purify.dictionaries[others.to(purify.dictionaries.device)])
         x = self._fitted_to()[0]
         high = split(x, smooth=purify.smooth)[1]
         one = learn_patches(

@@ -12,7 +12,7 @@ from unfooled.statistics.association import mean_of, quantile_of
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval
 from unfooled.studies.common.records import array
-from unfooled.studies.purification.judging import ATTACKS, BLACK, WORST
+from unfooled.studies.purification.judging import ATTACKS, BLACK, CARRIED, WORST
 from unfooled.studies.purification.scale import NONE
 from unfooled.studies.purification.units import Judged, Moved
 
@@ -77,6 +77,8 @@ class Grid:
 
         The bare network's "static" column is that of the attack on itself. WORST counts points of smaller radii, too.
         """
+        if attack == WORST and (carried := self._stored(network, purifier, CARRIED, eps)):
+            return carried
         if attack == WORST:
             columns = [self._stored(network, purifier, attack, radius) for radius in self.radii if radius <= eps]
             return {seed: np.minimum.reduce([one[seed] for one in columns]) for seed in (columns[0] if columns else {})}
@@ -97,6 +99,8 @@ class Grid:
 
     def without_black_box(self, cell: Cell, eps: float) -> BySeed:
         """Return which images are right under every attack but the black box, at this radius and smaller ones."""
+        if not self._stored(*cell, BLACK, eps) and (worst := self.column(*cell, WORST, eps)):
+            return worst
         kinds = [kind for kind in (*ATTACKS, WORST) if kind != BLACK]
         known = any(kind in ATTACKS and self._stored(*cell, kind, eps) for kind in kinds)
         kinds = [kind for kind in kinds if (kind != WORST) == known]

@@ -33,6 +33,8 @@ CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK = (
     "clean", "static", "BPDA", "end to end", "assignment", "low frequency", "black box",
 )  # fmt: skip
 WORST = "worst"
+CARRIED = "worst, carried over"
+"""Share under the worst attack of this radius and smaller ones, of random purifiers alone."""
 ATTACKS = (CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK)
 ADAPTIVE = (BPDA, END, ASSIGN, LOW, BLACK)
 TRANSFER = f"{BLACK} transfer"
@@ -234,6 +236,9 @@ def judged(
 ) -> dict[str, Tensor]:
     """Return for each kind of attack, and for all, the share of submissions in which a sample is right, (B,).
 
+    Of several points of a sample in front of a random purifier, the one that is right in the fewest submissions is
+    chosen, and submitted anew: the least of several noisy shares would be too small.
+
     Args:
         defence: Network and purifier.
         x: Inputs.
@@ -242,11 +247,24 @@ def judged(
         points: Points of each attack, see `attacked`.
         right: `(x, y, z, threat) -> (B,)`; None: that of the defence.
     """
+    return worst_points(defence, x, y, threat, points, right)[0]
+
+
+def worst_points(
+    defence: Defence, x: Tensor, y: Tensor, threat: Threat, points: Points, right: Callable[..., Tensor] | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what `judged` does, and the worst point of each sample, (B, C, H, W)."""
     right = defence.right if right is None else right
+    shares = {name: right(x, y, z, threat) for name, z in points.items()}
+    kinds: dict[str, list[str]] = {}
+    for name in points:
+        kinds.setdefault(next(attack for attack in ATTACKS if name.startswith(attack)), []).append(name)
     columns: dict[str, Tensor] = {}
-    for name, z in points.items():
-        kind = next(attack for attack in ATTACKS if name.startswith(attack))
-        value = right(x, y, z, threat)
-        columns[kind] = torch.minimum(columns[kind], value) if kind in columns else value
-    columns[WORST] = torch.stack(list(columns.values())).amin(0)
-    return columns
+    worst = x
+    for kind, names in [*kinds.items(), (WORST, list(points))]:
+        values, place = torch.stack([shares[name] for name in names]).min(0)
+        if kind == WORST or (defence.random and len(names) > 1):
+            every = torch.stack([points[name] for name in names])
+            worst = every[place.to(every.device), torch.arange(len(x), device=every.device)]
+        columns[kind] = right(x, y, worst, threat) if defence.random and len(names) > 1 else values
+    return columns, worst

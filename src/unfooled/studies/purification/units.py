@@ -19,13 +19,25 @@ from unfooled.drawing.figures import Picture
 from unfooled.features.corruptions import groups
 from unfooled.features.extra_corruptions import EXTRA
 from unfooled.purification import SemanticPurifier, guard
+from unfooled.purification.guard import purified_alike
 from unfooled.runs.records import Record
 from unfooled.runs.units import Units
 from unfooled.studies.common.records import listed
 from unfooled.studies.common.run import map_jobs, map_names
 from unfooled.studies.purification.bench import OTHER_ARCH, OTHER_SEED, PurificationBench
 from unfooled.studies.purification.detection import Detected, detection
-from unfooled.studies.purification.judging import END, WORST, Defence, Points, attacked, judged, without_purifier
+from unfooled.studies.purification.judging import (
+    CARRIED,
+    END,
+    STATIC,
+    WORST,
+    Defence,
+    Points,
+    attacked,
+    judged,
+    without_purifier,
+    worst_points,
+)
 from unfooled.studies.purification.pictures import drawn
 from unfooled.studies.purification.scale import (
     AT,
@@ -211,10 +223,14 @@ def cell(bench: PurificationBench, at: tuple[str, str]) -> Judged:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
+        carried: dict[str, Tensor] = {}
         for eps in bench.task.eps:
             threat = Linf(eps)
             points = attacked(one, x, y, threat, shared(eps))
-            shares = judged(one, x, y, threat, points)
+            shares, worst = worst_points(one, x, y, threat, points)
+            if one.random:
+                carried[f"{STATIC} {eps:g}"] = worst  # any kind: they only count together
+                shares[CARRIED] = judged(one, x, y, threat, carried)[WORST]
             columns |= {f"{attack}, {eps:g}": value for attack, value in shares.items()}
             if one.random:
                 sure |= {f"{attack}, {eps:g}": (value == 1).double() for attack, value in shares.items()}
@@ -244,9 +260,15 @@ def _listed(columns: dict[str, Tensor]) -> dict[str, list[float | None]]:
 
 @torch.no_grad()
 def _left(one: Defence, x: Tensor, z: Tensor) -> Tensor:
-    """Return the part of a perturbation's length that is left after purifying, (B,); NaN without one."""
+    """Return the part of a perturbation's length that is left after purifying, (B,); NaN without one.
+
+    A random purifier draws the same numbers for both.
+    """
     before = (z - x).flatten(1).norm(dim=1)
-    after = (one.purify(z) - one.purify(x)).flatten(1).norm(dim=1)
+    purified = purified_alike(one.purify, z, x)
+    if purified is None:  # it draws from a generator of its own
+        return torch.full_like(before, torch.nan)
+    after = (purified[0] - purified[1]).flatten(1).norm(dim=1)
     return torch.where(before > 0, after / before.clamp_min(1e-12), torch.nan)
 
 
