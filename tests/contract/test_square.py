@@ -269,8 +269,11 @@ def test_a_start_without_a_value_is_left_for_any_that_has_one() -> None:
         (torch.tensor([[0.7, 0.2, 0.1]]), True),
         (torch.tensor([[70.0, 20.0, 10.0]]), True),
         (torch.tensor([[0.6, 0.1, 0.0]]) - 0.7 / 3, True),
+        (torch.tensor([[60.0, 25.5, 14.5]]) - 100 / 3, True),
         (torch.tensor([[3.0, -1.0, 0.4]]), False),
         (torch.tensor([[30.0, 80.0, 40.0]]), False),
+        (torch.tensor([[9.0, -5.0, -4.001]]), False),  # logits of a network that was trained with weight decay
+        (torch.tensor([[120.0, -30.0, 10.0]]), False),
     ],
 )
 def test_scores_that_may_be_probabilities_are_known(scores: Tensor, bounded: bool) -> None:
