@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks import Averaged, bpda, pgd
 from unfooled.core.errors import BadInput
+from unfooled.core.global_rng import same_draws
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.modes import evaluating, frozen
 from unfooled.core.threats import Linf
@@ -295,6 +296,15 @@ def test_purified_alike_repeats_the_draws_of_every_global_generator() -> None:
         assert torch.equal(before[0], torch.get_rng_state())
         assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # type: ignore[index] # noqa: NPY002
     assert purified_alike(lambda x: x * torch.rand(x.shape, generator=own), x, x) is None
+
+
+def test_the_same_draws_whatever_was_drawn_before() -> None:
+    drawn = []
+    for _ in range(2):
+        with same_draws(3):
+            drawn.append((float(torch.rand(())), float(np.random.rand()), random.random()))  # noqa: NPY002
+        assert (float(torch.rand(())), float(np.random.rand()), random.random()) != drawn[-1]  # noqa: NPY002
+    assert drawn[0] == drawn[1]
 
 
 def test_a_first_call_of_one_image_does_not_end_the_checks() -> None:
