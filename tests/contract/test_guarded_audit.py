@@ -27,7 +27,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import listening
-from unfooled.evaluation.audit import detection, guards
+from unfooled.evaluation.audit import detection, guard_record, guards
 from unfooled.evaluation.audit.guard_fields import purifier_sentence
 from unfooled.evaluation.audit.guards import united
 from unfooled.evaluation.audit.records import Summary
@@ -407,6 +407,23 @@ def test_a_guard_of_a_model_of_one_output_or_several_labels(net: Classifier) -> 
         assert summary.verdict != "NOT EVALUABLE", summary.because
         words = "single output" if labels.ndim == 1 else "2 labels"
         assert any(words in text for text in summary.warnings), summary.warnings
+
+
+def test_the_worse_point_of_a_random_bare_model_has_fresh_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[float]]] = []
+    known = {"bare": [0.2, 0.9, 0.5], "bare-points": [0.6, 0.1, 0.5], "bare-worse": [0.3, 0.4, 0.5]}
+
+    def shares(_s: Any, _model: Any, z: Tensor, key: str) -> Tensor:
+        asked.append((key, z.flatten().tolist()))
+        return torch.tensor(known[key], dtype=torch.float64)
+
+    monkeypatch.setattr(guard_record, "shares", shares)
+    own, others = torch.zeros(3, 1), torch.ones(3, 1)
+    random: Any = SimpleNamespace(subject=SimpleNamespace(random=True))
+    assert guard_record._bare_shares(random, low_band, own, others).tolist() == known["bare-worse"]
+    assert asked[-1] == ("bare-worse", [0.0, 1.0, 0.0])
+    steady: Any = SimpleNamespace(subject=SimpleNamespace(random=False))
+    assert guard_record._bare_shares(steady, low_band, own, others).tolist() == [0.2, 0.1, 0.5]
 
 
 def test_a_guarded_model_is_recorded_for_proofs(net: Classifier) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.core.goals import logits_at
 from unfooled.core.samples import per_block
-from unfooled.core.shapes import flat
-from unfooled.core.types import Purify
+from unfooled.core.shapes import flat, where_rows
+from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.detection import choice_record, detectors
 from unfooled.evaluation.audit.guard_fields import Guard, GuardRow, Submissions
 from unfooled.evaluation.audit.guards import shares
@@ -46,9 +46,7 @@ def guard_record(
     bare_clean = shares(s, through.bare, s.x, "bare-clean")
     if through.bare_points is None:
         return Guard(bare_clean=_estimate(s, bare_clean), missing=missing)
-    bare = torch.minimum(
-        shares(s, through.bare, through.bare_points, "bare"), shares(s, through.bare, points.x_adv, "bare-points")
-    )
+    bare = _bare_shares(s, through.bare, through.bare_points, points.x_adv)
     worst, static = _worst(s, clean, points), through.rows.get(Way.STATIC)
     left = _left(s, through.guarded.purify, points.x_adv)
     rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, right_share[: through.counted[way]]))
@@ -73,6 +71,24 @@ def guard_record(
         examples=[] if shown is None else shown.examples,
         clusters=class_clusters(through),
     )
+
+
+def _bare_shares(s: Setting, bare: Model, own: Tensor, others: Tensor) -> Tensor:
+    """Return the share of draws in which the bare model is right at the worse of two points of each sample, (n,).
+
+    Where draws are random, that point has fresh ones: the lesser of two noisy shares would be too small.
+
+    Args:
+        s: The audit.
+        bare: The model without the purifier.
+        own: Points of the attack on it, (n, *D).
+        others: Points of all attacks on the guarded model, (n, *D).
+    """
+    at_own, at_others = shares(s, bare, own, "bare"), shares(s, bare, others, "bare-points")
+    if not s.subject.random:
+        return torch.minimum(at_own, at_others)
+    worse = where_rows((at_others < at_own).to(own.device), others.to(own), own)
+    return shares(s, bare, worse, "bare-worse")
 
 
 def _estimate(s: Setting, right_share: Tensor) -> Estimate:
