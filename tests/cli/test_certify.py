@@ -161,7 +161,8 @@ def test_an_audit_prints_what_the_smoothed_classifier_proves(home: Path) -> None
     [
         ("linf:0.1", "smoothing:0.25", "bounds changes in L2, L1 or L0"),
         ("l2:1", "smoothing", "--certify smoothing: smoothing needs the size of the noise"),
-        ("l2:1", "smoothing:SIGMA", "--certify smoothing:SIGMA: smoothing needs the size of the noise, above 0"),
+        ("l2:1", "smoothing:SIGMA", "the size of the noise is 'SIGMA'; write a number"),
+        ("l2:1", "smoothing:1_0", "write a number"),
         ("l2:1", "smoothing:-1", "--certify smoothing:-1: the noise of smoothing has size -1; give one above 0"),
         ("l2:1", "smoothing:0.1", "no radius above 0.246, and eps is 1; give smoothing:0.406 or more"),
         ("l0:3", "smoothing:60", "give smoothing:"),

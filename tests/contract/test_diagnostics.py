@@ -134,6 +134,18 @@ def test_chance_is_no_missing_normalisation(seed: int) -> None:
     assert not normalisation(model, x, y).fired
 
 
+@pytest.mark.parametrize("n", [3, 6, 7])
+def test_a_few_samples_that_are_all_gained_are_no_chance(n: int) -> None:
+    def model(z: Tensor) -> Tensor:
+        mean = z.flatten(1).mean(1)
+        return torch.stack([mean, -mean], 1)
+
+    x, y = 0.1 + 0.2 * points(n, (3, 8, 8), dtype=torch.float32), torch.ones(n, dtype=torch.int64)
+    found = normalisation(model, x, y)
+    assert (found.fired, found.threshold) == (True, 2 / n)
+    assert found.value == 1
+
+
 def test_refusals_are_seen() -> None:
     model, x, y = subject()
     x = (x * 255).round() / 255

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -339,6 +340,23 @@ def parts_of(semantic: SemanticPurifier, x: Tensor) -> Tensor:
     return (low + semantic.rebuilt(high, *semantic.weights(x))).clamp(0, 1)
 
 
+def in_a_thread(semantic: SemanticPurifier, x: Tensor) -> Tensor:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(semantic, x).result()
+
+
+def bright_alone(semantic: SemanticPurifier, x: Tensor) -> Tensor:
+    """Purify the brightest of the audit's samples alone."""
+    parts = [semantic(z) if float(z.mean()) > 0.35 else low_band(z) for z in x.split(1)]
+    return torch.cat(parts)
+
+
+def by_clusters(semantic: SemanticPurifier, x: Tensor) -> Tensor:
+    k = semantic.clusters.distance(semantic.encode(x)).argmin(1, keepdim=True)
+    low, high = split(x, smooth=semantic.smooth)
+    return (low + semantic.rebuilt(high, k, torch.ones_like(k, dtype=x.dtype))).clamp(0, 1)
+
+
 WRAPPERS: dict[str, Callable[[SemanticPurifier], Any]] = {
     "partial": lambda one: partial(applied, one),
     "bound method": lambda one: one.__call__,
@@ -346,15 +364,35 @@ WRAPPERS: dict[str, Callable[[SemanticPurifier], Any]] = {
     "two deep": lambda one: partial(applied, Holding(one)),
     "a copy": lambda one: partial(applied, replace(one, steps=3)),
     "methods": lambda one: partial(parts_of, one),
+    "thread": lambda one: partial(in_a_thread, one),
+    "thread, by a function": lambda one: lambda x: in_a_thread(one, x),
+    "clusters": lambda one: partial(applied, Holding(partial(by_clusters, one))),
+    "some samples": lambda one: partial(applied, Holding(partial(bright_alone, one))),
 }
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_clusters_are_found_wherever_they_are_hidden(net: Classifier, semantic: SemanticPurifier, wrapper: str) -> None:
-    summary = audited(guard(net, WRAPPERS[wrapper](semantic)), 2, plan=uf.Plan(**OWN["attack"], **SMALL))
+    guarded = guard(net, WRAPPERS[wrapper](semantic))
+    x, y = samples(30)
+    rows = x.mean((1, 2, 3)).argsort()  # the brightest come last
+    assert float(x.mean((1, 2, 3)).max()) > 0.35 > float(x[rows[:10]].mean((1, 2, 3)).max())
+    summary = uf.audit(guarded, x[rows], y[rows], EPS, plan=uf.Plan(**OWN["attack"], **SMALL))
     assert summary.guard is not None
     assert "assignment" in summary.guard.missing
     assert any("clusters are hidden" in text for text in summary.warnings)
+
+
+def test_a_purifier_that_asks_a_guarded_model_is_no_second_one(net: Classifier) -> None:
+    inner = guard(net, low_band)
+
+    def asking(x: Tensor) -> Tensor:
+        inner(x)
+        return low_band(x)
+
+    summary = audited(guard(net, asking), 4)
+    assert summary.guard is not None
+    assert summary.guard.missing == []
 
 
 def test_a_second_purifier_inside_the_model_is_found(net: Classifier, semantic: SemanticPurifier) -> None:
@@ -407,6 +445,47 @@ def test_a_guard_of_a_model_of_one_output_or_several_labels(net: Classifier) -> 
         assert summary.verdict != "NOT EVALUABLE", summary.because
         words = "single output" if labels.ndim == 1 else "2 labels"
         assert any(words in text for text in summary.warnings), summary.warnings
+
+
+def test_several_labels_behind_clusters_of_classes_are_not_judged(net: Classifier, semantic: SemanticPurifier) -> None:
+    x, y = samples(20)
+    two = nn.Sequential(net, nn.Softmax(1), nn.Linear(10, 2, bias=False)).eval().requires_grad_(False)
+    assert isinstance(two[2], nn.Linear)
+    two[2].weight.copy_(torch.stack([torch.arange(10) >= 5, torch.arange(10) % 2 == 0]).float() * 2 - 1)
+    labels = torch.stack([(y >= 5).long(), (y % 2 == 0).long()], 1)
+    summary = uf.audit(guard(two, semantic), x, labels, EPS, plan=PLAN)
+    assert summary.guard is not None
+    assert "static" in summary.guard.missing
+    assert summary.verdict == "NOT EVALUABLE"
+
+
+def test_outputs_are_read_behind_the_purifier() -> None:
+    x, _ = samples(40)
+    mean = x.mean((1, 2, 3))
+    cut = float(mean.quantile(0.7))
+    y = (mean < cut).long()
+
+    def inverted(x: Tensor) -> Tensor:
+        return 1 - x
+
+    class Bright(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sigmoid(100 * (x.mean((1, 2, 3)) - (1 - cut)))
+
+    named = Classifier(guard(Bright().eval(), inverted), name="my one").eval()
+    summary = uf.audit(named, x, y, uf.Linf(0.001), plan=PLAN)
+    assert summary.clean_accuracy.value == 1
+    assert any("taken for a probability" in text for text in summary.warnings)
+    assert summary.model == "my one"
+    assert summary.guard is not None
+    assert summary.guard.missing == []
+
+
+def test_a_random_guard_is_not_proven(net: Classifier) -> None:
+    x, y = samples(4)
+    guarded = guard(net, lambda x: x, stochastic=True)
+    with pytest.raises(BadInput, match="its purifier is random"):
+        proven(guarded, x, y, uf.Linf(1e-4), effort=effort_of("quick"))
 
 
 def test_the_worse_point_of_a_random_bare_model_has_fresh_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,7 +637,7 @@ def test_what_other_ways_find_is_a_finding() -> None:
     counted = dict.fromkeys(Way, 100)
     found = ways_agree({Way.STATIC: 2.0, Way.IDENTITY: 2.0}, counted)
     assert (found.fired, found.kind) == (True, Kind.MASKING)
-    assert found.detail == "static: points of the bare model: fooled 2 of 100 that the gradient did not"
+    assert found.detail == "static: points of the bare model: fooled 2 that the gradient did not"
     assert ways_agree({Way.IDENTITY: 2.0, Way.STATIC: 0.0}, counted).kind == Kind.EXTEND
     assert not ways_agree({Way.IDENTITY: 0.0}, counted).fired
     assert not ways_agree({Way.IDENTITY: 2.0}, {Way.IDENTITY: 1000}).fired
@@ -568,7 +647,9 @@ def test_what_a_way_finds_is_compared_with_the_samples_that_it_was_tried_on() ->
     counted = {Way.IDENTITY: 10_000, Way.BLACK_BOX: 200}
     found = ways_agree({Way.IDENTITY: 25.0, Way.BLACK_BOX: 20.0}, counted)
     assert (found.fired, found.kind) == (True, Kind.MASKING)
-    assert found.detail == "black box: Square: fooled 20 of 200 that the gradient did not"
+    assert found.detail == "black box: Square: fooled 20 that the gradient did not, of the first 200"
+    assert not ways_agree({Way.IDENTITY: 0.0, Way.BLACK_BOX: 1.0}, counted).fired
+    assert ways_agree({Way.BLACK_BOX: 1.0}, {Way.BLACK_BOX: 200, Way.IDENTITY: 200}).fired
 
 
 def test_what_other_ways_find_counts() -> None:

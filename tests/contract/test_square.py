@@ -272,6 +272,8 @@ def test_a_start_without_a_value_is_left_for_any_that_has_one() -> None:
         (torch.tensor([[60.0, 25.5, 14.5]]) - 100 / 3, True),
         (torch.tensor([[3.0, -1.0, 0.4]]), False),
         (torch.tensor([[30.0, 80.0, 40.0]]), False),
+        (torch.tensor([[1 + 1.2e-7, -1.2e-7]]), True),
+        ((torch.tensor([[0.6, 0.25, 0.15]]) - 1 / 3).half(), True),
         (torch.tensor([[9.0, -5.0, -4.001]]), False),  # logits of a network that was trained with weight decay
         (torch.tensor([[120.0, -30.0, 10.0]]), False),
     ],

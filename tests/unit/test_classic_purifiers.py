@@ -167,7 +167,7 @@ other: Any = partial
         (other(bit_depth, bits=2.5), "bits is 2.5; it must be a whole number"),
         (other(median, size=3.0), "size is 3.0; it must be a whole number"),
         (partial(total_variation, steps=-1), "steps is -1; it must be at least 0"),
-        (other(jpeg, quality="50"), "quality is '50'; it must be a whole number"),
+        (other(jpeg, quality="50"), "quality is '50'; it must be a number"),
         (other(resized, smallest=None), "smallest is None; it must be a number"),
         (other(fit_autoencoder, seed=0, epochs=1.5), "epochs is 1.5; it must be a whole number"),
         (partial(fit_autoencoder, seed=0, noise=-1.0), "noise is -1.0; it must be a finite number, at least 0"),

@@ -203,6 +203,24 @@ def test_the_worst_point_of_a_random_purifier_is_submitted_anew() -> None:
     assert torch.equal(found[CLEAN], torch.arange(50) % 2)
 
 
+def test_the_worst_of_a_random_purifier_is_at_most_each_of_its_attacks() -> None:
+    n = 400
+    x, y = torch.rand(n, 1, 2, 2), torch.zeros(n, dtype=torch.int64)
+    names = {CLEAN: 0.6, STATIC: 0.6, f"{LOW} 5": 0.55, END: 0.4}
+    made = {name: torch.full_like(x, k / 8) for k, name in enumerate(names)}
+    rates = {k / 8: rate for k, rate in enumerate(names.values())}
+    source = torch.Generator().manual_seed(0)
+
+    def right(x: Tensor, y: Tensor, z: Tensor, threat: Threat) -> Tensor:
+        rate = torch.tensor([rates[float(v)] for v in z[:, 0, 0, 0]], dtype=torch.float64)
+        return torch.binomial(torch.full((n,), 4.0, dtype=torch.float64), rate, generator=source) / 4
+
+    one = Defence(brightness, noisy, random=True, submissions=4)
+    found = judged(one, x, y, Linf(1.0), made, right)
+    assert float(found[WORST].mean()) == pytest.approx(0.4, abs=0.04)
+    assert all(found[WORST].mean() <= value.mean() for value in found.values())
+
+
 def test_what_is_left_of_a_perturbation_is_of_the_same_draws() -> None:
     x = 0.25 + 0.5 * points(20, (1, 8, 8), dtype=torch.float32)
     z = x + 0.02 * points(20, (1, 8, 8), seed=1, dtype=torch.float32).sub(0.5).sign()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,18 @@ def test_facts_of_another_kind(
         return
     with pytest.raises(BadInput, match=r"damaged|whole number|a number|no layer of a network"):
         load_purifier(tmp_path / "p", purify.encode if given else None)
+
+
+def test_numbers_of_numpy_and_tensors_are_numbers(net: nn.Module, data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    made = fit(net, data, smooth=np.float32(1), sparsity=torch.tensor(0.05), atoms=np.int64(3))
+    assert made.dictionaries.shape[1] == 3
+    made = replace(made, steps=np.int64(5))  # type: ignore[arg-type]
+    made.save(tmp_path / "p")
+    x = data[0][:4]
+    assert torch.equal(load_purifier(tmp_path / "p", made.encode)(x), made(x))
+    for value in (Fraction(1, 2), 10**400, True, 1j):
+        with pytest.raises(BadInput, match="smooth is"):
+            fit(net, data, smooth=value)
 
 
 def test_numbers_of_another_kind(net: nn.Module, data: tuple[Tensor, Tensor], purify: SemanticPurifier) -> None:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,23 +171,31 @@ def check_run(seed: Any, batch: Any = None) -> None:
 
 def check_count(name: str, value: Any, *, least: int = 1, most: int | None = None, because: str = "") -> None:
     """Refuse anything but a whole number from `least` to `most`; `because` ends the sentence."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise BadInput(f"{name} is {value!r}; it must be a whole number, at least {least}{because}")
-    if most is not None and not least <= int(value) <= most:
+    if most is not None and not least <= value <= most:
         raise BadInput(f"{name} is {value}; it must be in {least} to {most}{because}")
-    if int(value) < least:
+    if value < least:
         raise BadInput(f"{name} is {value}; it must be at least {least}{because}")
 
 
-def check_number(name: str, value: Any, *, least: float | None = None, above: float | None = None) -> None:
-    """Refuse anything but a finite number, at least `least` or above `above`."""
-    limit = (
-        "" if least is None and above is None else f", at least {least:g}" if above is None else f", above {above:g}"
-    )
-    if isinstance(value, bool) or not isinstance(value, Real):
+def check_number(
+    name: str, value: Any, *, least: float | None = None, above: float | None = None, most: float = math.inf
+) -> None:
+    """Refuse anything but a finite number, or a tensor of one, at least `least` or above `above`, at most `most`."""
+    limit = "" if least is None else f", at least {least:g}"
+    limit += "" if above is None else f", above {above:g}"
+    limit += f", at most {most:g}" if most < math.inf else ""
+    is_one = isinstance(value, (int, float, np.number)) or (isinstance(value, Tensor) and not value.ndim)
+    if isinstance(value, bool) or not is_one:
         raise BadInput(f"{name} is {value!r}; it must be a number{limit}")
-    low = (least is None or float(value) >= least) and (above is None or float(value) > above)
-    if not math.isfinite(float(value)) or not low:
+    try:
+        size = float(value)
+    except (OverflowError, TypeError):  # too large, or complex
+        size = math.nan
+    if not math.isfinite(size) or (least is not None and size < least) or (above is not None and size <= above):
+        raise BadInput(f"{name} is {value}; it must be a finite number{limit}")
+    if size > most:
         raise BadInput(f"{name} is {value}; it must be a finite number{limit}")
 
 

@@ -12,9 +12,10 @@ import torch
 
 @contextmanager
 def same_draws(seed: int) -> Iterator[None]:
-    """Seed the global generators of PyTorch, of every GPU, of NumPy and of Python; restore them afterwards."""
+    """Seed the global generators of PyTorch, of every GPU in use, of NumPy and of Python; restore them afterwards."""
     array, plain = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         np.random.seed(seed % (1 << 32))  # noqa: NPY002
         random.seed(seed)

@@ -53,7 +53,7 @@ RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 def bit_depth(x: Tensor, *, bits: int = 3) -> Tensor:
     """Round to 2^bits levels; the gradient is zero, so attack it with `bpda`."""
     check_count("bits", bits, most=16)
-    levels = 2**bits - 1
+    levels = 2 ** int(bits) - 1
     return (x * levels).round() / levels
 
 
@@ -137,7 +137,7 @@ def jpeg(x: Tensor, *, quality: int = 75, soft: bool = False) -> Tensor:
     check_images(x)
     if x.shape[1] not in (1, 3):
         raise BadInput(f"images have {x.shape[1]} channels; JPEG has 1 or 3")
-    check_count("quality", quality, most=100)
+    check_number("quality", quality, least=1, most=100)
     height, width = x.shape[-2:]
     right, down = -width % 8, -height % 8
     z = 255 * x if soft else (255 * x).round()

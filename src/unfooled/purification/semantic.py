@@ -100,6 +100,9 @@ class SemanticPurifier:
             check_number(name, getattr(self, name), least=0)
         for name in ("steps", "stride"):
             check_count(name, getattr(self, name))
+        for name in ("smooth", "sparsity", "temperature", "steps", "stride"):
+            if hasattr(value := getattr(self, name), "item"):  # a number of NumPy or a tensor, which no JSON can hold
+                object.__setattr__(self, name, value.item())
         if self.coding not in CODINGS:
             raise BadInput(f'coding is {self.coding!r}; it must be "patches" or "convolutional"')
         if self.coding == "patches" and self.stride > self.size:
@@ -153,6 +156,8 @@ class SemanticPurifier:
             k: Clusters of each image, (B, J) int64.
             weight: Their weights, (B, J).
         """
+        if (asked := _ASKED.get()) is not None:
+            asked.append(self)
         rebuild = self._from_patches if self.coding == "patches" else self._from_filters
         total: Tensor | float = 0.0
         for j in range(k.shape[1]):

@@ -29,7 +29,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
-from unfooled.workflows.words import check_reach, choose, threat_of
+from unfooled.workflows.words import check_reach, choose, number, threat_of
 
 SUFFIX = ".safetensors"
 CHUNK, SLOW_CHUNK = 64, 4
@@ -183,6 +183,9 @@ def smoothing_of(option: str, text: str, threat: Threat, *, draws: int = 1000) -
     Raises:
         BadOption: A size that is no number above 0, or a norm that smoothing does not bound.
     """
+    name, colon, size = text.partition(":")
+    if name == SMOOTHING and colon:
+        number(size, "the size of the noise")
     try:
         found = Smoothing.of(text, draws=draws)
         if found is not None:

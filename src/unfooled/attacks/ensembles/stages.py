@@ -47,7 +47,8 @@ def are_bounded(scores: Tensor) -> Tensor:
     to rounding.
     """
     total, size = scores.sum(1), scores.abs().amax(1).clamp_min(1e-12)
-    bounded = (total.abs() <= NO_SUM * size) | ((scores >= 0) & (scores <= 1)).all(1)
+    slack = torch.finfo(scores.dtype).eps
+    bounded = (total.abs() <= max(NO_SUM, slack) * size) | ((scores >= -slack) & (scores <= 1 + slack)).all(1)
     percent = (total - 100).abs() <= 1e-3 * size
     return bounded | (percent & (scores >= -1e-3).all(1))
 

@@ -209,6 +209,17 @@ def _columns(model: Model, x: Tensor) -> Tensor:
     return z[:, None] if z.ndim == 1 else z
 
 
+def are_probabilities(model: Model, x: Tensor, y: Tensor | None = None) -> bool:
+    """Return whether the outputs of a model of one output, or of one for each label, are read as probabilities.
+
+    Args:
+        model: Any callable to outputs, (B,) or (B, L).
+        x: Samples.
+        y: Their labels, (n,) or (n, L). None: not known.
+    """
+    return _read(model, x, y, None)
+
+
 def _read(model: Model, x: Tensor | None, y: Tensor | None, given: bool | None) -> bool:
     """Return whether outputs are probabilities."""
     if given is not None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unfooled.attacks.ensembles.keys import Ledger
@@ -23,7 +23,8 @@ from unfooled.core.goals import predicted, refuse_one_hot
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.calls import notes_on, notice, noticing
-from unfooled.core.model.two_class import multi_label, two_class
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.two_class import are_probabilities, multi_label, two_class
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.pulse import time_limit
 from unfooled.core.samples import Streamed, streamed
@@ -43,6 +44,7 @@ from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.models.black_boxes import as_model, function_on_arrays
 from unfooled.purification.guard import guard, guarded_in
+from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import recomputed_note
 from unfooled.runs.hashes import code_hashes
@@ -165,8 +167,10 @@ class Work:
         x, y, threat, notes = _samples(model, x, y, threat, seed)
         if isinstance(y, Tensor) and y.ndim == 2:
             with noticing() as said:  # it is reminded of when the model is inspected
-                inner, places, sets = multi_label(_unguarded(model), y, x)
-                several = _guarded_as(model, inner, said)
+                outer = _without_clusters(model)
+                kind = are_probabilities(model, x, y)
+                inner, places, sets = multi_label(_unguarded(outer), y, probabilities=kind)
+                several = _guarded_as(outer, inner, said)
                 refuse_one_hot(model, x, y, several, places)
             model, y = several, places
         model, original, subject = _inspected(model, x, y)
@@ -262,7 +266,8 @@ def _inspected(model: Model, x: Tensor, y: Tensor) -> tuple[Model, OriginalModel
         return model, original, inspect_model(model, x, y)
     except OneOutput:
         with noticing() as said:  # it is reminded of when the model is inspected
-            two = _guarded_as(model, two_class(_unguarded(model), x, y), said)
+            kind = are_probabilities(model, x, y)
+            two = _guarded_as(model, two_class(_unguarded(model), x, y, probabilities=kind), said)
         return two, OriginalModel.of(two), inspect_model(two, x, y)
     except BadInput:
         box = function_on_arrays(model, x, y)
@@ -277,6 +282,17 @@ def _unguarded(model: Model) -> Model:
     return model if guarded is None else guarded.model
 
 
+def _without_clusters(model: Model) -> Model:
+    """Return a model as it is; one behind a semantic purifier as a function, in which its purifier is not seen.
+
+    Clusters of a purifier are of classes, which sets of labels are not: the attack on the assignment cannot be made.
+    """
+    guarded = guarded_in(model)
+    if guarded is None or not isinstance(guarded.purify, SemanticPurifier):
+        return model
+    return nn.Sequential(guarded).eval()
+
+
 def _guarded_as(model: Model, inner: Model, notes: Sequence[str]) -> Model:
     """Put the purifier of a model in front of another one, so that the audit sees both; `inner` where there is none.
 
@@ -288,7 +304,9 @@ def _guarded_as(model: Model, inner: Model, notes: Sequence[str]) -> Model:
     guarded = guarded_in(model)
     if guarded is None:
         return inner
-    made = guard(inner, guarded.purify, stochastic=guarded.stochastic)
+    made: Model = guard(inner, guarded.purify, stochastic=guarded.stochastic)
+    if isinstance(model, Classifier):
+        made = Classifier(made, name=model.name, input_shape=model.input_shape).eval()
     for sentence in list(notes):
         notice(made, sentence)
     return made

@@ -15,6 +15,7 @@ too. The bare model is attacked by the same cascade, on the same samples.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +36,7 @@ from unfooled.core.goals import logits_at
 from unfooled.core.low_pass import low_pass
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.rng import Numbers
-from unfooled.core.samples import selected
+from unfooled.core.samples import per_block, selected
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.plan import LabelAttack
@@ -44,7 +45,7 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import GUARDED_DRAWS, LogOfProbabilities
 from unfooled.evaluation.verify import verify
-from unfooled.purification.guard import Guarded, guarded_in, is_differentiable, noticing_guards
+from unfooled.purification.guard import Guarded, guarded_in, is_differentiable, noticing_guards, purified_by
 from unfooled.purification.semantic import SemanticPurifier, noticing_clusters
 from unfooled.runs.chunks import Rows
 
@@ -107,11 +108,39 @@ def attack_through(
 
 
 def _called(s: Setting, guarded: Guarded) -> tuple[bool, list[Guarded]]:
-    """Call a guarded model once; return whether it chooses clusters that are hidden, and other guards inside of it."""
-    with torch.no_grad(), same_draws(s.seed), noticing_clusters() as asked, noticing_guards() as guards:
-        logits_at(guarded, s.x[:8])
-    hidden = any(purify is not guarded.purify and _assigns(purify) for purify in asked)
-    return hidden, [one for one in guards if one is not guarded]
+    """Call a guarded model once for each sample.
+
+    Returns:
+        Whether it chooses clusters that are hidden, and the guards inside of the model behind it.
+    """
+    hidden, inside = _holds_clusters(guarded.purify), list[Guarded]()
+
+    def called(rows: Tensor) -> Tensor:
+        nonlocal hidden
+        x = s.x[s.at(rows)]
+        with noticing_clusters() as asked:
+            purified = purified_by(guarded.purify, x.clone())
+            with noticing_guards() as guards:
+                logits_at(guarded.model, purified)
+        hidden |= any(purify is not guarded.purify and _assigns(purify) for purify in asked)
+        inside.extend(guards)
+        return rows
+
+    with torch.no_grad(), same_draws(s.seed):
+        per_block(called, torch.arange(s.n), s.x)
+    return hidden, inside
+
+
+def _holds_clusters(purify: Purify) -> bool:
+    """Return whether a function or object holds a semantic purifier, which it may call in another thread."""
+    inner = getattr(purify, "func", purify)
+    if inspect.isfunction(inner):
+        seen = inspect.getclosurevars(inner)
+        parts = [*seen.nonlocals.values(), *seen.globals.values(), *(inner.__defaults__ or ())]
+    else:
+        parts = list(getattr(inner, "__dict__", {}).values()) if not isinstance(inner, SemanticPurifier) else []
+    parts += [*getattr(purify, "args", ()), *getattr(purify, "keywords", {}).values()]
+    return any(isinstance(part, SemanticPurifier) and _assigns(part) for part in parts)
 
 
 def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:

@@ -83,12 +83,18 @@ def ways_agree(beyond: Mapping[Way, float], counted: Mapping[Way, int]) -> Findi
     """
     if not beyond:
         return finding(CheckId.THROUGH, False, "no other way through the purifier was tried")
-    shares = {way: count / max(counted[way], 1) for way, count in beyond.items()}
+    every = max(counted.values())
+    # One of the few samples that a costly way was tried on says little.
+    shares = {
+        way: count / max(counted[way], 1) if count >= 2 or counted[way] == every else 0.0
+        for way, count in beyond.items()
+    }
     first = max(shares, key=lambda way: (shares[way], way in WITHOUT_GRADIENTS))
     blind = max((shares.get(way, 0.0) for way in WITHOUT_GRADIENTS), default=0.0)
     return above(
         CheckId.THROUGH, shares[first],
-        f"{NAMES[first]}: fooled {math.ceil(beyond[first])} of {counted[first]} that the gradient did not",
+        f"{NAMES[first]}: fooled {math.ceil(beyond[first])} that the gradient did not"
+        + f", of the first {counted[first]:,}" * (counted[first] < every),
         "gradients are not trusted: attacks that need none follow" if blind > YIELD else "the attack goes on",
         kind=Kind.MASKING if blind > YIELD else Kind.EXTEND,
     )  # fmt: skip

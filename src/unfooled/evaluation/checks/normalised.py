@@ -10,7 +10,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import answered, logits_at
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import CHECKS, Finding, above, finding
+from unfooled.evaluation.checks.table import CHECKS, Finding, finding
 from unfooled.statistics.paired import worse
 
 NORMALISATIONS = {
@@ -54,11 +54,12 @@ def normalisation(model: Model, x: Tensor, y: Tensor, *, random: bool = False, r
     gain, limit = float(after.mean()) - base, max(CHECKS["D2"].limit, 2 / len(few))
     if random:  # four standard errors of the largest possible variance
         limit = max(limit, 4 * (0.5 / (draws * len(few))) ** 0.5)
-    elif worse(after > 0, before > 0) > MAX_P:
-        limit = max(limit, gain)
-    return above(
-        "D2", gain, f"accuracy {base:.0%} on the inputs as given, {float(after.mean()):.0%} after {name}",
-        "no verdict: the preprocessing seems wrong; give the model's own mean and std", limit=limit,
+    # A few samples can say no more than that all of them were gained.
+    chance = not random and worse(after > 0, before > 0) > max(MAX_P, 0.5 ** len(few))
+    return finding(
+        "D2", gain > limit and not chance,
+        f"accuracy {base:.0%} on the inputs as given, {float(after.mean()):.0%} after {name}",
+        "no verdict: the preprocessing seems wrong; give the model's own mean and std", gain, limit,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from unfooled.studies.purification.judging import (
     Points,
     attacked,
     judged,
+    lowest,
     without_purifier,
     worst_points,
 )
@@ -230,7 +231,8 @@ def cell(bench: PurificationBench, at: tuple[str, str]) -> Judged:
             shares, worst = worst_points(one, x, y, threat, points)
             if one.random:
                 carried[f"{STATIC} {eps:g}"] = worst  # any kind: they only count together
-                shares[CARRIED] = judged(one, x, y, threat, carried)[WORST]
+                before = [columns[name] for name in columns if name.startswith(CARRIED)]
+                shares[CARRIED] = lowest([judged(one, x, y, threat, carried)[WORST], shares[WORST], *before])
             columns |= {f"{attack}, {eps:g}": value for attack, value in shares.items()}
             if one.random:
                 sure |= {f"{attack}, {eps:g}": (value == 1).double() for attack, value in shares.items()}
