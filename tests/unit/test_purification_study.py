@@ -194,13 +194,14 @@ def test_the_worst_point_of_a_random_purifier_is_submitted_anew() -> None:
 
     def right(x: Tensor, y: Tensor, z: Tensor, threat: Threat) -> Tensor:
         calls.append(z)
-        return torch.arange(50) % 2 if torch.equal(z, x) else 1 - torch.arange(50) % 2
+        odd = torch.arange(50).double() % 2
+        return odd if torch.equal(z, x) else 1 - odd
 
     found, worst = worst_points(one, x, y, Linf(1.0), {CLEAN: x, STATIC: 1 - x}, right)
     assert len(calls) == 3  # each point, and the worst of both
     assert torch.equal(worst[::2], x[::2])
     assert torch.equal(worst[1::2], 1 - x[1::2])
-    assert torch.equal(found[CLEAN], torch.arange(50) % 2)
+    assert torch.equal(found[CLEAN], torch.arange(50).double() % 2)
 
 
 def test_the_worst_of_a_random_purifier_is_at_most_each_of_its_attacks() -> None:
