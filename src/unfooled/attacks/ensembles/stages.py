@@ -47,10 +47,11 @@ def are_bounded(scores: Tensor) -> Tensor:
     to rounding.
     """
     total, size = scores.sum(1), scores.abs().amax(1).clamp_min(1e-12)
-    slack = torch.finfo(scores.dtype).eps
-    bounded = (total.abs() <= max(NO_SUM, slack) * size) | ((scores >= -slack) & (scores <= 1 + slack)).all(1)
-    percent = (total - 100).abs() <= 1e-3 * size
-    return bounded | (percent & (scores >= -1e-3).all(1))
+    rounding = scores.shape[1] * torch.finfo(scores.dtype).eps
+    bounded = (total.abs() <= max(NO_SUM, rounding) * size) | ((scores >= 0) & (scores <= 1)).all(1)
+    for whole in (1.0, 100.0):  # rounded ones may lie a little outside
+        bounded |= ((total - whole).abs() <= 1e-3 * size) & (scores >= -1e-3 * whole).all(1)
+    return bounded
 
 
 class Proposal(NamedTuple):
