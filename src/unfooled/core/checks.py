@@ -193,9 +193,8 @@ def check_number(
         size = float(value)
     except (OverflowError, TypeError):  # too large, or complex
         size = math.nan
-    if not math.isfinite(size) or (least is not None and size < least) or (above is not None and size <= above):
-        raise BadInput(f"{name} is {value}; it must be a finite number{limit}")
-    if size > most:
+    low = (least is not None and size < least) or (above is not None and size <= above)
+    if not math.isfinite(size) or low or size > most:
         raise BadInput(f"{name} is {value}; it must be a finite number{limit}")
 
 

@@ -47,10 +47,9 @@ class Guarded(nn.Module):
     """A model behind a purifier: x -> model(purify(x)).
 
     The purifier stays in eval mode when the module is trained. At the first call, of one image at the next one with
-    more, the module checks that the purifier
-    does not write into its input, change a module's mode, return different images for the same input (unless
-    `stochastic`), or depend on the other images of the batch; in every call without gradients, that it keeps the shape
-    and returns finite values in [0, 1].
+    more, the module checks that the purifier does not write into its input, change a module's mode, return different
+    images for the same input (unless `stochastic`), or depend on the other images of the batch; in every call without
+    gradients, that it keeps the shape and returns finite values in [0, 1].
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).

@@ -94,7 +94,7 @@ def attack_through(
     guarded = guarded_in(s.subject.given)
     if guarded is None and not s.subject.guarded:
         return None
-    inside, guards = (False, []) if guarded is None else _called(s, guarded)
+    inside, guards = (False, []) if guarded is None or cut else _called(s, guarded)  # when cut, no time is left
     clusters = inside or _clusters(guarded) is not None
     needed = required(s.threat, clusters=clusters, random=s.subject.random)
     if guarded is None or guards:
