@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -732,3 +734,21 @@ def test_a_network_with_max_pooling_is_cut_like_any_other() -> None:
     assert torch.equal(proof.check(model, x, y, Linf(0.06)), proof.certified)
     fooled = model(apgd(model, x, y, Linf(0.06), steps=20)).argmax(1) != y
     assert not bool((fooled & proof.certified).any())
+
+
+BRIEF = """
+import sys
+import torch
+import unfooled as uf
+from unfooled.certification.certify import proven
+from unfooled.models import SmallCnn
+
+x, net = torch.rand(2, 3, 8, 8), SmallCnn((3, 8, 8), 4).eval()
+proven(net, x, net(x).argmax(1), uf.Linf(0.1), effort="quick")
+print(*(name for name in ("torch._dynamo", "sympy") if name in sys.modules))
+"""
+
+
+def test_a_brief_proof_does_not_import_the_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", BRIEF], capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()

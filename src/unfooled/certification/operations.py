@@ -43,7 +43,8 @@ class Affine(ABC):
         follows = torch.is_grad_enabled()
         with torch.enable_grad():
             z = a.new_zeros((len(a), *before), requires_grad=True)
-            (back,) = torch.autograd.grad(self.linear(z), z, a, create_graph=follows)
+            # Not as grad_outputs: their first use imports PyTorch's symbolic shapes, longer than a brief proof takes.
+            (back,) = torch.autograd.grad((self.linear(z) * a).sum(), z, create_graph=follows)
         return back
 
 
