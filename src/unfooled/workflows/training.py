@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor
 
@@ -41,6 +40,7 @@ from unfooled.workflows.records import Partial
 from unfooled.workflows.words import size_of, statistics
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
+SINGLE_PRECISION = ("32-true", "32")
 MAX_HELD_OUT = 1000  # samples at most
 
 
@@ -238,18 +238,13 @@ class _Work:
         if self.concepts is not None:
             y = torch.arange(len(y))
         net, about = self._network(objective)
-        kind, precision = self.device.split(":")[0], recipe.precision
-        fabric = Fabric(
-            accelerator=kind, devices=recipe.devices, num_nodes=recipe.nodes,
-            precision=precision,  # type: ignore[arg-type]
-        )  # fmt: skip
-        joined = _in_a_group()
-        fabric.launch()
+        joined, fabric = _in_a_group(), self._fabric()
+        rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+        if fabric is None:
+            net.to(self.device)
         shifted = recipe.augment == "shifts" and x.ndim == 4
         crop = max(1, min(x.shape[2:]) // 8) if shifted else 0
-        batches = Batches(
-            x, y, recipe.batch, self.seed, flip=shifted, crop=crop, rank=fabric.global_rank, world=fabric.world_size
-        )
+        batches = Batches(x, y, recipe.batch, self.seed, flip=shifted, crop=crop, rank=rank, world=world)
         held_out = self.held_out
         yield from epochs_of(
             net,
@@ -264,9 +259,27 @@ class _Work:
             stepping=Stepping(clip=5.0, average=recipe.average),
             monitor=self._monitor(objective),
         )
-        fabric.barrier()  # the first process has saved what the others read next
+        if fabric is not None:
+            fabric.barrier()  # the first process has saved what the others read next
         if _in_a_group() and not joined:  # a process that ends within a group may hang
             torch.distributed.destroy_process_group()
+
+    def _fabric(self) -> Any:
+        """Return the processes and the precision; None for one process of single precision.
+
+        That one needs no Lightning Fabric, whose import takes longer than the training of a small network.
+        """
+        recipe = self.recipe
+        if recipe.processes == 1 and str(recipe.precision) in SINGLE_PRECISION and not _in_a_group():
+            return None
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(
+            accelerator=self.device.split(":")[0], devices=recipe.devices, num_nodes=recipe.nodes,
+            precision=recipe.precision,  # type: ignore[arg-type]
+        )  # fmt: skip
+        fabric.launch()
+        return fabric
 
     def _network(self, objective: Any) -> tuple[Classifier, dict[str, Any]]:
         """Return the network, and the entries of its checkpoint that `load_model` needs."""
