@@ -396,3 +396,37 @@ def test_an_audit_says_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(BadOption, match="torch_compile belongs to the cascade"):
             AuditOptions(**options, torch_compile=True).check(Linf(0.1))
     assert AuditOptions(torch_compile=True).plan(Linf(0.1)).label_attack.torch_compile
+
+
+class Viewing(nn.Module):
+    """A network whose `view` refuses channels that are last in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.conv(x))).view(len(x), -1))
+
+
+class ViewingRows(Viewing):
+    """The same; its normalisation can be folded, since fx does not trace `len`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.conv(x))).view(-1, 144))
+
+
+def test_a_network_that_refuses_channels_last_has_a_copy_without() -> None:
+    for kind in (Viewing, ViewingRows):
+        net, x = kind().eval(), torch.rand(4, *SHAPE)
+        net.norm.running_mean.uniform_()  # type: ignore[union-attr]
+        copy = faster_copy(net, x)
+        assert copy is not None
+        assert isinstance(copy.norm, nn.Identity) == (kind is ViewingRows)
+        assert copy.conv.weight.is_contiguous()  # type: ignore[operator, union-attr]
+        assert torch.allclose(copy(x), net(x), atol=1e-5)
+
+
+def test_a_faster_copy_is_compared_at_some_samples() -> None:
+    with pytest.raises(BadInput, match="x holds no samples"):
+        faster(Viewing().eval(), torch.rand(0, *SHAPE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Unpack
 
 import pytest
 import torch
+from tests.unit.report_runs import fabricate, judged
+from tests.unit.report_runs import summary as fabricated
 from tests.unit.test_audit import PLAN, subject
 from tests.unit.test_reasons import reasons_of
 from torch import Tensor, nn
@@ -29,11 +32,12 @@ from unfooled.core.threats import Linf
 from unfooled.evaluation.audit import attacked_label, audit, nearest_points
 from unfooled.evaluation.audit.attacked_label import ATTACK, CHECKS, EXTENSION, NEAREST
 from unfooled.evaluation.audit.efficiency import over_workers
-from unfooled.evaluation.audit.plan import PlanOptions
+from unfooled.evaluation.audit.plan import Plan, PlanOptions
 from unfooled.evaluation.audit.records import Efficiency, Summary
 from unfooled.evaluation.audit.stages import ON_MAPS
 from unfooled.evaluation.verify import verify
 from unfooled.report import render
+from unfooled.report.words import verdict_sentences
 from unfooled.runs.chunks import Run, StageCut
 from unfooled.runs.records import Config, read_record, write_record
 from unfooled.workflows import AuditOptions
@@ -213,7 +217,7 @@ def test_times_are_read_and_refused() -> None:
     for wrong in ("soon", "0s", "-3s", "1.2.3s", "nan", 0):
         with pytest.raises(BadOption, match="write a time above 0, such as 60s"):
             AuditOptions(budget=wrong).check(Linf(0.1))
-    with pytest.raises(BadInput, match="budget is 0"):
+    with pytest.raises(BadInput, match="the plan's budget, in seconds, is 0"):
         PLAN.with_budget(0)
     assert PLAN.with_budget(3).record() == PLAN.record()
     assert PLAN.with_budget(3).with_options(gallery=2).budget == 3
@@ -423,3 +427,33 @@ def test_an_interrupted_stage_of_an_attack_keeps_its_chunks() -> None:
     found = cut.value.state
     assert int(found.frontier.fooled.sum()) > int(state.frontier.fooled.sum())
     assert found.log[-1].taken == 24
+
+
+def test_a_budget_of_python_is_a_number_of_seconds() -> None:
+    assert Plan(budget=60).budget == 60
+    for bad in ("60s", True, math.inf, math.nan, 0, -1):
+        with pytest.raises(BadInput, match="the plan's budget, in seconds, is"):
+            Plan(budget=bad)  # type: ignore[arg-type]
+
+
+def test_the_page_of_a_cut_audit_blames_the_time() -> None:
+    opening = (
+        "Of 1,000 images, 994 are classified correctly; when the time was over, 393 of those had been fooled by an"
+    )
+    because = judged("OVERSTATED", budget=90.0)
+    for left_out, words in (
+        ([CHECKS], "the checks after the attack"),
+        ([ATTACK, NEAREST, CHECKS], "the rest of the attack, the nearest points and the checks after the attack"),
+    ):
+        first, second = verdict_sentences(fabricated(**because, left_out=left_out), "image")
+        assert first.startswith(opening)
+        assert f"the time, 1 min 30 s, was over before {words}. Do not quote it." in second
+    weak = verdict_sentences(fabricated(**because, left_out=["the explanations"]), "image")
+    assert "an attack that the checks call too weak" in weak[1]
+
+
+def test_a_page_says_that_an_attack_was_cut(tmp_path: Path) -> None:
+    for name, left_out in (("cut", [CHECKS]), ("weak", [])):
+        fabricate(tmp_path / name, examples=0, title=name, left_out=left_out, **judged("OVERSTATED"))
+        page = render([tmp_path / name], tmp_path / "page.html").read_text()
+        assert f"the same {name} attack" in page

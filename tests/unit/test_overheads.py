@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import unfooled as uf
-from unfooled.workflows import training
+from unfooled.workflows import BadOption, training
 from unfooled.workflows.recipe import Network, Recipe
 
 
@@ -24,14 +24,14 @@ def trained(out: Path, precision: str = "32-true") -> dict[str, torch.Tensor]:
 
 def test_one_process_trains_without_fabric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training, "SINGLE_PRECISION", ())
+        patch.setattr(training, "PLAIN_PRECISION", ())
         through_fabric = trained(tmp_path / "fabric.pt")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     alone = trained(tmp_path / "alone.pt")
     assert alone.keys() == through_fabric.keys()
     assert all(torch.equal(alone[name], through_fabric[name]) for name in alone)
     with pytest.raises(ImportError):
-        trained(tmp_path / "double.pt", "64-true")
+        trained(tmp_path / "half.pt", "bf16-mixed")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only GNU's OpenMP prints its spins")
@@ -43,3 +43,35 @@ def test_threads_of_a_command_wait_asleep_unless_told_otherwise(given: str | Non
     command = [sys.executable, "-m", "unfooled", "doctor"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert f"GOMP_SPINCOUNT = '{want}'" in done.stderr
+
+
+def test_training_in_double_precision_is_judged_in_it(tmp_path: Path) -> None:
+    weights = trained(tmp_path / "double.pt", "64-true")
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_training_starts_from_weights(tmp_path: Path) -> None:
+    for model in ("mine.py:net", "timm:resnet18"):
+        with pytest.raises(BadOption, match=f"{model} holds no weights; to train it further, save them, and give"):
+            uf.train("digits", network=Network(model=model), out=tmp_path / "net.pt")
+
+
+class Few(torch.nn.Module):
+    """A network that answers only few samples at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.head, self.most = torch.nn.Linear(4, 3), most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise ValueError(f"at most {self.most} rows")
+        return self.head(x.flatten(1))
+
+
+def test_a_model_of_few_samples_at_once_is_told_so() -> None:
+    x, y = torch.rand(6, 1, 2, 2), torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(uf.BadInput, match="at most 2 rows; it answers one sample, and not 6 at once; let its forward"):
+        uf.audit(Few(2).eval(), x, y, uf.Linf(0.1))
+    with pytest.raises(uf.BadInput, match=r"with ValueError: at most 0 rows$"):
+        uf.audit(Few(0).eval(), x, y, uf.Linf(0.1))

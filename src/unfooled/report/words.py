@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from unfooled.core.threat_text import Norm, parse_threat
 from unfooled.evaluation.audit.guard_fields import Guard
-from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.audit.records import OF_THE_VERDICT, Summary
 from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
 
@@ -251,6 +251,11 @@ def _purifier_headline(guard: Guard, *, doubted: bool) -> str:
     )
 
 
+def was_cut(s: Summary) -> bool:
+    """Return whether the time was over before the attack on the label and its checks were."""
+    return any(name in s.left_out for name in OF_THE_VERDICT)
+
+
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     """Return a sentence with the result and one with its limits; the wording depends on what the checks found."""
     counted, how = outcomes(s), tone(s)
@@ -277,9 +282,18 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
     verb = "is" if right == 1 else "are"
     share = "none" if fooled == 0 else "all" if fooled == right else f"{fooled:,}"
+    cut = [name for name in OF_THE_VERDICT if name in s.left_out]
     least = "at least " if how == Tone.OVERSTATED and fooled else ""
     opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
-    sentence = f"{opening}; an adversary who may {threat_clause(s.threat, noun)} fools {least}{share} of those."
+    adversary = f"an adversary who may {threat_clause(s.threat, noun)}"
+    if cut and unfooled:
+        seconds = "" if s.budget is None else f", {duration_text(s.budget)},"
+        before = cut[0] if len(cut) == 1 else f"{', '.join(cut[:-1])} and {cut[-1]}"
+        return f"{opening}; when the time was over, {share} of those had been fooled by {adversary}.", (
+            f"{bound} is not this model\u2019s robust accuracy: the time{seconds} was over before {before}. Do not "
+            "quote it."
+        )
+    sentence = f"{opening}; {adversary} fools {least}{share} of those."
     if unfooled == 0:
         return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
     if how == Tone.OVERSTATED:

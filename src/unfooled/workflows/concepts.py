@@ -21,6 +21,7 @@ from unfooled.data.formats.attributes import names_of_constant, read_attributes
 from unfooled.data.formats.folders import files_of
 from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
 from unfooled.models.architectures import build, builder_of
+from unfooled.models.known import kind_of
 from unfooled.models.load import load_model
 from unfooled.training.losses.concepts import attributes_of, concept_logits, head_of, on_rows
 from unfooled.workflows.catalog import takes
@@ -181,7 +182,7 @@ def with_attributes(
 
 
 def check_buildable(arch: str, weights: str | Path | None) -> None:
-    """Refuse to build a network of the user's own code, or of timm, from scratch.
+    """Refuse to build a network of the user's own code, or of timm, from scratch, or to start from code.
 
     Args:
         arch: Architecture.
@@ -192,6 +193,11 @@ def check_buildable(arch: str, weights: str | Path | None) -> None:
             "{arch} {0}: a network from elsewhere needs weights to start from, {model:weights.pt}; from scratch it is "
             "trained in Python, unfooled.training.train",
             arch,
+        )
+    if weights is not None and kind_of(str(weights), Path(weights), arch) in ("factory", "timm"):
+        raise BadOption(
+            "{model} {0} holds no weights; to train it further, save them, and give {arch:{0}} with {model:weights.pt}",
+            str(weights),
         )
 
 

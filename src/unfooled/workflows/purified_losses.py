@@ -113,7 +113,7 @@ class ClustersOf:
                 f"the purifier was fitted to the layer {layer} of its network, which this network does not have; "
                 "start from the network that it was fitted to"
             ) from None
-        name = next(name for name, module in model.named_modules() if module is wanted)
+        name = next(name for name, module in root_of(model).named_modules() if module is wanted)
         return Encoder(model, name + own.layer[len(layer) :], own.relu)(x)
 
     def distance(self, z: Tensor, k: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ from unfooled.workflows.records import Partial
 from unfooled.workflows.words import size_of, statistics
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
-SINGLE_PRECISION = ("32-true", "32")
+DOUBLE_PRECISION = ("64-true", "64")
+PLAIN_PRECISION = ("32-true", "32", *DOUBLE_PRECISION)
 MAX_HELD_OUT = 1000  # samples at most
 
 
@@ -140,7 +141,7 @@ def train(
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
-    for epoch in work.epochs(objective, out):
+    for epoch in work.in_precision().epochs(objective, out):
         trained.append(epoch)
         if progress is not None:
             progress(epoch)
@@ -232,12 +233,25 @@ class _Work:
         held_out_x = None if self.held_out is None else self.held_out.x
         return learnt(self.concepts, held_out_x, out, self.network.arch, self.device)
 
+    @property
+    def double(self) -> bool:
+        """True if the network is trained in double precision."""
+        return str(self.recipe.precision) in DOUBLE_PRECISION
+
+    def in_precision(self) -> _Work:
+        """Return the work with samples in double precision, where the network is trained in it."""
+        if not self.double:
+            return self
+        data, held_out = (part and replace(part, x=part.x.double()) for part in (self.data, self.held_out))
+        return replace(self, data=data, held_out=held_out)
+
     def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
         """Build network and optimiser, and yield the epochs."""
         recipe, x, y = self.recipe, self.data.x, self.data.y
         if self.concepts is not None:
             y = torch.arange(len(y))
         net, about = self._network(objective)
+        net = net.double() if self.double else net
         joined, fabric = _in_a_group(), self._fabric()
         rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
         if fabric is None:
@@ -265,12 +279,12 @@ class _Work:
             torch.distributed.destroy_process_group()
 
     def _fabric(self) -> Any:
-        """Return the processes and the precision; None for one process of single precision.
+        """Return the processes and the precision; None for one process of single or double precision.
 
         That one needs no Lightning Fabric, whose import takes longer than the training of a small network.
         """
         recipe = self.recipe
-        if recipe.processes == 1 and str(recipe.precision) in SINGLE_PRECISION and not _in_a_group():
+        if recipe.processes == 1 and str(recipe.precision) in PLAIN_PRECISION and not _in_a_group():
             return None
         from lightning_fabric import Fabric
 

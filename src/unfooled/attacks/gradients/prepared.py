@@ -17,7 +17,8 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Model
 
 NOT_COMPILED = (
-    "Nothing was compiled by torch.compile: the attack asks this model itself, or a stand-in of it, and not a copy."
+    "Nothing was compiled by torch.compile: the attack asks this model itself, or a stand-in of it. A copy is made of "
+    "a module in eval mode, in single or double precision, without hooks on its forward pass and without memory."
 )
 
 

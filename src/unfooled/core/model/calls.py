@@ -283,7 +283,10 @@ def _works(model: Model, x: Tensor) -> bool:
 
 
 def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
-    """Return advice on a model that fails because of its weights' dtype or its signature; empty for other causes."""
+    """Return advice on a model that fails because of its weights' dtype, its signature or the number of samples.
+
+    It is empty for other causes.
+    """
     text = str(error)
     if isinstance(error, TypeError) and "required" in text and "argument" in text:
         names = text.partition(":")[2].strip()
@@ -292,7 +295,7 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
             "they differ from sample to sample, in unfooled.bind"
         )
     if not is_about_types(error):
-        return ""
+        return _about_number(model, x)
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
             model(x.to(kind))
@@ -302,6 +305,22 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
     if len(kinds) < 2:
         return ""
     return f"its weights are {' and '.join(kinds)}; cast between its parts, or convert it: model.float()"
+
+
+def _about_number(model: Model, x: Tensor) -> str:
+    """Return advice on a model that answers one sample and fails on several; empty for any other."""
+    with torch.no_grad():
+        try:
+            model(x[:1])
+        except (Exception, SystemExit):
+            return ""
+        try:
+            model(x)
+        except (Exception, SystemExit):
+            return (
+                f"it answers one sample, and not {len(x)} at once; let its forward split them: torch.cat of x.split(1)"
+            )
+    return ""
 
 
 def _version(x: Tensor) -> int:

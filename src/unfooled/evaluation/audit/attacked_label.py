@@ -27,6 +27,7 @@ from unfooled.evaluation.audit.missed import missed_by
 from unfooled.evaluation.audit.nearest_points import nearest
 from unfooled.evaluation.audit.plan import LabelAttack, Plan
 from unfooled.evaluation.audit.proofs import CHECKED, prover_of
+from unfooled.evaluation.audit.records import OF_THE_VERDICT
 from unfooled.evaluation.audit.replays import replay, replay_ahead, replay_first
 from unfooled.evaluation.audit.values import Attacked, Setting
 from unfooled.evaluation.checks.after import after, trial_ahead
@@ -37,13 +38,7 @@ from unfooled.evaluation.checks.table import Finding, Kind
 from unfooled.evaluation.checks.verdict import of_kind
 from unfooled.runs.progress import Progress
 
-ATTACK, NEAREST, CHECKS, EXTENSION = (
-    "the rest of the attack",
-    "the nearest points",
-    "the checks after the attack",
-    "the attack that the checks asked for",
-)
-"""Names of what an audit may have had no time for."""
+ATTACK, NEAREST, CHECKS, EXTENSION = OF_THE_VERDICT
 BEFORE_OTHERS = "accuracy before the purifier's other attacks"
 """Name of the share that is left while a model behind a purifier is attacked: robust accuracy needs all of them."""
 COMPARED = 8

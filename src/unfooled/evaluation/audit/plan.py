@@ -18,6 +18,7 @@ from unfooled.attacks.ensembles.cascade import NORMAL, Certify, Effort, fitted
 from unfooled.attacks.ensembles.stages import Stage, UserAttack
 from unfooled.certification.certify import effort_of
 from unfooled.certification.smoothed import Smoothing
+from unfooled.core.checks import check_number
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.threats import Threat
@@ -268,8 +269,8 @@ class Plan:
         budget: float | None = None,
         **options: Unpack[PlanOptions],
     ) -> None:
-        if budget is not None and not budget > 0:
-            raise BadInput(f"the plan's budget is {budget}; give seconds, above 0")
+        if budget is not None:
+            check_number("the plan's budget, in seconds,", budget, above=0)
         if unknown := options.keys() - KEYWORDS.keys():
             raise TypeError(f"a plan has no option {min(unknown)!r}; it has {', '.join(KEYWORDS)}")
         if "reasons" in options:

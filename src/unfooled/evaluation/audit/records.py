@@ -31,6 +31,13 @@ from unfooled.runs.progress import Progress
 from unfooled.runs.records import Count, Environment, Part, Passes, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
+OF_THE_VERDICT = (
+    "the rest of the attack",
+    "the nearest points",
+    "the checks after the attack",
+    "the attack that the checks asked for",
+)
+"""Names of what an audit may have had no time for, of that without which no verdict is trusted."""
 MAX_ENTRIES = 10_000
 """Largest number of entries of a list that the page shows."""
 
