@@ -120,6 +120,11 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
     assert [s for s in stages if "soft" in s] == [f"{k}-soft-{t}" for k, t in ((122, "10"), (123, "1"), (124, "0.1"))]
     soft = [k for k, stage in enumerate(stages) if "soft" in stage]
     assert all(summary.progress[k].backward > summary.progress[k - 1].backward for k in soft), "gradients are counted"
+    before, after = (summary.progress[stages.index("through the purifier") + d] for d in (-1, 0))
+    assert after.forward > before.forward + 5, "so are the attacks through the purifier"
+    assert summary.passes.forward >= summary.progress[-1].forward >= after.forward
+    assert record.beside.forward > 5
+    assert record.beside.backward > 5
     again = Summary.model_validate_json((tmp_path / "run" / "summary.json").read_text())
     assert again.guard == record
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
@@ -132,6 +137,10 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
         assert f"static points: area {one.static.auroc:.2f}" in page
         assert f"joint attack on label and detector: area {one.joint.auroc:.2f}" in page
     assert "With the dictionary of the most frequent cluster for all" in page
+    assert "Attacks without the purifier and on parts of it took" in page
+    both = render([tmp_path / "run", tmp_path / "run"], tmp_path / "two.html").read_text()
+    for row in ("The purifier adds, under the worst attack, points", "Static minus worst, points", "Perturbation left by"):
+        assert row in both
     curves = panels(record, HALVES)[0].figures[0][1].traces
     assert [trace.dash for trace in curves] == ["dotted", "dashed", ""]
     assert [len(trace.line.split()) for trace in curves] == [
@@ -175,7 +184,7 @@ def test_pictures_show_what_the_purifier_does(net: Classifier, semantic: Semanti
     assert [one.clusters for one in summary.guard.clusters] == [1] * 10
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert page.count("Atoms of its cluster") == page.count("High band, rebuilt") == len(rows)
-    assert "10 clusters, by class: 0 1, 1 1," in page
+    assert "10 clusters, by class: 0: 1, 1: 1," in page
     headline = page.split('<p class="headline">')[1].split("</p>")[0]
     assert re.match(r"(The purifier (adds|takes) |Whether the purifier helps or harms )", headline)
     (tmp_path / "run" / "purified.safetensors").unlink()

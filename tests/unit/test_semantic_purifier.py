@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from fractions import Fraction
@@ -182,6 +183,30 @@ def test_saved_and_loaded_agree_bit_for_bit(
         assert repr(loaded.clusters.fits) == repr(purify.clusters.fits)
     other = SmallCnn(width=4).eval()  # any model may be guarded by it
     assert guard(other, load_purifier(tmp_path / "p"))(x).shape == (120, 10)
+
+
+def test_weights_of_short_floats_are_saved_and_loaded(
+    net: nn.Module, data: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = data[0][:60], data[1][:60] % 2
+    for kind in (torch.bfloat16, torch.float16):
+        encode = Encoder(copy.deepcopy(net).to(kind), "fc1")
+        purify = fit_purifier(encode, x, y, seed=0, size=4, atoms=2, max_clusters=1, min_size=5)
+        purify = replace(purify, dictionaries=purify.dictionaries.to(kind).float())
+        purify.save(tmp_path / str(kind))
+        for loaded in (load_purifier(tmp_path / str(kind)), load_purifier(tmp_path / str(kind), encode)):
+            assert torch.equal(loaded(x), purify(x))
+    facts = json.loads((tmp_path / "torch.bfloat16" / "purifier.json").read_text())
+    for damaged in (3, ["nothing"], ["clusters/mean"], [[]]):
+        (tmp_path / "torch.bfloat16" / "purifier.json").write_text(json.dumps(facts | {"bfloat16": damaged}))
+        with pytest.raises(BadInput):
+            load_purifier(tmp_path / "torch.bfloat16")
+
+
+def test_a_folder_that_holds_another_thing_of_the_name_is_refused(purify: SemanticPurifier, tmp_path: Path) -> None:
+    (tmp_path / "purifier.json").mkdir()
+    with pytest.raises(BadInput, match=r"purifier\.json cannot be written: .*; give another folder"):
+        purify.save(tmp_path)
 
 
 def test_encoders_of_other_code_are_given_again(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def write_purifier(purify: Stored, folder: str | Path) -> None:
     if (latents := _probed(purify.encode, purify.about)) is not None:
         arrays[PROBE] = latents
     content = io.BytesIO()
+    short = [name for name, value in arrays.items() if value.dtype is torch.bfloat16]  # NumPy has no such type
+    arrays |= {name: arrays[name].contiguous().view(torch.int16) for name in short}
     np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})
     facts = {
         "format": FORMAT,
@@ -99,9 +101,13 @@ def write_purifier(purify: Stored, folder: str | Path) -> None:
         "about": dict(purify.about),
         "encoder": {"hash": encoder_hash(purify.encode), **_network(purify)},
         "fits": [_plain(asdict(fit)) for fit in purify.clusters.fits],
+        "bfloat16": short,
     }
     # The facts come last: with them the purifier is complete.
-    (folder / FACTS).unlink(missing_ok=True)
+    try:
+        (folder / FACTS).unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder / FACTS} cannot be written: {error}; give another folder") from None
     write_whole(folder / ARRAYS, content.getvalue())
     write_whole(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode())
 
@@ -120,6 +126,8 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
         except TypeError as error:
             raise damaged(folder, error) from None
     try:
+        for name in facts.get("bfloat16", []):
+            arrays[name] = arrays[name].view(torch.bfloat16)
         for name in ("options", "about", "encoder"):
             if not isinstance(facts[name], dict):
                 raise TypeError(f"{name} in {FACTS} is {facts[name]!r}")

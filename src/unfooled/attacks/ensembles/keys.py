@@ -38,6 +38,8 @@ class Family(StrEnum):
     """Attack on the model without its purifier."""
     GUARD = "guard"
     """Attacks on a model behind a purifier, each by itself."""
+    ABLATION = "ablation"
+    """Attacks on a purifier's detectors, and on its choice of dictionaries."""
     SMOOTHED = "smoothed"
     """Majority of the model under noise."""
 
@@ -90,6 +92,8 @@ class StageKey:
                 return f"without the purifier, {work}"
             case Family.GUARD:
                 return f"through the purifier, {work}"
+            case Family.ABLATION:
+                return f"parts of the purifier, {work}"
             case Family.NEAREST:
                 return f"nearest points in {self.label}"
             case Family.EXPLANATIONS:
@@ -193,13 +197,13 @@ class Ledger:
         """Return the progress after a stage.
 
         Args:
-            key: Key of the stage; passes are those of its family.
+            key: Key of the stage; passes are those of its family, and of the attacks through a purifier that go with it.
             fooled: Fooled samples, (n,) bool.
             taken: Number of samples that the stage attacked.
             closed: Number of samples that it fooled.
         """
         n = max(len(fooled), 1)
-        forward, backward = self.passes(key.family)
+        forward, backward = self.passes(key.family, *([Family.GUARD] if key.family is Family.CASCADE else []))
         left = 1 - float(fooled.to(torch.float64).mean()) if len(fooled) else 0.0
         return Progress(
             stage=key.label, forward=forward / n, backward=backward / n, accuracy=left, taken=taken, closed=closed,

@@ -34,6 +34,8 @@ from unfooled.core.global_rng import same_draws
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import cross_entropy, margin
 from unfooled.core.model.modes import frozen
+from unfooled.core.model.wrappers import Counted
+from unfooled.core.pulse import time_limit
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.guard_fields import Choice, Detector, Roc
@@ -123,16 +125,17 @@ def detectors(s: Setting, through: ThroughPurifier, attacked: Tensor) -> list[De
     """
     if through.guarded is None or through.bare is None or through.bare_points is None:
         return []
-    model, bare = _passing(through, s), through.bare
+    bare = Counted(through.bare)
+    model = _passing(through, s, bare)
     points = {"clean": s.x, "static": through.bare_points, "attacked": attacked}
-    return [_Judging(s, model, key, score).detector(points) for key, score in _scores(model, bare).items()]
+    with time_limit(None):
+        return [_Judging(s, model, bare, key, score).detector(points) for key, score in _scores(model, bare).items()]
 
 
-def _passing(through: ThroughPurifier, s: Setting) -> Guarded:
+def _passing(through: ThroughPurifier, s: Setting, bare: Model) -> Guarded:
     """Return the guarded model, with the gradient of the identity where the purifier has none."""
     guarded = through.guarded
     assert guarded is not None
-    assert through.bare is not None
     purify = guarded.purify
 
     def passing(x: Tensor) -> Tensor:
@@ -140,7 +143,7 @@ def _passing(through: ThroughPurifier, s: Setting) -> Guarded:
             made = purify(x.detach().clone())
         return made + (x - x.detach())
 
-    return guard(through.bare, purify if through.differentiable else passing, stochastic=s.subject.random)
+    return guard(bare, purify if through.differentiable else passing, stochastic=s.subject.random)
 
 
 def _scores(model: Guarded, bare: Model) -> dict[str, Score]:
@@ -175,6 +178,7 @@ class _Judging:
 
     s: Setting
     model: Guarded
+    bare: Counted
     key: str
     score: Score
 
@@ -209,7 +213,7 @@ class _Judging:
             with same_draws(s.seed):
                 return work(rows, s.at(rows))
 
-        return s.ledger.map(StageKey(Family.GUARD, f"{self.key}-{name}"), chunk, min(s.n, MOST))
+        return s.ledger.map(StageKey(Family.ABLATION, f"{self.key}-{name}"), chunk, min(s.n, MOST), model=self.bare)
 
     def _at(self, z: Tensor, rows: Tensor) -> Rows:
         s, at = self.s, self.s.at(rows)
@@ -252,9 +256,9 @@ def choice_record(s: Setting, through: ThroughPurifier) -> Choice | None:
     purify = None if guarded is None else guarded.purify
     if not isinstance(purify, SemanticPurifier) or len(purify.clusters) < 2 or static is None or through.bare is None:
         return None
-    found: dict[str, Rows] = {}
+    found, bare = dict[str, Rows](), Counted(through.bare)
     for name, one in {"own": purify, **_without_choice(s, purify)}.items():
-        model = guard(through.bare, one)
+        model = guard(bare, one)
 
         def work(rows: Tensor, model: Guarded = model) -> Rows:
             at = s.at(rows)
@@ -263,7 +267,8 @@ def choice_record(s: Setting, through: ThroughPurifier) -> Choice | None:
             points = {"static": static[rows.to(static.device)].to(x.device), "attacked": z}
             return {key: (~verify(model, x, y, point, threat).success).double().cpu() for key, point in points.items()}
 
-        found[name] = s.ledger.map(StageKey(Family.GUARD, f"choice-{name}"), work, min(s.n, MOST))
+        with time_limit(None):
+            found[name] = s.ledger.map(StageKey(Family.ABLATION, f"choice-{name}"), work, min(s.n, MOST), model=bare)
     worst = {name: torch.minimum(rows["static"], rows["attacked"]) for name, rows in found.items()}
     return Choice(
         n=min(s.n, MOST),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from unfooled.evaluation.checks.verdict import Trust
-from unfooled.runs.records import Count, Part, Record, Size
+from unfooled.runs.records import Count, Part, Passes, Record, Size
 from unfooled.statistics.intervals import Estimate, Mean
 
 
@@ -159,6 +159,8 @@ class Guard(Record):
         detectors: Scores of the purifier as detectors of attacks; empty where they were not judged.
         examples: Samples whose purification is shown; empty where samples are no images.
         clusters: Number of clusters of each class; empty where there are none.
+        beside: Passes per sample of the attacks on the bare model, on the detectors and on the choice of a dictionary,
+            which are no part of `Summary.passes`.
     """
 
     bare_clean: Estimate | None = None
@@ -179,6 +181,7 @@ class Guard(Record):
     detectors: list[Detector] = Field(default_factory=list, max_length=10)
     examples: list[PurifiedExample] = Field(default_factory=list, max_length=100)
     clusters: list[ClassClusters] = Field(default_factory=list, max_length=100_000)
+    beside: Passes = Passes(forward=0.0, backward=0.0)
 
     @property
     def not_stated(self) -> str:

@@ -19,6 +19,7 @@ from unfooled.evaluation.checks.guards import NAMES, Way
 from unfooled.purification.guard import purified_alike
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
+from unfooled.runs.records import Passes
 from unfooled.statistics import intervals
 from unfooled.statistics.intervals import Estimate, Mean
 
@@ -51,7 +52,7 @@ def guard_record(
     left = _left(s, through.guarded.purify, points.x_adv)
     rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, right_share[: through.counted[way]]))
             for way, right_share in through.rows.items()]  # fmt: skip
-    return Guard(
+    record = Guard(
         bare_clean=_estimate(s, bare_clean),
         bare_robust=_estimate(s, bare),
         static=None if static is None else _estimate(s, static),
@@ -71,6 +72,8 @@ def guard_record(
         examples=[] if shown is None else shown.examples,
         clusters=class_clusters(through),
     )
+    forward, backward = (spent / s.n for spent in s.ledger.passes(Family.BARE, Family.ABLATION))
+    return record.model_copy(update={"beside": Passes(forward=forward, backward=backward)})
 
 
 def _bare_shares(s: Setting, bare: Model, own: Tensor, others: Tensor) -> Tensor:

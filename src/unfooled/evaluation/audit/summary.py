@@ -262,7 +262,7 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
     checks, aside = ledger.passes(Family.CHECKS), outcome.aside
     explained = len(outcome.explain["top_k"]) + (len(outcome.nearest_shown.samples) if outcome.nearest_shown else 0)
     return {
-        "passes": each(ledger.passes(Family.CLEAN, Family.CASCADE, Family.AUTOATTACK), n),
+        "passes": each(ledger.passes(Family.CLEAN, Family.CASCADE, Family.AUTOATTACK, Family.GUARD), n),
         "nearest_passes": each(ledger.passes(Family.NEAREST), n),
         "diagnostic_passes": each((checks[0] + aside[0], checks[1] + aside[1]), n),
         "explanation_passes": each(ledger.passes(Family.EXPLAIN), max(explained, 1)),

@@ -103,10 +103,27 @@ def _nearest(s: Summary, norm: str) -> Mean | None:
     return next((median_estimate(record) for record in s.nearest if record.norm == norm), None)
 
 
-def _in_255ths(m: Mean) -> Mean:
-    """Return a mean of radii in multiples of 1/255."""
-    value, low, high = (v if v is None else 255 * v for v in (m.value, m.low, m.high))
+def _scaled(m: Mean | None, factor: float) -> Mean | None:
+    """Return a mean in another unit, such as radii in multiples of 1/255."""
+    if m is None:
+        return None
+    value, low, high = (v if v is None else factor * v for v in (m.value, m.low, m.high))
     return Mean(value=value, low=low, high=high, n=m.n)
+
+
+def _purifier_lines(runs: Sequence[Run]) -> list[Line]:
+    """Return the lines on purifiers, paired differences in points; empty where no run has one."""
+    guards = [r.summary.guard for r in runs]
+    if not any(guards):
+        return []
+    held = [None if tone(r.summary) == Tone.VOID else g for g, r in zip(guards, runs, strict=True)]
+    left = [MINUS if g is None or g.left is None else f"{number(100 * g.left)} %" for g in held]
+    return [
+        _bounded("The purifier adds, under the worst attack, points", runs, [_scaled(g and g.adds, 100) for g in held]),
+        _line("Static, without knowledge of the purifier", [g and g.static for g in held]),
+        _line("Static minus worst, points", [_scaled(g and g.static_minus_worst, 100) for g in held]),
+        Line("Perturbation left by the purifier", left, [None] * (len(runs) - 1)),
+    ]
 
 
 def _movement(s: Summary, like: Movement) -> Mean | None:
@@ -139,6 +156,7 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     lines.append(_bounded("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in summaries]))
     if any(r.robust_accuracy_8bit for r in summaries):
         lines.append(_bounded("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in summaries]))
+    lines += _purifier_lines(runs)
     if any(r.certified_accuracy for r in summaries):
         proven = [r.certified_accuracy if tone(r) != Tone.VOID else None for r in summaries]
         lines.append(_line("Robust accuracy, proven (lower bound)", proven))
@@ -154,7 +172,7 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     for norm in dict.fromkeys(record.norm for r in summaries for record in r.nearest):
         medians = [_nearest(r, norm) for r in summaries]
         of_255 = all(written_in_255ths(r, norm) for r in runs)
-        scaled = [m and _in_255ths(m) for m in medians]
+        scaled = [_scaled(m, 255) for m in medians]
         name = f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}"
         lines.append(_bounded(f"{name}, in 255ths" if of_255 else name, runs, scaled if of_255 else medians))
     units = {r.noise_unit for r in summaries}

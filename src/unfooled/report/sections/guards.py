@@ -131,7 +131,7 @@ def rows_of(s: Summary, guard: Guard) -> list[Row]:
 def clusters_sentence(s: Summary, guard: Guard) -> str:
     """Return a sentence on the number of clusters of each class."""
     counts = [one.clusters for one in guard.clusters]
-    shown = ", ".join(f"{class_name(s.classes, one.label)} {one.clusters}" for one in guard.clusters[:MOST_CLASSES])
+    shown = ", ".join(f"{class_name(s.classes, one.label)}: {one.clusters}" for one in guard.clusters[:MOST_CLASSES])
     more = ", ..." if len(counts) > MOST_CLASSES else ""
     return f"{plural(sum(counts), 'cluster')}, by class: {shown}{more}; a dictionary for each."
 
@@ -173,10 +173,16 @@ def notes_of(s: Summary, guard: Guard) -> list[str]:
             )
     notes += [
         f"As a detector, {one.name}: area under the ROC {one.static.auroc:.2f} against static points, "
-        f"{one.attacked.auroc:.2f} against all attacks, {one.joint.auroc:.2f} against a joint attack that knows it; "
+        f"{one.attacked.auroc:.2f} against all attacks, {one.joint.auroc:.2f} against a joint attack that knows it"
+        f"{', which hides less' if one.joint.auroc > one.attacked.auroc else ''}; "
         f"at all of these points {percent(one.right_or_rejected.value, one.n)} are right or rejected, n = {one.n}."
         for one in guard.detectors
     ]
+    if (spent := guard.beside.forward + guard.beside.backward) > 0:
+        notes.append(
+            f"Attacks without the purifier and on parts of it took {number(spent)} passes per sample, beside those of "
+            "the attack through it."
+        )
     if not guard.differentiable:
         notes.append("The purifier passes no gradient on to its input.")
     return notes
