@@ -139,7 +139,11 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
     assert "With the dictionary of the most frequent cluster for all" in page
     assert "Attacks without the purifier and on parts of it took" in page
     both = render([tmp_path / "run", tmp_path / "run"], tmp_path / "two.html").read_text()
-    for row in ("The purifier adds, under the worst attack, points", "Static minus worst, points", "Perturbation left by"):
+    for row in (
+        "The purifier adds, under the worst attack, points",
+        "Static minus worst, points",
+        "Perturbation left by",
+    ):
         assert row in both
     curves = panels(record, HALVES)[0].figures[0][1].traces
     assert [trace.dash for trace in curves] == ["dotted", "dashed", ""]

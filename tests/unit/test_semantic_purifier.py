@@ -197,6 +197,7 @@ def test_weights_of_short_floats_are_saved_and_loaded(
         for loaded in (load_purifier(tmp_path / str(kind)), load_purifier(tmp_path / str(kind), encode)):
             assert torch.equal(loaded(x), purify(x))
     facts = json.loads((tmp_path / "torch.bfloat16" / "purifier.json").read_text())
+    damaged: Any
     for damaged in (3, ["nothing"], ["clusters/mean"], [[]]):
         (tmp_path / "torch.bfloat16" / "purifier.json").write_text(json.dumps(facts | {"bfloat16": damaged}))
         with pytest.raises(BadInput):

@@ -242,8 +242,8 @@ class _Work:
         """Return the work with samples in double precision, where the network is trained in it."""
         if not self.double:
             return self
-        data, held_out = (part and replace(part, x=part.x.double()) for part in (self.data, self.held_out))
-        return replace(self, data=data, held_out=held_out)
+        held_out = None if self.held_out is None else replace(self.held_out, x=self.held_out.x.double())
+        return replace(self, data=replace(self.data, x=self.data.x.double()), held_out=held_out)
 
     def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
         """Build network and optimiser, and yield the epochs."""

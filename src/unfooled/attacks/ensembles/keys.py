@@ -197,7 +197,7 @@ class Ledger:
         """Return the progress after a stage.
 
         Args:
-            key: Key of the stage; passes are those of its family, and of the attacks through a purifier that go with it.
+            key: Key of the stage; passes are its family's, and those of attacks through a purifier that go with it.
             fooled: Fooled samples, (n,) bool.
             taken: Number of samples that the stage attacked.
             closed: Number of samples that it fooled.

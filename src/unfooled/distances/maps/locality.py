@@ -202,8 +202,7 @@ def lens_scores(
         BadInput: k or w does not fit, the shapes do not agree, or several windows are given with `diverse`.
     """
     check_maps(a, b)
-    several = isinstance(w, Iterable) and getattr(w, "ndim", 1)
-    reaches = tuple(check_window(reach) for reach in (w if several else (w,)))
+    reaches = tuple(check_window(reach) for reach in (w if isinstance(w, Iterable) else (w,)))
     if diverse and len(reaches) != 1:
         raise BadInput(f"w is {w}; the diverse top k depends on it, give one number")
     sets_a, sets_b = (TopSets.of(t, k, w=reaches[0] if reaches else 0, diverse=diverse) for t in (a, b))

@@ -118,10 +118,13 @@ def _purifier_lines(runs: Sequence[Run]) -> list[Line]:
         return []
     held = [None if tone(r.summary) == Tone.VOID else g for g, r in zip(guards, runs, strict=True)]
     left = [MINUS if g is None or g.left is None else f"{number(100 * g.left)} %" for g in held]
+    adds, static, larger = (
+        [None if g is None else getattr(g, name) for g in held] for name in ("adds", "static", "static_minus_worst")
+    )
     return [
-        _bounded("The purifier adds, under the worst attack, points", runs, [_scaled(g and g.adds, 100) for g in held]),
-        _line("Static, without knowledge of the purifier", [g and g.static for g in held]),
-        _line("Static minus worst, points", [_scaled(g and g.static_minus_worst, 100) for g in held]),
+        _bounded("The purifier adds, under the worst attack, points", runs, [_scaled(m, 100) for m in adds]),
+        _line("Static, without knowledge of the purifier", static),
+        _line("Static minus worst, points", [_scaled(m, 100) for m in larger]),
         Line("Perturbation left by the purifier", left, [None] * (len(runs) - 1)),
     ]
 
