@@ -16,19 +16,21 @@ import torch
 from markupsafe import escape
 from PIL import Image
 from tests.conftest import points, tiny_net
-from torch import Tensor
+from torch import Tensor, nn
 
 from unfooled.attacks.gradients import identity
 from unfooled.cli.study import print_claims
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
+from unfooled.features import Encoder
 from unfooled.purification import SemanticPurifier, bit_depth, fit_purifier, jpeg, resized
+from unfooled.purification.clusters import Clusters, fit_clusters
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.statistics.roc import area, hits_at, roc
 from unfooled.studies.common.records import StudySummary
 from unfooled.studies.purification import run_purification, study
-from unfooled.studies.purification.bench import SETTINGS, PurificationBench
+from unfooled.studies.purification.bench import SETTINGS, PurificationBench, Refitting
 from unfooled.studies.purification.claims import claims
 from unfooled.studies.purification.figures import Grid, interval, minus
 from unfooled.studies.purification.judging import (
@@ -52,18 +54,30 @@ from unfooled.studies.purification.scale import (
     CLASSICAL,
     LATENT,
     NONE,
+    OWN_SRD,
     RANDOM,
+    REFITTED,
     RESIZED,
     SCALES,
     SMOKE,
     SRD,
     STANDARD,
+    SWEPT,
     THROUGH,
     TRADES,
 )
 from unfooled.studies.purification.units import Judged, Results, _left, unseen_changes
 
-FEW = replace(SMOKE, n=8, few=4, networks=(STANDARD, AT, LATENT), purifiers=(NONE, RESIZED, SRD), queries=3, steps=2)
+FEW = replace(
+    SMOKE,
+    n=8,
+    few=4,
+    networks=(STANDARD, AT, LATENT),
+    purifiers=(NONE, RESIZED, SRD),
+    queries=3,
+    steps=2,
+    swept=(REFITTED,),
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +133,10 @@ def test_tables_and_pictures(done: tuple[Path, StudySummary]) -> None:
     _, summary = done
     grid = summary.tables["digits: accuracy at eps 0.2"]
     assert [(row["network"], row["purifier"]) for row in grid] == [
-        (net, one) for net in FEW.networks for one in FEW.purifiers
-    ]
+        *((net, one) for net in FEW.networks for one in (*FEW.purifiers, *[OWN_SRD] * (net == LATENT))),
+        (REFITTED, NONE), (REFITTED, SRD),
+    ]  # fmt: skip
+    assert {row["network"] for row in summary.tables["digits: networks"]} >= {*FEW.networks, REFITTED}
     transfer = next(rows for title, rows in summary.tables.items() if "other networks" in title)
     assert len(transfer) == 9
     randoms = next(rows for title, rows in summary.tables.items() if "random purifiers" in title)
@@ -392,6 +408,39 @@ def test_differences_are_paired() -> None:
 def test_purifiers_are_fitted_to_the_first_images() -> None:
     bench = PurificationBench(SMOKE.tasks[0], replace(FEW, fit_n=60), 0)
     assert (bench.semantic().about["n"], len(bench.train[0])) == (60, FEW.train_n)
+
+
+def test_clusters_are_fitted_anew_to_the_latents_of_the_network_in_training() -> None:
+    net, fits = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3)).train(), list[Tensor]()
+    x, y = torch.rand(12, 1, 2, 2), torch.arange(12) % 2
+
+    def fit(latents: Tensor, labels: Tensor, generator: torch.Generator) -> Clusters:
+        fits.append(latents)
+        return fit_clusters(latents, labels, max_clusters=1, min_size=2, generator=generator)
+
+    own = Refitting(Encoder(net, "1"), x, y, fit, seed=0, every=2)
+    for update in range(5):
+        k = own.assign(x[:4], y[:4])
+        assert len(fits) == update // 2 + 1
+        assert torch.equal(own.clusters.label[k], y[:4])  # type: ignore[union-attr]
+        if update % 2 == 0:
+            assert torch.allclose(fits[-1], net[1](x.flatten(1)))
+        with torch.no_grad():
+            next(net.parameters()).add_(1)
+    assert not any(latents.requires_grad for latents in fits)
+    assert net.training
+    assert int(net[2].num_batches_tracked) == 0  # type: ignore[arg-type]
+    z = torch.rand(4, 3, requires_grad=True)
+    own.distance(z, k).sum().backward()
+    assert z.grad is not None
+
+
+def test_the_swept_networks_have_their_weight() -> None:
+    bench = PurificationBench(SMOKE.tasks[0], FEW, 0)
+    refitting = partial(bench._refitting, bench.network(STANDARD), every=1)
+    losses: dict[str, Any] = {name: bench._loss(name, 3, refitting) for name in (LATENT, *SWEPT)}
+    assert {name: ramp.loss.weight for name, ramp in losses.items()} == {LATENT: FEW.weight, **SWEPT}
+    assert {FEW.weight, *SWEPT.values()} == {0.1, 0.3, 1}
 
 
 def test_a_lossy_high_band_is_said() -> None:

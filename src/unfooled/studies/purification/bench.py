@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks.gradients import identity
+from unfooled.core.model.batching import batched
+from unfooled.core.model.modes import evaluating
 from unfooled.core.types import Model, Purify, TrainingLoss
 from unfooled.data.known import FOLDER
 from unfooled.features import Encoder
@@ -31,6 +33,7 @@ from unfooled.purification import (
     split,
     total_variation,
 )
+from unfooled.purification.clusters import Clusters, fit_clusters
 from unfooled.runs.chunks import Progress
 from unfooled.runs.opening import Place
 from unfooled.studies.common.bench import Bench, load_splits
@@ -41,10 +44,13 @@ from unfooled.studies.purification.scale import (
     LATENT,
     LONGER,
     NONE,
+    OWN_SRD,
     RANDOM,
+    REFITTED,
     RESIZED,
     SRD,
     STANDARD,
+    SWEPT,
     THROUGH,
     TRADES,
     PurificationScale,
@@ -52,6 +58,8 @@ from unfooled.studies.purification.scale import (
 )
 from unfooled.training import LatentClusters, Madry, Ramp, Standard, Through
 
+AT_ONCE = 1000
+"""Images that are encoded at once."""
 OTHER_SEED, OTHER_ARCH = "standard, other weights", "standard, other architecture"
 TUNED_ON, MOST_LOST = 500, 0.01
 """Training images that classical purifiers are tuned on, and the clean accuracy that they may lose."""
@@ -64,6 +72,45 @@ SETTINGS: dict[str, Sequence[Purify]] = {
     RESIZED: [partial(resized, smallest=s) for s in (0.8, 0.9, 0.95)],
 }
 """Classical purifiers, the strongest setting first."""
+
+
+def _assigned(purify: SemanticPurifier, x: Tensor, y: Tensor) -> Tensor:
+    """Return the nearest cluster of each image's class, by the purifier's own encoder."""
+    return purify.clusters.nearest(purify.encode(x), y)
+
+
+class Refitting:
+    """Clusters of a network's own clean latents, which are fitted anew after some updates while it is trained.
+
+    Args:
+        encode: Encoder of the network that is trained.
+        x: Images that clusters are fitted to.
+        y: Their labels.
+        fit: `(latents, y, generator=...) -> clusters`.
+        seed: Random seed of the clusters.
+        every: Updates between two fits.
+    """
+
+    def __init__(
+        self, encode: Encoder, x: Tensor, y: Tensor, fit: Callable[..., Clusters], seed: int, every: int
+    ) -> None:
+        self.encode, self.x, self.y, self.fit, self.seed, self.every = encode, x, y, fit, seed, every
+        self.clusters: Clusters | None = None
+        self.updates = 0
+
+    def assign(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the nearest cluster of each clean image's class; called once an update."""
+        with torch.no_grad(), evaluating(self.encode):
+            if self.clusters is None or self.updates % self.every == 0:
+                latents = batched(lambda part: self.encode(part).flatten(1), AT_ONCE)(self.x)
+                self.clusters = self.fit(latents, self.y, generator=torch.Generator().manual_seed(self.seed))
+            self.updates += 1
+            return self.clusters.nearest(self.encode(x).flatten(1), y)
+
+    def distance(self, z: Tensor, k: Tensor) -> Tensor:
+        """Return the distance of latents to clusters."""
+        assert self.clusters is not None
+        return self.clusters.mahalanobis(z, k)
 
 
 class PurificationBench(Bench):
@@ -116,7 +163,7 @@ class PurificationBench(Bench):
         options = {} if name == OTHER_ARCH else task.options
         seed = self.seed + (FRESH if name == OTHER_SEED else 0)
         net = new_network(lambda: build(arch, shape, len(self.classes), **options), seed).to(self.device)
-        start = {AT: STANDARD, LATENT: STANDARD, THROUGH: AT, LONGER: AT}.get(name)
+        start = {AT: STANDARD, LATENT: STANDARD, THROUGH: AT, LONGER: AT, **dict.fromkeys(SWEPT, STANDARD)}.get(name)
         if start is not None:
             net.load_state_dict(self.network(start).state_dict())
         x, y = (part.to(self.device) for part in self.train)
@@ -126,22 +173,34 @@ class PurificationBench(Bench):
         settings = {"arm": name, "seed": seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
         about = {"arch": arch, "input_shape": list(shape), "num_classes": len(self.classes)}
         optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+        loss = self._loss(name, pieces, partial(self._refitting, net, every=len(batches)))
         return self._fit(
-            name, net, batches, self._loss(name, pieces), optimizer, epochs=pieces, about=about,
+            name, net, batches, loss, optimizer, epochs=pieces, about=about,
             settings=settings, clip=5.0,
         )  # fmt: skip
 
-    def _loss(self, name: str, pieces: int) -> TrainingLoss:
+    def _refitting(self, net: nn.Module, *, every: int) -> Refitting:
+        """Return clusters of a network's own latents."""
+        task = self.task
+        fit = partial(fit_clusters, max_clusters=task.clusters, min_size=task.min_size)
+        return Refitting(Encoder(net, task.layer), *self._fitted_to(), fit, self.seed, every)
+
+    def _loss(self, name: str, pieces: int, refitting: Callable[[], Refitting]) -> TrainingLoss:
         """Return the training loss of a network."""
         madry = Madry(self.task.threat, steps=self.task.inner)
         if name == THROUGH:
             return Through(madry, partial(guard, purify=self.purifier(SRD)))
-        if name == LATENT:
-            purify = self.semantic()
+        if name == LATENT or name in SWEPT:
+            if name == REFITTED:
+                own = refitting()
+                assign, distance = own.assign, own.distance
+            else:
+                purify = self.semantic()
+                assign, distance = partial(_assigned, purify), purify.clusters.mahalanobis
+            weight = SWEPT.get(name, self.size.weight)
             loss = LatentClusters(
-                self.task.threat, lambda x, y: purify.clusters.nearest(purify.encode(x), y), self._latent,
-                purify.clusters.mahalanobis, weight=self.size.weight, steps=self.task.inner,
-            )  # fmt: skip
+                self.task.threat, assign, self._latent, distance, weight=weight, steps=self.task.inner
+            )
             return Ramp(loss, pieces / 3)
         if name == AT:
             return Ramp(madry, pieces / 3)
@@ -189,8 +248,10 @@ class PurificationBench(Bench):
         x, y = (part[: self.size.fit_n].to(self.device) for part in self.train)
         return x, y
 
-    def purifier(self, name: str) -> Purify:
-        """Return a purifier; it is fitted or tuned the first time."""
+    def purifier(self, name: str, network: str = STANDARD) -> Purify:
+        """Return a purifier; it is fitted or tuned the first time, one of its own to the network."""
+        if name == OWN_SRD:
+            return self.fitted(network)
         if name not in self._purifiers:
             self._purifiers[name] = self._purifier(name)
         return self._purifiers[name]

@@ -11,7 +11,7 @@ from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
 from unfooled.studies.common.records import Claim, array
 from unfooled.studies.purification.figures import Grid, by_name, column_of, interval, median_interval, minus
 from unfooled.studies.purification.judging import STATIC, WORST
-from unfooled.studies.purification.scale import AT, GLOBAL, LATENT, LONGER, NONE, RANDOM, SRD, STANDARD, THROUGH
+from unfooled.studies.purification.scale import AT, GLOBAL, LATENT, LONGER, NONE, RANDOM, SRD, STANDARD, SWEPT, THROUGH
 from unfooled.studies.purification.units import AIMED, Moved, Results
 
 SILVA = "Silva et al. 2021, arXiv:2104.02155"
@@ -39,7 +39,7 @@ def claims(results: Results) -> list[Claim]:
 
 def _best(grid: Grid, where: str, eps: float) -> list[Claim]:
     """Decide whether any arm beats plain adversarial training at equal compute under the worst attack."""
-    equal = [cell for cell in grid.cells if cell != (AT, NONE) and cell[0] in (STANDARD, AT, LATENT)]
+    equal = [cell for cell in grid.cells if cell != (AT, NONE) and cell[0] in (STANDARD, AT, LATENT, *SWEPT)]
     longer = [cell for cell in grid.cells if cell[0] == THROUGH]
     decided = []
     for plain, others, words in ((AT, equal, "PGD-AT"), (LONGER, longer, "PGD-AT that is trained for longer")):

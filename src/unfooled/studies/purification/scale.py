@@ -13,8 +13,12 @@ from unfooled.studies.common.scale import Scale
 
 STANDARD, AT, LATENT, THROUGH, LONGER = "standard", "PGD-AT", "PGD-AT + latent", "PGD-AT through SRD", "PGD-AT, longer"
 TRADES = "TRADES checkpoint"
+REFITTED = "PGD-AT + latent, clusters refitted"
+SWEPT: Mapping[str, float] = {"PGD-AT + latent, weight 0.1": 0.1, "PGD-AT + latent, weight 1": 1.0, REFITTED: 0.3}
+"""Weights of the latent constraint in further networks, beside that of `PurificationScale` and 0, PGD-AT."""
 TRAINED = (STANDARD, AT, LATENT, THROUGH, LONGER)
 NONE, GLOBAL, RANDOM, SRD = "none", "global dictionary", "random cluster", "SRD"
+OWN_SRD = "SRD, of this network"
 DICTIONARIES = (GLOBAL, RANDOM, SRD)
 CLASSICAL = ("JPEG", "total variation", "median", "bit depth", "low band", "autoencoder")
 RESIZED = "random resize"
@@ -94,6 +98,8 @@ class PurificationScale(Scale):
         purifiers: Purifiers in front of each network.
         black_box: Purifiers that are attacked by queries, too.
         weight: Weight of the latent constraint.
+        swept: Networks with other constraints, which stand alone and behind SRD.
+        refitted: Networks that also stand behind SRD fitted to themselves.
         on_request: Further data sets, which are looked at only where they are named.
         own: Settings for a folder of the user's own images. None: there is no such data set.
     """
@@ -111,6 +117,8 @@ class PurificationScale(Scale):
     purifiers: tuple[str, ...] = PURIFIERS
     black_box: tuple[str, ...] = (NONE, SRD)
     weight: float = 0.3
+    swept: tuple[str, ...] = tuple(SWEPT)
+    refitted: tuple[str, ...] = (AT, LATENT)
     on_request: tuple[PurifierTask, ...] = ()
     own: PurifierTask | None = None
 
@@ -185,6 +193,6 @@ SMOKE = PurificationScale(
             min_size=10, sparsity=0.1,
         ),
     ),
-    n=12, few=6, steps=3, queries=5, draws=2, submissions=3, train_n=200,
+    n=12, few=6, steps=3, queries=5, draws=2, submissions=3, train_n=200, refitted=(LATENT,),
 )  # fmt: skip
 """Sizes for a first look, seconds on one core; its figures mean nothing."""

@@ -136,5 +136,8 @@ NOTES = (
     "accuracy on training images, or the weakest one tried; semantic ones have the same setting everywhere.",
     "Random cluster: the dictionaries are shuffled among the clusters. Training through the purifier continues PGD-AT "
     "for a quarter of its updates, each of which costs four; the control at equal compute continues it for all.",
+    "Networks with other weights of the latent constraint, and with clusters that are fitted anew to their own clean "
+    'latents during training, stand alone and behind SRD. SRD is fitted to the standard network; "SRD, of this '
+    'network" to the network behind it.',
     "A random purifier is attacked by the gradient averaged over draws, and scored by fresh submissions.",
 )

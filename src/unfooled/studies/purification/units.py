@@ -45,7 +45,9 @@ from unfooled.studies.purification.scale import (
     LATENT,
     LONGER,
     NONE,
+    OWN_SRD,
     RESIZED,
+    SRD,
     STANDARD,
     PurifierTask,
 )
@@ -165,9 +167,10 @@ def measure(task: PurifierTask, benches: Iterable[PurificationBench], units: Uni
     rows: dict[str, list[Any]] = {name: [] for name in KINDS}
     for bench in benches:
         at = f"{task.name}, seed {bench.seed}"
-        names = [*bench.networks, OTHER_SEED, OTHER_ARCH]
+        names = [*bench.networks, *bench.size.swept, OTHER_SEED, OTHER_ARCH]
         rows["networks"] += map_names(units, f"{at}, networks", Network, names, partial(tested, bench))
-        cells = {f"{net} behind {one}": (net, one) for net in bench.networks for one in _purifiers(bench, net)}
+        judged_ones = [*bench.networks, *bench.size.swept]
+        cells = {f"{net} behind {one}": (net, one) for net in judged_ones for one in _purifiers(bench, net)}
         rows["grid"] += map_jobs(units, f"{at}, grid", Judged, cells, partial(cell, bench))
         three = (STANDARD, OTHER_SEED, OTHER_ARCH)
         pairs = {f"{a} in front of {b}": (a, b) for a in three for b in three}
@@ -183,7 +186,10 @@ def measure(task: PurifierTask, benches: Iterable[PurificationBench], units: Uni
 
 def _purifiers(bench: PurificationBench, network: str) -> Sequence[str]:
     """Return the purifiers in front of a network."""
-    return [NONE] if network == LONGER else bench.size.purifiers
+    if network in bench.size.swept:
+        return [NONE, SRD]
+    own = [OWN_SRD] * (network in bench.size.refitted)
+    return [NONE] if network == LONGER else [*bench.size.purifiers, *own]
 
 
 def tested(bench: PurificationBench, name: str) -> Network:
@@ -197,7 +203,7 @@ def defence(bench: PurificationBench, network: str, purifier: str) -> Defence:
     """Return a network behind a purifier, with the sizes of the attacks."""
     size = bench.size
     return Defence(
-        bench.network(network), bench.purifier(purifier), random=purifier == RESIZED, steps=size.steps,
+        bench.network(network), bench.purifier(purifier, network), random=purifier == RESIZED, steps=size.steps,
         queries=size.queries if purifier in size.black_box else 0, few=size.few, draws=size.draws,
         submissions=size.submissions, seed=bench.seed, twin=bench.network(OTHER_SEED),
     )  # fmt: skip
