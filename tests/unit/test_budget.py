@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Unpack
 
+import numpy as np
 import pytest
 import torch
 from tests.unit.report_runs import fabricate, judged
@@ -430,7 +431,8 @@ def test_an_interrupted_stage_of_an_attack_keeps_its_chunks() -> None:
 
 
 def test_a_budget_of_python_is_a_number_of_seconds() -> None:
-    assert Plan(budget=60).budget == 60
+    for budget in (60, np.float32(60), torch.tensor(60.0)):
+        assert repr(Plan(budget=budget).budget) == "60.0"  # type: ignore[arg-type]
     for bad in ("60s", True, math.inf, math.nan, 0, -1):
         with pytest.raises(BadInput, match="the plan's budget, in seconds, is"):
             Plan(budget=bad)  # type: ignore[arg-type]
@@ -453,7 +455,9 @@ def test_the_page_of_a_cut_audit_blames_the_time() -> None:
 
 
 def test_a_page_says_that_an_attack_was_cut(tmp_path: Path) -> None:
-    for name, left_out in (("cut", [CHECKS]), ("weak", [])):
+    for name, left_out in (("cut audit", [CHECKS]), ("weak attack", [])):
         fabricate(tmp_path / name, examples=0, title=name, left_out=left_out, **judged("OVERSTATED"))
         page = render([tmp_path / name], tmp_path / "page.html").read_text()
-        assert f"the same {name} attack" in page
+        assert f"the same {name}" in page
+        assert ("not strong enough" in page) == (name == "weak attack")
+        assert ("The time was over before the audit was complete: what" in page) == (name == "cut audit")

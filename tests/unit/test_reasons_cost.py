@@ -143,8 +143,8 @@ def test_a_kill_between_two_blocks_changes_nothing(tmp_path: Path, monkeypatch: 
 
 def test_windows_are_whole_numbers_of_any_type() -> None:
     a, b = torch.rand(2, 2, 6, 6)
-    for w in (np.int64(1), [np.int32(1)], (1,), np.array([1])):
+    for w in (np.int64(1), [np.int32(1)], (1,), np.array([1]), np.array(1), torch.tensor(1)):
         assert lens_scores(a, b, k=4, w=w).keys() == lens_scores(a, b, k=4, w=1).keys()  # type: ignore[arg-type]
-    for bad in (1.5, None, "x", (0, -1), True):
+    for bad in (1.5, None, "x", "", (0, -1), True):
         with pytest.raises(BadInput, match="the reach of a window is a whole number"):
             lens_scores(a, b, k=4, w=bad)  # type: ignore[arg-type]

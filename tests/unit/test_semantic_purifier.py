@@ -196,6 +196,12 @@ def test_weights_of_short_floats_are_saved_and_loaded(
         purify.save(tmp_path / str(kind))
         for loaded in (load_purifier(tmp_path / str(kind)), load_purifier(tmp_path / str(kind), encode)):
             assert torch.equal(loaded(x), purify(x))
+    mixed = Encoder(
+        Classifier(SmallCnn((1, 8, 8), 10, width=4).to(torch.bfloat16), mean=[0.5], std=[0.5]).eval(), "fc1"
+    )
+    purify = fit_purifier(mixed, x, y, seed=0, size=4, atoms=2, max_clusters=1, min_size=5)
+    purify.save(tmp_path / "mixed")
+    assert torch.equal(load_purifier(tmp_path / "mixed")(x), purify(x))
     facts = json.loads((tmp_path / "torch.bfloat16" / "purifier.json").read_text())
     damaged: Any
     for damaged in (3, ["nothing"], ["clusters/mean"], [[]]):

@@ -137,6 +137,8 @@ def test_latent_clusters_without_a_weight_are_madry_bit_for_bit(home: Path) -> N
     options = LossOptions(attack_steps=2, weight=0.0, purify=home / "purifier")
     go(loss="latent-clusters", options=options, out=home / "w0.pt")
     go(loss="latent-clusters", options=replace(options, weight=1.0), out=home / "w1.pt")
+    double = partial(go, recipe=replace(SMALL, precision="64-true"))
+    assert double(loss="latent-clusters", options=replace(options, weight=1.0), out=home / "w64.pt").trained
     a, b, c = (weights(home / f"{name}.pt") for name in ("m", "w0", "w1"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert any(not torch.equal(a[name], c[name]) for name in a)

@@ -226,8 +226,7 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     if known["classifier"]:
         mean, std = (state[name].tolist() if known["normalises"] else None for name in ("mean", "std"))
         model = Classifier(model, mean=mean, std=std)
-    dtype = next(value.dtype for value in weights.values() if value.is_floating_point())
-    model.to(dtype).load_state_dict(state)
+    model.load_state_dict(state, assign=True)  # each in its own type
     encode = Encoder(model.eval().requires_grad_(False), known["layer"], known["relu"])
     if encoder_hash(encode) != known["hash"]:
         raise BadInput(

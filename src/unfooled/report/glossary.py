@@ -40,7 +40,7 @@ ROBUST: list[Word] = [
 VERDICTS: list[Word] = [
     ("SOUND", "No check objects to the measurement. It says nothing about how good the model is."),
     ("EXTENDED", "A check found that the attack was too short; it ran on until nothing more fell, and can be trusted."),
-    ("OVERSTATED", "A check found that the attack was too weak: the true robust accuracy is probably lower."),
+    ("OVERSTATED", "The attack was too weak, or the time was over: the true robust accuracy is probably lower."),
     ("NOT EVALUABLE", "The figure means nothing, for the cause that is named beside it."),
 ]
 CHECKS: list[Word] = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.audit.records import OF_THE_VERDICT, Summary
 from unfooled.evaluation.checks.table import CHECKS, Finding
 from unfooled.evaluation.checks.verdict import Trust
 
@@ -50,8 +50,15 @@ def doubted(s: Summary) -> bool:
     return tone(s) in (Tone.OVERSTATED, Tone.VOID)
 
 
+def was_cut(s: Summary) -> bool:
+    """Return whether the time was over before the attack on the label and its checks were."""
+    return any(name in s.left_out for name in OF_THE_VERDICT)
+
+
 def doubt_sentence(s: Summary) -> str:
     """Return a sentence on what the verdict means for figures that depend on the attack; empty where it is trusted."""
+    if tone(s) == Tone.OVERSTATED and was_cut(s):
+        return "The time was over before the audit was complete: what follows from its attack is probably too high."
     return {
         Tone.OVERSTATED: "The attack was not strong enough for this model: what follows from it is probably too high.",
         Tone.VOID: "No figure can be believed: what follows is shown only to help find the cause.",

@@ -251,11 +251,6 @@ def _purifier_headline(guard: Guard, *, doubted: bool) -> str:
     )
 
 
-def was_cut(s: Summary) -> bool:
-    """Return whether the time was over before the attack on the label and its checks were."""
-    return any(name in s.left_out for name in OF_THE_VERDICT)
-
-
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     """Return a sentence with the result and one with its limits; the wording depends on what the checks found."""
     counted, how = outcomes(s), tone(s)

@@ -194,11 +194,11 @@ def check_buildable(arch: str, weights: str | Path | None) -> None:
             "trained in Python, unfooled.training.train",
             arch,
         )
-    if weights is not None and kind_of(str(weights), Path(weights), arch) in ("factory", "timm"):
+    if isinstance(weights, (str, Path)) and kind_of(str(weights), Path(weights), arch) in ("factory", "timm"):
         raise BadOption(
-            "{model} {0} holds no weights; to train it further, save them, and give {arch:{0}} with {model:weights.pt}",
-            str(weights),
-        )
+            "{model} {0} is no file of weights; to train that network further, save its weights, and give {arch:{0}} "
+            "with {model:weights.pt}", str(weights),
+        )  # fmt: skip
 
 
 def built(arch: str, shape: tuple[int, ...], classes: int, concepts: Concepts | None) -> nn.Module:

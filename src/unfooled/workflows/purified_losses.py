@@ -17,6 +17,7 @@ from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.encoder import INPUT, Encoder, root_of
+from unfooled.core.model.precision import weight_kinds
 from unfooled.core.types import Purify, TrainingLoss
 from unfooled.models.architectures import architectures_of
 from unfooled.purification.guard import Guarded, guard, is_differentiable
@@ -98,7 +99,8 @@ class ClustersOf:
     def assign(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the nearest cluster of each input's class in the baseline's latents, (B,) int64."""
         _move(self.purify.encode, x.device)
-        return self.purify.clusters.nearest(self.purify.encode(x), y)
+        kind = next(weight_kinds(self.purify.encode), x.dtype)  # that of training may be another
+        return self.purify.clusters.nearest(self.purify.encode(x.to(kind)), y)
 
     def latent(self, model: nn.Module, x: Tensor) -> Tensor:
         """Return the latents of a network in training, (B, *F): the layer of the baseline's."""

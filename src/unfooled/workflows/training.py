@@ -135,6 +135,8 @@ def train(
     device = machine.prepare(seed)
     if device.startswith("cpu") and str(recipe.precision) in ("16", "16-mixed"):
         raise BadOption("{precision} 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+    if device.startswith("mps") and str(recipe.precision) in DOUBLE_PRECISION:
+        raise BadOption("{precision} 64-true needs a CPU or a CUDA device; Apple's GPUs compute in 32 bits at most")
     with allowing(limits):
         loaded = _Work.load(data, network, recipe, seed, device)
         work, objective = loaded.on_rows(objective, data, options.attributes)

@@ -295,7 +295,7 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
             "they differ from sample to sample, in unfooled.bind"
         )
     if not is_about_types(error):
-        return _about_number(model, x)
+        return _about_number(model, x, error)
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
             model(x.to(kind))
@@ -307,19 +307,22 @@ def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
     return f"its weights are {' and '.join(kinds)}; cast between its parts, or convert it: model.float()"
 
 
-def _about_number(model: Model, x: Tensor) -> str:
-    """Return advice on a model that answers one sample and fails on several; empty for any other."""
+def _about_number(model: Model, x: Tensor, error: BaseException | None) -> str:
+    """Return advice on a model that answers a sample, and fails alike on copies of it; empty for any other."""
+    if len(x) < 2 or error is None:
+        return ""
+    asked, one = bare(model), x[:1].detach().clone()
+    copies = one.repeat(len(x), *[1] * (x.ndim - 1))
     with torch.no_grad():
         try:
-            model(x[:1])
+            asked(one)
         except (Exception, SystemExit):
             return ""
         try:
-            model(x)
-        except (Exception, SystemExit):
-            return (
-                f"it answers one sample, and not {len(x)} at once; let its forward split them: torch.cat of x.split(1)"
-            )
+            asked(copies)
+        except (Exception, SystemExit) as again:
+            if (type(again), str(again)) == (type(error), str(error)):
+                return f"it answers one sample, and not {len(x)} at once; let its forward split them, by x.split(1)"
     return ""
 
 

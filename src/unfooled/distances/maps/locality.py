@@ -40,7 +40,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat, per_sample
 from unfooled.distances.maps.diverse import check_k, check_maps, diverse_top_k
 from unfooled.distances.maps.selection import count, count_both, k_largest
-from unfooled.distances.maps.windows import check_window, window_max
+from unfooled.distances.maps.windows import check_window, whole_number, window_max
 from unfooled.distances.norms import check_pair
 from unfooled.distances.rank import kendall, spearman
 
@@ -202,7 +202,8 @@ def lens_scores(
         BadInput: k or w does not fit, the shapes do not agree, or several windows are given with `diverse`.
     """
     check_maps(a, b)
-    reaches = tuple(check_window(reach) for reach in (w if isinstance(w, Iterable) else (w,)))
+    several = isinstance(w, Iterable) and whole_number(w) is None and not isinstance(w, str)
+    reaches = tuple(check_window(reach) for reach in (w if several else (w,)))  # type: ignore[union-attr, arg-type]
     if diverse and len(reaches) != 1:
         raise BadInput(f"w is {w}; the diverse top k depends on it, give one number")
     sets_a, sets_b = (TopSets.of(t, k, w=reaches[0] if reaches else 0, diverse=diverse) for t in (a, b))

@@ -20,7 +20,7 @@ from unfooled.runs.chunks import Rows
 
 BATCH, TIMES = 32, 2
 """Largest batch whose passes are timed, and how often; the fastest counts."""
-ATTACK = (Family.CASCADE, Family.AUTOATTACK)
+ATTACK = (Family.CASCADE, Family.AUTOATTACK, Family.GUARD)
 
 
 def efficiency_of(s: Setting, model: Model) -> Efficiency | None:

@@ -271,6 +271,7 @@ class Plan:
     ) -> None:
         if budget is not None:
             check_number("the plan's budget, in seconds,", budget, above=0)
+            budget = float(budget)
         if unknown := options.keys() - KEYWORDS.keys():
             raise TypeError(f"a plan has no option {min(unknown)!r}; it has {', '.join(KEYWORDS)}")
         if "reasons" in options:

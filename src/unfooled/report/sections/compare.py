@@ -123,8 +123,8 @@ def _purifier_lines(runs: Sequence[Run]) -> list[Line]:
     )
     return [
         _bounded("The purifier adds, under the worst attack, points", runs, [_scaled(m, 100) for m in adds]),
-        _line("Static, without knowledge of the purifier", static),
-        _line("Static minus worst, points", [_scaled(m, 100) for m in larger]),
+        _bounded("Static, without knowledge of the purifier", runs, static),
+        _bounded("Static minus worst, points", runs, [_scaled(m, 100) for m in larger], "at least"),
         Line("Perturbation left by the purifier", left, [None] * (len(runs) - 1)),
     ]
 
