@@ -110,7 +110,7 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the command line and exit with its code, whatever code of the model or the data calls."""
-    # Threads that wait for the next operation sleep. Spinning, the default, took 1.2 to 1.7 times the processor time on
+    # Threads that wait for the next operation sleep. Spinning, the default, took 1.1 to 1.7 times the processor time on
     # two cores, and no less wall time. OpenMP reads this when PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ending = Ending()

@@ -167,10 +167,10 @@ def measure(task: PurifierTask, benches: Iterable[PurificationBench], units: Uni
     rows: dict[str, list[Any]] = {name: [] for name in KINDS}
     for bench in benches:
         at = f"{task.name}, seed {bench.seed}"
-        names = [*bench.networks, *bench.size.swept, OTHER_SEED, OTHER_ARCH]
+        networks = [*bench.networks, *bench.size.swept]
+        names = [*networks, OTHER_SEED, OTHER_ARCH]
         rows["networks"] += map_names(units, f"{at}, networks", Network, names, partial(tested, bench))
-        judged_ones = [*bench.networks, *bench.size.swept]
-        cells = {f"{net} behind {one}": (net, one) for net in judged_ones for one in _purifiers(bench, net)}
+        cells = {f"{net} behind {one}": (net, one) for net in networks for one in _purifiers(bench, net)}
         rows["grid"] += map_jobs(units, f"{at}, grid", Judged, cells, partial(cell, bench))
         three = (STANDARD, OTHER_SEED, OTHER_ARCH)
         pairs = {f"{a} in front of {b}": (a, b) for a in three for b in three}
